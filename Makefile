@@ -1,0 +1,76 @@
+# One door to the repository: `make` lists what there is.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GOLANGCI_VERSION := 2.15.0
+FUZZTIME ?= 5s
+BENCH ?= .
+
+BIN := $(CURDIR)/bin
+GOPATH_BIN := $(shell go env GOPATH)/bin
+# The pinned linter: the one in ./bin, else one of the right version in GOPATH.
+is_pinned = $(1) version 2>/dev/null | grep -q "version v\{0,1\}$(subst .,\.,$(GOLANGCI_VERSION)) "
+golangci = $$(for p in $(BIN)/golangci-lint $(GOPATH_BIN)/golangci-lint; do if $(call is_pinned,$$p); then echo $$p; break; fi; done)
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build ./bin/semproxy (one static binary)
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/semproxy ./cmd/semproxy
+
+.PHONY: demo
+demo: ## run the demo: real pages through real NATS
+	go run ./cmd/semproxy demo
+
+.PHONY: test
+test: ## run the tests
+	go test ./...
+
+.PHONY: race
+race: ## run the tests with the race detector (goleak is part of them)
+	go test -race ./...
+
+.PHONY: purego
+purego: ## run the tests without assembly
+	go test -tags purego ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (5s)
+	.ci/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: ## run the benchmarks that match BENCH (all)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: lint
+lint: tools ## vet, golangci-lint (import table, style), length of files
+	go vet ./...
+	$(golangci) run
+	.ci/lines
+
+.PHONY: generate
+generate: ## make the generated files again
+	go generate ./...
+
+.PHONY: check
+check: ## what CI runs: build, lint, race, purego, fuzz, generated files
+	go build ./...
+	$(MAKE) --no-print-directory lint
+	.ci/generated
+	$(MAKE) --no-print-directory fuzz
+	$(MAKE) --no-print-directory purego
+	$(MAKE) --no-print-directory race
+
+.PHONY: tools
+tools: ## install the pinned golangci-lint into ./bin unless it is there
+	@if [ -z "$(golangci)" ]; then \
+		echo "installing golangci-lint v$(GOLANGCI_VERSION) into ./bin"; \
+		GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(GOLANGCI_VERSION); \
+	fi
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN) dist
