@@ -1,0 +1,168 @@
+package compress
+
+import (
+	"context"
+	"math"
+)
+
+// Attention holds the outputs of a page's last queries, [Layers, QHeads, Window, Dim]. It may be reused.
+type Attention struct {
+	Layers, Heads, Window, Dim int
+	Out                        []float32
+}
+
+// Fidelity says how close attention over the cores comes to attention over the originals.
+type Fidelity struct {
+	Error      float64 // relative error of the outputs, |cores - originals| / |originals|, averaged over layers and query heads
+	Worst      float64 // the largest error of a head
+	WorstLayer int
+	WorstHead  int       // query head
+	Heads      []float64 // [Layers, QHeads], reused by Compare
+}
+
+// Attend computes the outputs of in's queries over the originals when res is nil, else over the cores of res with the log
+// of their counts added to the logits (proportional attention). All queries see all keys: they come after the page.
+func (c *Compressor) Attend(ctx context.Context, in *Input, res *Result, out *Attention) error {
+	return c.attend(ctx, in, res, out, true)
+}
+
+func (c *Compressor) attend(ctx context.Context, in *Input, res *Result, out *Attention, bias bool) error {
+	if err := in.Check(); err != nil {
+		return err
+	}
+	if in.Q == nil {
+		return badInput("page.no_queries", "the page carries no q: attention error cannot be measured")
+	}
+	w := c.take()
+	defer c.put(w)
+	out.Layers, out.Heads, out.Window, out.Dim = in.Layers, in.QHeads, in.QWindow, in.Dim
+	out.Out = grow(out.Out, in.Layers*in.QHeads*in.QWindow*in.Dim)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// One task is one KV head with its query heads. The closure is the one allocation of a measurement.
+	c.pool.run(&w.phase, in.planes(), func(worker, plane int) {
+		kv := keysOf(in, res, plane)
+		if !bias {
+			kv.bias = nil
+		}
+		attendPlane(&w.arena[worker], in, kv, plane, out)
+	})
+	return ctx.Err()
+}
+
+// keys are the entries that one KV head attends to.
+type keys struct {
+	k, v           []byte
+	n              int
+	bias           []float32 // nil: none
+	kscale, vscale float32
+}
+
+func keysOf(in *Input, res *Result, plane int) keys {
+	rb := in.rowBytes()
+	s := keys{n: in.Tokens, kscale: scaleOf(in.KScale, plane), vscale: scaleOf(in.VScale, plane)}
+	if res == nil {
+		s.k, s.v = group(in.K, plane, in.Tokens*rb), group(in.V, plane, in.Tokens*rb)
+		return s
+	}
+	s.n = int(res.Slots[plane])
+	s.k, s.v = group(res.K, plane, res.Cores*rb), group(res.V, plane, res.Cores*rb)
+	s.bias = group(res.Bias, plane, res.Cores)
+	return s
+}
+
+// attendPlane runs every query of the plane's query heads over its keys. Queries of all heads of the group are taken
+// together, so that each key and value is widened once.
+func attendPlane(a *arena, in *Input, kv keys, plane int, out *Attention) {
+	d, rb := in.Dim, in.rowBytes()
+	per := in.QHeads / in.Heads
+	layer, head := plane/in.Heads, plane%in.Heads
+	nq := per * in.QWindow
+	first := ((layer*in.QHeads + head*per) * in.QWindow) * d
+	qs := in.QDType.Size()
+	a.queries = grow(a.queries, nq*d)
+	widen(a.queries, in.Q[first*qs:(first+nq*d)*qs], in.QDType, 1)
+	scale := float32(1 / math.Sqrt(float64(d)))
+	for i := range a.queries {
+		a.queries[i] *= scale
+	}
+	a.row = grow(a.row, d)
+	a.logits = grow(a.logits, nq*kv.n)
+	for i := range kv.n {
+		widen(a.row, kv.k[i*rb:(i+1)*rb], in.DType, kv.kscale)
+		b := float32(0)
+		if kv.bias != nil {
+			b = kv.bias[i]
+		}
+		for q := range nq {
+			a.logits[q*kv.n+i] = dot(a.queries[q*d:q*d+d], a.row) + b
+		}
+	}
+	for q := range nq {
+		softmax(a.logits[q*kv.n : (q+1)*kv.n])
+	}
+	o := out.Out[first : first+nq*d]
+	clear(o)
+	for i := range kv.n {
+		widen(a.row, kv.v[i*rb:(i+1)*rb], in.DType, kv.vscale)
+		for q := range nq {
+			p := a.logits[q*kv.n+i]
+			if p < 1e-12 {
+				continue
+			}
+			oq := o[q*d : q*d+d]
+			for k, x := range a.row {
+				oq[k] += p * x
+			}
+		}
+	}
+}
+
+func softmax(x []float32) {
+	top := x[0]
+	for _, v := range x {
+		top = max(top, v)
+	}
+	sum := 0.0
+	for i, v := range x {
+		e := 0.0
+		if v-top > -40 {
+			e = math.Exp(float64(v - top))
+		}
+		x[i] = float32(e)
+		sum += e
+	}
+	inv := float32(1 / sum)
+	for i := range x {
+		x[i] *= inv
+	}
+}
+
+// Compare fills f with the relative error of got against want, per layer and query head.
+func (f *Fidelity) Compare(want, got *Attention) {
+	f.Heads = grow(f.Heads, want.Layers*want.Heads)
+	f.Error, f.Worst, f.WorstLayer, f.WorstHead = 0, -1, 0, 0
+	size := want.Window * want.Dim
+	for i := range f.Heads {
+		diff, full := 0.0, 0.0
+		g := group(got.Out, i, size)
+		for k, x := range group(want.Out, i, size) {
+			e := float64(g[k]) - float64(x)
+			diff += e * e
+			full += float64(x) * float64(x)
+		}
+		e := 0.0
+		switch {
+		case full > 0:
+			e = math.Sqrt(diff / full)
+		case diff > 0:
+			e = 1
+		}
+		f.Heads[i] = e
+		f.Error += e / float64(len(f.Heads))
+		if e > f.Worst {
+			f.Worst, f.WorstLayer, f.WorstHead = e, i/want.Heads, i%want.Heads
+		}
+	}
+}

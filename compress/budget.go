@@ -1,0 +1,199 @@
+package compress
+
+import "slices"
+
+// chunkBlock is the number of chunks in one task of the similarity phase.
+const chunkBlock = 8
+
+// ranked is a token with its seed priority.
+type ranked struct {
+	centrality float32
+	index      int32
+}
+
+// byCentrality orders seeds: higher centrality first, then the lower index.
+func byCentrality(a, b ranked) int {
+	switch {
+	case a.centrality > b.centrality:
+		return -1
+	case a.centrality < b.centrality:
+		return 1
+	}
+	return int(a.index - b.index)
+}
+
+// runSimilar cuts the chunks and computes the similarities inside them.
+func (w *work) runSimilar(p *pool) {
+	if w.whole {
+		return
+	}
+	w.boundary = nil
+	if w.in.Boundary != nil {
+		w.boundary = w.in.Boundary[w.sinks : w.sinks+w.n]
+	}
+	minLen, maxLen := w.opt.ChunkMin, w.opt.ChunkMax
+	for {
+		w.chunks = chunks(w.chunks, w.boundary, w.n, minLen, maxLen)
+		if w.opt.Budget == Fixed || maxLen >= maxChunk || w.feasible() {
+			break
+		}
+		minLen, maxLen = min(2*minLen, maxChunk), min(2*maxLen, maxChunk)
+	}
+	last := w.chunks[len(w.chunks)-1]
+	w.simLen = last.sim + last.len()*last.len()
+	w.sim = grow(w.sim, w.groups*w.simLen)
+	w.candLen = grow(w.candLen, w.groups*len(w.chunks))
+	w.blocks = (len(w.chunks) + chunkBlock - 1) / chunkBlock
+	p.run(&w.phase, w.groups*w.blocks, w.similarTask)
+}
+
+// feasible reports whether the chunks leave room for the budget: below every similarity, each chunk with a candidate is
+// one cluster, and every single is one more.
+func (w *work) feasible() bool {
+	slots, _ := w.budget()
+	total := 0
+	for g := range w.groups {
+		single := group(w.single, g, w.n)
+		least := 0
+		for _, c := range w.chunks {
+			merges := 0
+			for _, s := range single[c.lo:c.hi] {
+				if s {
+					least++
+				} else {
+					merges = 1
+				}
+			}
+			least += merges
+		}
+		if w.opt.Budget == Equal && least > slots {
+			return false
+		}
+		total += least
+	}
+	return total <= w.groups*slots
+}
+
+// similar does one block of chunks of one group.
+func (w *work) similar(worker, task int) {
+	g, block := task/w.blocks, task%w.blocks
+	a := &w.arena[worker]
+	d := w.in.Dim
+	lens := group(w.candLen, g, len(w.chunks))
+	for k := block * chunkBlock; k < min((block+1)*chunkBlock, len(w.chunks)); k++ {
+		c := w.chunks[k]
+		n := c.len()
+		a.sim = grow(a.sim, n*n)
+		clear(a.sim)
+		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+			gramGeneric(a.sim, group(w.unit, plane, w.n*d)[c.lo*d:c.hi*d], n, d)
+		}
+		cent := group(w.centrality, g, w.n)[c.lo:c.hi]
+		quantize(group(w.sim, g, w.simLen)[c.sim:c.sim+n*n], cent, a.sim, n, w.heads)
+		a.order = a.order[:0]
+		for i, s := range group(w.single, g, w.n)[c.lo:c.hi] {
+			if !s {
+				a.order = append(a.order, ranked{cent[i], int32(i)})
+			}
+		}
+		if !w.opt.ByPosition {
+			slices.SortFunc(a.order, byCentrality)
+		}
+		cand := group(w.cand, g, w.n)[c.lo:c.hi]
+		for i, r := range a.order {
+			cand[i] = uint16(r.index)
+		}
+		lens[k] = int32(len(a.order))
+	}
+}
+
+// runBudget finds the thresholds.
+func (w *work) runBudget(p *pool) {
+	switch {
+	case w.whole:
+		for g := range w.threshold {
+			w.threshold[g] = Unmerged
+		}
+	case w.opt.Budget == Fixed:
+		for g := range w.threshold {
+			w.threshold[g] = int32(floor(w.opt.Threshold * thresholdSteps))
+		}
+	case w.opt.Budget == Equal:
+		p.run(&w.phase, w.groups, w.budgetTask)
+	default:
+		t := w.adaptive(p)
+		for g := range w.threshold {
+			w.threshold[g] = int32(t)
+		}
+	}
+}
+
+func floor(x float64) int {
+	n := int(x)
+	if float64(n) > x {
+		n--
+	}
+	return n
+}
+
+// meetBudget bisects one group's threshold for the largest clustering within the budget. Count is only nearly monotone
+// in the threshold, so the path of the bisection is part of the definition.
+func (w *work) meetBudget(worker, g int) {
+	slots, _ := w.budget()
+	lo, hi := -thresholdSteps-1, thresholdSteps+1
+	best, bestCount := lo, w.countGroup(worker, g, lo, slots)
+	for hi-lo > 1 {
+		t := floor(float64(lo+hi) / 2)
+		if n := w.countGroup(worker, g, t, slots); n <= slots {
+			if n >= bestCount || bestCount > slots {
+				best, bestCount = t, n
+			}
+			lo = t
+		} else {
+			hi = t
+		}
+	}
+	w.threshold[g] = int32(best)
+}
+
+// adaptive bisects one threshold for all groups, so that the total over layers and heads meets the budget.
+func (w *work) adaptive(p *pool) int {
+	slots, _ := w.budget()
+	lo, hi := -thresholdSteps-1, thresholdSteps+1
+	for hi-lo > 1 {
+		w.try = floor(float64(lo+hi) / 2)
+		p.run(&w.phase, w.groups, w.countTask)
+		total := 0
+		for _, n := range w.counts {
+			total += n
+		}
+		if total <= w.groups*slots {
+			lo = w.try
+		} else {
+			hi = w.try
+		}
+	}
+	return lo
+}
+
+func (w *work) count(worker, g int) { w.counts[g] = w.countGroup(worker, g, w.try, w.n) }
+
+// countGroup is the number of cores of group g at threshold t, or more than limit as soon as that is certain.
+func (w *work) countGroup(worker, g, t, limit int) int {
+	a := &w.arena[worker]
+	sim, cand := group(w.sim, g, w.simLen), group(w.cand, g, w.n)
+	lens := group(w.candLen, g, len(w.chunks))
+	total := w.n
+	for _, l := range lens {
+		total -= int(l)
+	}
+	for k, c := range w.chunks {
+		n := c.len()
+		a.live = grow(a.live, n)
+		total += countClusters(sim[c.sim:c.sim+n*n], n, cand[c.lo:c.lo+int(lens[k])], a.live, t, limit-total)
+		if total > limit {
+			return total
+		}
+	}
+	return total
+}

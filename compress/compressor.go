@@ -1,0 +1,73 @@
+package compress
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// Compressor compresses pages on the CPU. It is safe for concurrent use; concurrent pages share its workers. Memory is
+// kept between pages, so that in steady state a page allocates nothing.
+type Compressor struct {
+	pool *pool
+	mu   sync.Mutex
+	free []*work
+}
+
+// New starts a compressor with that many workers; 0 means one per processor. Close stops them.
+func New(workers int) *Compressor {
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	return &Compressor{pool: newPool(workers)}
+}
+
+// Close stops the workers and waits for them. No call may be running or follow.
+func (c *Compressor) Close() { c.pool.close() }
+
+// Workers is the number of goroutines that may work on one page.
+func (c *Compressor) Workers() int { return c.pool.size }
+
+// Compress merges the tokens of in as opt says into out, whose memory is reused. It returns an *InputError for input that
+// cannot be compressed, and ctx's error when it is cancelled between two phases; out is then unspecified.
+func (c *Compressor) Compress(ctx context.Context, in *Input, opt *Options, out *Result) error {
+	start := time.Now()
+	if err := in.Check(); err != nil {
+		return err
+	}
+	if err := opt.Check(); err != nil {
+		return err
+	}
+	w := c.take()
+	defer c.put(w)
+	if err := w.begin(in, opt, out); err != nil {
+		return err
+	}
+	for _, step := range w.steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		step(c.pool)
+	}
+	out.Elapsed = time.Since(start)
+	return nil
+}
+
+func (c *Compressor) take() *work {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.free); n > 0 {
+		w := c.free[n-1]
+		c.free = c.free[:n-1]
+		return w
+	}
+	return newWork(c.pool.size)
+}
+
+func (c *Compressor) put(w *work) {
+	w.in, w.opt, w.out = nil, nil, nil
+	c.mu.Lock()
+	c.free = append(c.free, w)
+	c.mu.Unlock()
+}

@@ -1,0 +1,152 @@
+package delimiter
+
+import (
+	"sync"
+	"time"
+)
+
+// Source says which tokenizer.json belongs to the models whose name matches a pattern: * stands for any run of characters,
+// slashes too, and ? for one; everything else is itself. "meta-llama/*" and "llama-3*" are patterns.
+type Source struct {
+	Match string // pattern of the model's name
+	File  string // path of its tokenizer.json
+}
+
+// Limits of a cache when [NewCache] is given none.
+const (
+	DefaultTables = 16               // tables kept
+	DefaultRetry  = 30 * time.Second // how long a file that failed is not read again
+)
+
+// Cache gives the table of a model, reading each file once however many goroutines ask at the same time. It keeps at most a
+// fixed number of tables and drops the one not used for longest; a failure is remembered for a while, so that a broken file
+// is not read for every page. Safe for concurrent use. Create it with [NewCache].
+type Cache struct {
+	sources []Source
+	max     int
+	retry   time.Duration
+	now     func() time.Time
+	load    func(path string) (*Table, error)
+
+	mu      sync.Mutex
+	tick    uint64 // counts lookups: the order of use
+	entries map[string]*entry
+}
+
+type entry struct {
+	done  chan struct{} // closed when table or err is set
+	table *Table
+	err   error
+	until time.Time // of a failure: when to try again
+	used  uint64
+}
+
+// NewCache returns a cache over sources; the first whose pattern matches a model wins. maxTables <= 0 means
+// [DefaultTables]. Nothing is read yet.
+func NewCache(sources []Source, maxTables int) *Cache {
+	if maxTables <= 0 {
+		maxTables = DefaultTables
+	}
+	return &Cache{
+		sources: append([]Source(nil), sources...),
+		max:     maxTables,
+		retry:   DefaultRetry,
+		now:     time.Now,
+		load:    LoadFile,
+		entries: make(map[string]*entry),
+	}
+}
+
+// Table returns the table of a model. The error has [CodeUnknown] when no pattern matches, else it is that of [LoadFile].
+func (c *Cache) Table(model string) (*Table, error) {
+	file, ok := c.file(model)
+	if !ok {
+		return nil, fail(CodeUnknown, "no tokenizer is configured for model %.100q", model)
+	}
+	e, mine := c.enter(file)
+	if mine {
+		e.table, e.err = c.load(file)
+		e.until = c.now().Add(c.retry)
+		close(e.done)
+	}
+	<-e.done
+	return e.table, e.err
+}
+
+// Len is the number of files whose table, or failure, is held.
+func (c *Cache) Len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.entries)
+}
+
+func (c *Cache) file(model string) (string, bool) {
+	for _, s := range c.sources {
+		if glob(s.Match, model) {
+			return s.File, true
+		}
+	}
+	return "", false
+}
+
+// enter finds the entry of a file, or makes one that the caller has to fill.
+func (c *Cache) enter(file string) (e *entry, mine bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tick++
+	if e := c.entries[file]; e != nil && !(e.finished() && e.err != nil && c.now().After(e.until)) {
+		e.used = c.tick
+		return e, false
+	}
+	delete(c.entries, file)
+	if len(c.entries) >= c.max {
+		c.evict()
+	}
+	e = &entry{done: make(chan struct{}), used: c.tick}
+	c.entries[file] = e
+	return e, true
+}
+
+// evict forgets the entry not used for longest. Whoever waits for it or holds its table keeps it.
+func (c *Cache) evict() {
+	oldest := ""
+	for file, e := range c.entries {
+		if oldest == "" || e.used < c.entries[oldest].used {
+			oldest = file
+		}
+	}
+	delete(c.entries, oldest)
+}
+
+func (e *entry) finished() bool {
+	select {
+	case <-e.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// glob matches in time O(len(pattern) * len(s)): after a mismatch only the last * is tried again.
+func glob(pattern, s string) bool {
+	p, i, star, from := 0, 0, -1, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, from = p, i
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
+			p++
+			i++
+		case star >= 0:
+			from++
+			p, i = star+1, from
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == '*' {
+		p++
+	}
+	return p == len(pattern)
+}

@@ -1,0 +1,12 @@
+// Package compress merges the tokens of a KV-cache page that mean the same.
+//
+// Per layer and head (or per layer, when heads share their clusters): keys are un-rotated, the furthest outliers are kept
+// exactly, the rest is cut into chunks at delimiters, greedy seed-based clustering (GSC) runs inside each chunk at the
+// threshold that meets the budget, and every cluster becomes one core: a key, a value, a count. A core's log count is the
+// bias that proportional attention adds to its logit. The idea is SemantiCache's (arXiv 2603.14303); what its abstract
+// leaves open was settled by experiment (docs/algorithm.md).
+//
+// The package is pure: it does no I/O, logs nothing and imports only the standard library. [Compressor] is the fast path
+// (float32, parallel, no allocation per page in steady state); the package oracle holds the float64 definition that it is
+// tested against.
+package compress

@@ -1,0 +1,179 @@
+package compress
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// DType is the element type of K, V and Q. All are little-endian in memory.
+type DType uint8
+
+// The element types a page may carry. FP8 follows OCP: E4M3 has no infinities, E5M2 does.
+const (
+	F32 DType = iota
+	F16
+	BF16
+	F8E4M3
+	F8E5M2
+	dtypes // how many there are
+)
+
+var dtypeNames = [dtypes]string{"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+
+// String gives the safetensors name.
+func (t DType) String() string {
+	if t >= dtypes {
+		return fmt.Sprintf("DType(%d)", uint8(t))
+	}
+	return dtypeNames[t]
+}
+
+// Size is the number of bytes of one element.
+func (t DType) Size() int {
+	switch t {
+	case F32:
+		return 4
+	case F16, BF16:
+		return 2
+	default:
+		return 1
+	}
+}
+
+// FP8 reports whether t is an 8-bit type, which needs a scale per head.
+func (t DType) FP8() bool { return t == F8E4M3 || t == F8E5M2 }
+
+// widen converts len(dst) elements of src to float32 and multiplies them by scale.
+// Only FP8 carries a scale other than one.
+func widen(dst []float32, src []byte, t DType, scale float32) {
+	switch t {
+	case F32:
+		for i := range dst {
+			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+		}
+	case F16:
+		src = src[:2*len(dst)]
+		for i := range dst {
+			dst[i] = f16to32(binary.LittleEndian.Uint16(src[2*i:]))
+		}
+	case BF16:
+		src = src[:2*len(dst)]
+		for i := range dst {
+			dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
+		}
+	case F8E4M3:
+		for i, b := range src[:len(dst)] {
+			dst[i] = e4m3[b] * scale
+		}
+	case F8E5M2:
+		for i, b := range src[:len(dst)] {
+			dst[i] = e5m2[b] * scale
+		}
+	}
+}
+
+// narrow rounds len(src) floats to nearest even into dst, after dividing by scale (FP8 only). FP8 and F16 saturate to the
+// largest finite value: a merged key may be a rounding error larger than every key that it stands for.
+func narrow(dst []byte, src []float32, t DType, scale float32) {
+	switch t {
+	case F32:
+		for i, x := range src {
+			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(x))
+		}
+	case F16:
+		for i, x := range src {
+			binary.LittleEndian.PutUint16(dst[2*i:], f32to16(x))
+		}
+	case BF16:
+		for i, x := range src {
+			b := math.Float32bits(x)
+			binary.LittleEndian.PutUint16(dst[2*i:], uint16((b+0x7fff+(b>>16)&1)>>16))
+		}
+	case F8E4M3:
+		for i, x := range src {
+			dst[i] = f32to8(x/scale, e4m3Format)
+		}
+	case F8E5M2:
+		for i, x := range src {
+			dst[i] = f32to8(x/scale, e5m2Format)
+		}
+	}
+}
+
+func f16to32(h uint16) float32 {
+	sign := uint32(h&0x8000) << 16
+	if h&0x7c00 == 0x7c00 { // Inf, NaN
+		return math.Float32frombits(sign | 0x7f800000 | uint32(h&0x3ff)<<13)
+	}
+	// Shifted in place the exponent is 112 too small; the product restores it and normalises subnormals.
+	m := math.Float32frombits(uint32(h&0x7fff)<<13) * 0x1p112
+	return math.Float32frombits(sign | math.Float32bits(m))
+}
+
+func f32to16(x float32) uint16 {
+	b := math.Float32bits(x)
+	sign := uint16(b>>16) & 0x8000
+	b &= 0x7fffffff
+	switch {
+	case b > 0x7f800000:
+		return sign | 0x7e00
+	case b >= 0x477ff000: // would round past 65504
+		return sign | 0x7bff
+	case b < 0x38800000: // subnormal: let the float adder round at 2^-24
+		return sign | uint16(math.Float32bits(math.Float32frombits(b)+0.5)-0x3f000000)
+	}
+	return sign | uint16((b-0x38000000+0xfff+(b>>13)&1)>>13)
+}
+
+// fp8 describes an 8-bit float: mantissa bits, exponent bias and the largest finite code.
+type fp8 struct {
+	mant, bias int
+	max        byte
+}
+
+var (
+	e4m3Format = fp8{mant: 3, bias: 7, max: 0x7e}
+	e5m2Format = fp8{mant: 2, bias: 15, max: 0x7b}
+	e4m3       = fp8Table(e4m3Format)
+	e5m2       = fp8Table(e5m2Format)
+)
+
+func fp8Table(f fp8) (t [256]float32) {
+	for c := range 256 {
+		code := byte(c & 0x7f)
+		exp, frac := int(code>>f.mant), int(code)&(1<<f.mant-1)
+		x := math.NaN()
+		switch {
+		case code == 0x7c && f == e5m2Format:
+			x = math.Inf(1)
+		case code > f.max:
+		case exp == 0:
+			x = math.Ldexp(float64(frac), 1-f.bias-f.mant)
+		default:
+			x = math.Ldexp(float64(frac+1<<f.mant), exp-f.bias-f.mant)
+		}
+		if c >= 128 {
+			x = -x
+		}
+		t[c] = float32(x)
+	}
+	return t
+}
+
+func f32to8(x float32, f fp8) byte {
+	b := math.Float32bits(x)
+	sign := byte(b>>24) & 0x80
+	b &= 0x7fffffff
+	if b > 0x7f800000 {
+		return sign | 0x7f
+	}
+	shift := 23 - f.mant
+	minNormal := uint32(127+1-f.bias) << 23
+	if b < minNormal { // subnormal: add the power of two whose last bit is worth the smallest subnormal
+		magic := uint32(127+1-f.bias+shift) << 23
+		return sign | byte(math.Float32bits(math.Float32frombits(b)+math.Float32frombits(magic))-magic)
+	}
+	r := (b - uint32(127-f.bias)<<23 + 1<<(shift-1) - 1 + b>>shift&1) >> shift
+	return sign | byte(min(r, uint32(f.max)))
+}

@@ -1,0 +1,174 @@
+package compress
+
+import "math"
+
+// runMerge writes the cores.
+func (w *work) runMerge(p *pool) {
+	most := int32(0)
+	for _, m := range w.cores {
+		most = max(most, m)
+	}
+	w.out.setCores(w.sinks+int(most)+w.recent, w.in.rowBytes())
+	p.run(&w.phase, w.in.planes(), w.mergeTask)
+}
+
+// merge writes the cores of one plane: the value is the mean of the members' values, the key points along the mean of
+// their un-rotated keys, has their mean length and is rotated to their mean position.
+func (w *work) merge(worker, plane int) {
+	g := plane / w.heads
+	m := int(w.cores[g])
+	out := planeOf(w, plane)
+	for i := range w.sinks {
+		out.copy(i, i)
+	}
+	a := &w.arena[worker]
+	a.resize(w.in.Dim, w.freq)
+	start, member := group(w.start, g, w.n+1), group(w.member, g, w.n)
+	similarity := float64(w.sinks + w.recent)
+	for c := range m {
+		ms := member[start[c]:start[c+1]]
+		if len(ms) == 1 {
+			out.copy(w.sinks+c, w.sinks+int(ms[0]))
+			similarity++
+		} else {
+			similarity += w.mergeCluster(a, out, plane, w.sinks+c, ms)
+		}
+	}
+	for i := range w.recent {
+		out.copy(w.sinks+m+i, w.sinks+w.n+i)
+	}
+	out.pad(w.sinks + m + w.recent)
+
+	w.out.Slots[plane] = int32(w.sinks + m + w.recent)
+	w.out.Thresholds[plane] = w.threshold[g]
+	w.out.KeySimilarity[plane] = float32(similarity / float64(w.in.Tokens))
+	assign := group(w.out.Assign, plane, w.in.Tokens)
+	for i := range w.sinks {
+		assign[i] = int32(i)
+	}
+	for i, l := range group(w.label, g, w.n) {
+		assign[w.sinks+i] = int32(w.sinks) + l
+	}
+	for i := range w.recent {
+		assign[w.sinks+w.n+i] = int32(w.sinks + m + i)
+	}
+}
+
+func (a *arena) resize(d int, freq []float64) {
+	a.row, a.acc, a.val, a.unit = grow(a.row, d), grow(a.acc, d), grow(a.val, d), grow(a.unit, d)
+	a.cos, a.sin, a.freq = grow(a.cos, len(freq)), grow(a.sin, len(freq)), grow(a.freq, len(freq))
+	for i, f := range freq {
+		a.freq[i] = float32(f)
+	}
+}
+
+// mergeCluster merges tokens ms of a plane into core c and returns the sum of their similarities to it.
+func (w *work) mergeCluster(a *arena, out planeOut, plane, c int, ms []int32) float64 {
+	in, d := w.in, w.in.Dim
+	units, norms := group(w.unit, plane, w.n*d), group(w.norm, plane, w.n)
+	clear(a.acc)
+	clear(a.val)
+	clear(a.unit)
+	length, position := 0.0, 0.0
+	vscale := scaleOf(in.VScale, plane)
+	inv := 1 / float32(len(ms))
+	for _, i := range ms {
+		norm := norms[i]
+		weight := norm * inv
+		for k, x := range units[int(i)*d : int(i)*d+d] {
+			a.acc[k] += weight * x
+			a.unit[k] += x
+		}
+		length += float64(norm)
+		position += float64(in.Positions[w.sinks+int(i)])
+		widen(a.row, in.row(in.V, plane, w.sinks+int(i)), in.DType, vscale)
+		for k, x := range a.row {
+			a.val[k] += x * inv
+		}
+	}
+	length *= float64(inv)
+	position /= float64(len(ms))
+	// acc is the mean key; its direction, whatever its length, is what the members are compared with.
+	mean := normalize(a.acc)
+	similarity := float64(dot(a.unit, a.acc))
+	if !w.opt.PlainMean {
+		mean = float32(length)
+	}
+	for k := range a.acc {
+		a.acc[k] *= mean
+	}
+	if len(w.freq) > 0 {
+		w.angleAt(a, position)
+		rotateRow(a.acc, a.cos, a.sin, 1, w.rope.Interleaved)
+	}
+	out.set(c, int32(len(ms)), position, a.acc, a.val)
+	return similarity
+}
+
+// angleAt fills a.cos and a.sin for a fractional position. Next to a position of the table it adds the small angle by its
+// series; the error is below float32's.
+func (w *work) angleAt(a *arena, position float64) {
+	h := len(w.freq)
+	first := float64(w.in.Positions[w.sinks])
+	near := math.Round(position)
+	i := int(near - first)
+	if i < 0 || i >= w.n || float64(w.in.Positions[w.sinks+i]) != near {
+		for k, f := range w.freq {
+			s, c := math.Sincos(position * f)
+			a.cos[k], a.sin[k] = float32(c), float32(s)
+		}
+		return
+	}
+	delta := float32(position - near)
+	cos, sin := w.cos[i*h:i*h+h], w.sin[i*h:i*h+h]
+	for k, f := range a.freq[:h] {
+		x := delta * f // at most a half in size, since no frequency exceeds one
+		y := x * x
+		s := x * (1 - y*(1.0/6-y*(1.0/120-y*(1.0/5040))))
+		c := 1 - y*(0.5-y*(1.0/24-y*(1.0/720-y*(1.0/40320))))
+		a.cos[k] = cos[k]*c - sin[k]*s
+		a.sin[k] = sin[k]*c + cos[k]*s
+	}
+}
+
+// planeOut is one plane of the result.
+type planeOut struct {
+	w                *work
+	plane, cores, rb int
+	k, v             []byte
+	counts           []int32
+	bias, positions  []float32
+}
+
+func planeOf(w *work, plane int) planeOut {
+	m, rb := w.out.Cores, w.in.rowBytes()
+	return planeOut{w: w, plane: plane, cores: m, rb: rb,
+		k: group(w.out.K, plane, m*rb), v: group(w.out.V, plane, m*rb),
+		counts: group(w.out.Counts, plane, m), bias: group(w.out.Bias, plane, m), positions: group(w.out.Positions, plane, m)}
+}
+
+// copy makes token i core c, bit for bit.
+func (o *planeOut) copy(c, i int) {
+	copy(o.k[c*o.rb:], o.w.in.row(o.w.in.K, o.plane, i))
+	copy(o.v[c*o.rb:], o.w.in.row(o.w.in.V, o.plane, i))
+	o.counts[c], o.bias[c], o.positions[c] = 1, 0, float32(o.w.in.Positions[i])
+}
+
+// set writes a merged core.
+func (o *planeOut) set(c int, count int32, position float64, k, v []float32) {
+	in := o.w.in
+	narrow(o.k[c*o.rb:(c+1)*o.rb], k, in.DType, scaleOf(in.KScale, o.plane))
+	narrow(o.v[c*o.rb:(c+1)*o.rb], v, in.DType, scaleOf(in.VScale, o.plane))
+	o.counts[c], o.bias[c], o.positions[c] = count, float32(math.Log(float64(count))), float32(position)
+}
+
+// pad fills the cores from c on with nothing: count 0, bias -Inf.
+func (o *planeOut) pad(c int) {
+	clear(o.k[c*o.rb:])
+	clear(o.v[c*o.rb:])
+	clear(o.counts[c:])
+	clear(o.positions[c:])
+	for i := c; i < o.cores; i++ {
+		o.bias[i] = float32(math.Inf(-1))
+	}
+}

@@ -1,0 +1,76 @@
+package compress
+
+import "math"
+
+// Budget says how the slots are spread.
+type Budget uint8
+
+const (
+	// Equal gives every layer the same number of slots, which is what paged engines take.
+	Equal Budget = iota
+	// Adaptive finds one threshold over all layers and heads of the page and lets each keep what it needs (ragged).
+	Adaptive
+	// Fixed takes Options.Threshold as it is; the number of cores follows.
+	Fixed
+)
+
+// String names the budget as a policy does.
+func (b Budget) String() string { return [...]string{"equal", "adaptive", "fixed"}[b] }
+
+// Options choose the variant of the algorithm. Start from [Semantic] or [Paper].
+type Options struct {
+	Ratio     float64 // cores / tokens to aim at, in (0, 1]; 1 keeps every token
+	Budget    Budget
+	Threshold float64 // similarity in [-1, 1], for Fixed; used on the grid of 1/1024
+	Shared    bool    // one clustering for all heads of a layer
+	Exact     float64 // share of the budget, in [0, 1), that goes to key outliers, unmerged
+
+	ChunkMin, ChunkMax int // a chunk closes at a delimiter from ChunkMin tokens on, at ChunkMax at the latest
+	Sinks, Recent      int // first and last tokens kept as they are
+	Spans              []Span
+
+	// The paper's reading, as near as its abstract allows: cluster the rotated keys, take seeds in order of position and
+	// merge by the plain mean.
+	Rotated, ByPosition, PlainMean bool
+}
+
+// Span is a range of token indices of the page, [From, To), that is never merged.
+type Span struct{ From, To int }
+
+// Semantic is the default preset: the best found (ALGORITHM, adaptive and per head).
+func Semantic() Options {
+	return Options{Ratio: 0.5, Budget: Adaptive, Exact: 0.25, ChunkMin: 64, ChunkMax: 96, Sinks: 4, Recent: 32}
+}
+
+// Paper is the nearest reading of the paper.
+func Paper() Options {
+	return Options{Ratio: 0.5, Budget: Equal, ChunkMin: 16, ChunkMax: 64, Sinks: 4, Recent: 32,
+		Rotated: true, ByPosition: true, PlainMean: true}
+}
+
+// Check refuses options that have no meaning.
+func (o *Options) Check() error {
+	switch {
+	case !(o.Ratio > 0 && o.Ratio <= 1):
+		return badInput("policy.bad_option", "ratio must be in (0, 1], got %v", o.Ratio)
+	case o.Budget > Fixed:
+		return badInput("policy.bad_option", "unknown budget %d", o.Budget)
+	case !(math.Abs(o.Threshold) <= 1):
+		return badInput("policy.bad_option", "threshold must be in [-1, 1], got %v", o.Threshold)
+	case !(o.Exact >= 0 && o.Exact < 1):
+		return badInput("policy.bad_option", "exact must be in [0, 1), got %v", o.Exact)
+	case o.ChunkMin < 1 || o.ChunkMax < o.ChunkMin || o.ChunkMax > maxChunk:
+		return badInput("policy.bad_option", "chunk lengths must satisfy 1 <= min <= max <= %d, got %d and %d", maxChunk, o.ChunkMin, o.ChunkMax)
+	case o.Sinks < 0 || o.Recent < 0:
+		return badInput("policy.bad_option", "sinks and recent must not be negative, got %d and %d", o.Sinks, o.Recent)
+	}
+	for _, s := range o.Spans {
+		if s.From < 0 || s.To < s.From {
+			return badInput("policy.bad_option", "protected span [%d, %d) is not a range", s.From, s.To)
+		}
+	}
+	return nil
+}
+
+// slots is the number of cores per head that the ratio allows for n tokens.
+func (o *Options) slots(n int) int { return int(o.Ratio*float64(n) + 1e-9) }

@@ -1,0 +1,326 @@
+// Package oracle is the definition of the compression in float64: slow, plain, one loop after another, and independent of
+// the fast path, which is tested against it. It calls no dispatcher and shares no code with package compress but the types.
+package oracle
+
+import (
+	"math"
+	"sort"
+
+	"github.com/semproxy/semproxy/compress"
+)
+
+// Head is one compressed (layer, head). Slices run over cores in output order (sinks, clusters in seed order, recent),
+// Label over the tokens between sinks and recent window (cluster index, sinks not counted).
+type Head struct {
+	K, V      [][]float64
+	Count     []int
+	Position  []float64
+	Label     []int
+	Threshold int
+}
+
+// Page is the part of the input that the oracle needs, widened to float64: K and V are [layer][head][token][dim].
+type Page struct {
+	K, V      [][][][]float64
+	Positions []int32
+	Boundary  []byte
+	Protect   []byte
+	Freq      []float64 // rotation per position of each pair of the rotary dimensions
+	Pairs     bool      // interleaved
+}
+
+const steps = 1024
+
+type problem struct {
+	sim    [][]float64 // [n][n]
+	lo, hi []int
+	order  []int
+	exact  []bool
+}
+
+// Compress returns the heads of every layer, [layer][head].
+func Compress(p *Page, opt compress.Options) [][]Head {
+	n := len(p.Positions)
+	sinks := min(opt.Sinks, n)
+	recent := min(opt.Recent, n-sinks)
+	nm := n - sinks - recent
+	slots := int(opt.Ratio*float64(n)+1e-9) - sinks - recent
+	keep := make([]bool, nm)
+	kept := 0
+	for i := range keep {
+		keep[i] = p.Protect != nil && p.Protect[sinks+i] != 0
+		for _, s := range opt.Spans {
+			keep[i] = keep[i] || (s.From <= sinks+i && sinks+i < s.To)
+		}
+		if keep[i] {
+			kept++
+		}
+	}
+	whole := nm == 0 || (opt.Budget != compress.Fixed && slots >= nm)
+	free := max(slots-kept, 1)
+	slots = free + kept
+	exact := int(float64(free) * opt.Exact)
+
+	layers, heads := len(p.K), len(p.K[0])
+	per := 1
+	if opt.Shared {
+		per = heads
+	}
+	groups := layers * heads / per
+	pre := make([][][]float64, layers*heads)
+	for i := range pre {
+		pre[i] = unrotate(p, p.K[i/heads][i%heads][sinks:sinks+nm], sinks, opt.Rotated)
+	}
+	minLen, maxLen := opt.ChunkMin, opt.ChunkMax
+	problems := make([]problem, groups)
+	best := make([]int, groups)
+	for {
+		for g := range problems {
+			problems[g] = pose(p, pre[g*per:(g+1)*per], keep, exact, sinks, minLen, maxLen, opt.ByPosition)
+		}
+		if whole || solve(problems, best, slots, opt) || maxLen >= 1024 {
+			break
+		}
+		minLen, maxLen = min(2*minLen, 1024), min(2*maxLen, 1024)
+	}
+	out := make([][]Head, layers)
+	for l := range out {
+		out[l] = make([]Head, heads)
+		for h := range out[l] {
+			i := l*heads + h
+			label, count := make([]int, nm), nm
+			for j := range label {
+				label[j] = j
+			}
+			t := compress.Unmerged
+			if !whole {
+				t = best[i/per]
+				label, count = problems[i/per].cluster(t)
+			}
+			out[l][h] = merge(p, l, h, pre[i], label, count, sinks, recent, opt)
+			out[l][h].Threshold = t
+		}
+	}
+	return out
+}
+
+func unrotate(p *Page, k [][]float64, first int, rotated bool) [][]float64 {
+	out := make([][]float64, len(k))
+	for i, row := range k {
+		out[i] = append([]float64(nil), row...)
+		if !rotated {
+			rotate(out[i], p.Freq, -float64(p.Positions[first+i]), p.Pairs)
+		}
+	}
+	return out
+}
+
+func rotate(x, freq []float64, pos float64, pairs bool) {
+	for i, f := range freq {
+		a, b := i, i+len(freq)
+		if pairs {
+			a, b = 2*i, 2*i+1
+		}
+		s, c := math.Sincos(pos * f)
+		x[a], x[b] = x[a]*c-x[b]*s, x[b]*c+x[a]*s
+	}
+}
+
+func dot(a, b []float64) float64 {
+	s := 0.0
+	for i := range a {
+		s += a[i] * b[i]
+	}
+	return s
+}
+
+func unit(x []float64) []float64 {
+	u := make([]float64, len(x))
+	l := math.Sqrt(dot(x, x)) + 1e-9
+	for i := range x {
+		u[i] = x[i] / l
+	}
+	return u
+}
+
+// pose computes similarities, chunks, singles and seed order of one group.
+func pose(p *Page, pre [][][]float64, keep []bool, exact, first, minLen, maxLen int, byPosition bool) problem {
+	n := len(keep)
+	q := problem{sim: make([][]float64, n), lo: make([]int, n), hi: make([]int, n), order: make([]int, n), exact: append([]bool(nil), keep...)}
+	start := 0
+	for i := range n {
+		l := i - start + 1
+		if (p.Boundary != nil && p.Boundary[first+i] != 0 && l >= minLen) || l >= maxLen || i == n-1 {
+			for j := start; j <= i; j++ {
+				q.lo[j], q.hi[j] = start, i+1
+			}
+			start = i + 1
+		}
+	}
+	score := make([]float64, n)
+	for i := range q.sim {
+		q.sim[i] = make([]float64, n)
+		q.order[i] = i
+	}
+	for _, head := range pre {
+		u := make([][]float64, n)
+		for i := range u {
+			u[i] = unit(head[i])
+		}
+		mean := make([]float64, 0)
+		if n > 0 {
+			mean = make([]float64, len(u[0]))
+		}
+		for _, row := range u {
+			for k, x := range row {
+				mean[k] += x / float64(n)
+			}
+		}
+		mean = unit(mean)
+		for i := range u {
+			score[i] += 1 - dot(u[i], mean)
+			for j := q.lo[i]; j < q.hi[i]; j++ {
+				q.sim[i][j] += dot(u[i], u[j]) / float64(len(pre))
+			}
+		}
+	}
+	byScore := append([]int(nil), q.order...)
+	sort.SliceStable(byScore, func(a, b int) bool { return score[byScore[a]] > score[byScore[b]] })
+	for _, i := range byScore {
+		if exact > 0 && !keep[i] {
+			q.exact[i] = true
+			exact--
+		}
+	}
+	if !byPosition {
+		cent := make([]float64, n)
+		for i := range cent {
+			for j := q.lo[i]; j < q.hi[i]; j++ {
+				cent[i] += q.sim[i][j]
+			}
+		}
+		sort.SliceStable(q.order, func(a, b int) bool { return cent[q.order[a]] > cent[q.order[b]] })
+	}
+	return q
+}
+
+// cluster is GSC at threshold t/1024.
+func (q *problem) cluster(t int) (label []int, count int) {
+	tau := float64(t) / steps
+	label = make([]int, len(q.lo))
+	for i := range label {
+		label[i] = -1
+	}
+	for _, s := range q.order {
+		if label[s] >= 0 {
+			continue
+		}
+		if !q.exact[s] {
+			for j := q.lo[s]; j < q.hi[s]; j++ {
+				if label[j] < 0 && !q.exact[j] && q.sim[s][j] >= tau {
+					label[j] = count
+				}
+			}
+		}
+		label[s] = count
+		count++
+	}
+	return label, count
+}
+
+// solve bisects the thresholds; false when even the lowest one leaves too many cores.
+func solve(qs []problem, best []int, slots int, opt compress.Options) bool {
+	if opt.Budget == compress.Fixed {
+		for g := range best {
+			best[g] = int(math.Floor(opt.Threshold * steps))
+		}
+		return true
+	}
+	total := func(gs []problem, t int) int {
+		n := 0
+		for i := range gs {
+			_, c := gs[i].cluster(t)
+			n += c
+		}
+		return n
+	}
+	bisect := func(gs []problem, cap int, largest bool) (int, bool) {
+		lo, hi := -steps-1, steps+1
+		best, count := lo, total(gs, lo)
+		if count > cap {
+			return lo, false
+		}
+		for hi-lo > 1 {
+			t := int(math.Floor(float64(lo+hi) / 2))
+			if c := total(gs, t); c <= cap {
+				if c >= count || !largest {
+					best, count = t, c
+				}
+				lo = t
+			} else {
+				hi = t
+			}
+		}
+		return best, true
+	}
+	if opt.Budget == compress.Adaptive {
+		t, ok := bisect(qs, len(qs)*slots, false)
+		for g := range best {
+			best[g] = t
+		}
+		return ok
+	}
+	all := true
+	for g := range qs {
+		t, ok := bisect(qs[g:g+1], slots, true)
+		best[g] = t
+		all = all && ok
+	}
+	return all
+}
+
+func merge(p *Page, l, h int, pre [][]float64, label []int, count, sinks, recent int, opt compress.Options) Head {
+	k, v := p.K[l][h], p.V[l][h]
+	out := Head{Label: label}
+	one := func(i int) {
+		out.K, out.V = append(out.K, k[i]), append(out.V, v[i])
+		out.Count, out.Position = append(out.Count, 1), append(out.Position, float64(p.Positions[i]))
+	}
+	for i := range sinks {
+		one(i)
+	}
+	for c := range count {
+		var ms []int
+		for i, x := range label {
+			if x == c {
+				ms = append(ms, i)
+			}
+		}
+		d := len(k[0])
+		mk, mv, length, pos := make([]float64, d), make([]float64, d), 0.0, 0.0
+		for _, i := range ms {
+			w := 1 / float64(len(ms))
+			for j := range d {
+				mk[j] += w * pre[i][j]
+				mv[j] += w * v[sinks+i][j]
+			}
+			length += w * math.Sqrt(dot(pre[i], pre[i]))
+			pos += w * float64(p.Positions[sinks+i])
+		}
+		if !opt.PlainMean {
+			mk = unit(mk)
+			for j := range mk {
+				mk[j] *= length
+			}
+		}
+		if !opt.Rotated {
+			rotate(mk, p.Freq, pos, p.Pairs)
+		}
+		out.K, out.V = append(out.K, mk), append(out.V, mv)
+		out.Count, out.Position = append(out.Count, len(ms)), append(out.Position, pos)
+	}
+	for i := range recent {
+		one(sinks + len(label) + i)
+	}
+	return out
+}

@@ -1,0 +1,109 @@
+package compress
+
+import "math"
+
+// runPrepare un-rotates and normalises every key between the sinks and the recent window.
+func (w *work) runPrepare(p *pool) {
+	if h := len(w.freq); h > 0 {
+		w.cos, w.sin = grow(w.cos, w.n*h), grow(w.sin, w.n*h)
+		w.angles = grow(w.angles, 2*h)
+		ropeTable(w.cos, w.sin, w.in.Positions[w.sinks:w.sinks+w.n], w.freq, w.angles)
+	}
+	p.run(&w.phase, w.in.planes(), w.prepareTask)
+}
+
+// prepare does one plane.
+func (w *work) prepare(_, plane int) {
+	d, h := w.in.Dim, len(w.freq)
+	units, norms := group(w.unit, plane, w.n*d), group(w.norm, plane, w.n)
+	mean := group(w.mean, plane, d)
+	clear(mean)
+	scale := scaleOf(w.in.KScale, plane)
+	for i := range norms {
+		u := units[i*d : i*d+d]
+		widen(u, w.in.row(w.in.K, plane, w.sinks+i), w.in.DType, scale)
+		rotateRow(u, w.cos[i*h:i*h+h], w.sin[i*h:i*h+h], -1, w.rope.Interleaved)
+		norms[i] = normalize(u)
+		for k, x := range u {
+			mean[k] += float64(x)
+		}
+	}
+	direction(mean)
+}
+
+// normalize divides u by its length plus 1e-9 and returns the length.
+func normalize(u []float32) float32 {
+	length := float64(dot(u, u))
+	if !(length > 1e-30 && length < 1e37) { // out of float32's range for squares
+		length = 0
+		for _, x := range u {
+			length += float64(x) * float64(x)
+		}
+	}
+	length = math.Sqrt(length)
+	inv := 1 / (length + 1e-9)
+	if inv32 := float32(inv); inv32 > 1e-37 && inv32 < 1e37 {
+		for k := range u {
+			u[k] *= inv32
+		}
+	} else {
+		for k, x := range u {
+			u[k] = float32(float64(x) * inv)
+		}
+	}
+	return float32(min(length, math.MaxFloat32))
+}
+
+func direction(mean []float64) {
+	ss := 0.0
+	for _, x := range mean {
+		ss += x * x
+	}
+	inv := 1 / (math.Sqrt(ss) + 1e-9)
+	for k := range mean {
+		mean[k] *= inv
+	}
+}
+
+// runSingles chooses the tokens that are never merged: the protected ones and the outliers.
+func (w *work) runSingles(p *pool) {
+	if !w.whole {
+		p.run(&w.phase, w.groups, w.singlesTask)
+	}
+}
+
+// chooseSingles does one group. A token's score is the sum over the heads of 1 - u . mean direction (KeyDiff's criterion,
+// on un-rotated keys).
+func (w *work) chooseSingles(worker, g int) {
+	single := group(w.single, g, w.n)
+	copy(single, w.keep)
+	_, exact := w.budget()
+	if exact == 0 {
+		return
+	}
+	d := w.in.Dim
+	a := &w.arena[worker]
+	a.acc = grow(a.acc, d)
+	score := group(w.score, g, w.n)
+	clear(score)
+	for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+		for k, x := range group(w.mean, plane, d) {
+			a.acc[k] = float32(x)
+		}
+		units := group(w.unit, plane, w.n*d)
+		for i := range score {
+			score[i] += 1 - dot(units[i*d:i*d+d], a.acc)
+		}
+	}
+	idx := group(w.index, g, w.n)[:0]
+	for i, k := range w.keep {
+		if !k {
+			idx = append(idx, int32(i))
+		}
+	}
+	exact = min(exact, len(idx))
+	selectTop(idx, score, exact)
+	for _, i := range idx[:exact] {
+		single[i] = true
+	}
+}
