@@ -1,0 +1,76 @@
+package page
+
+// FormatCores is the metadata value "format" of cores.
+const FormatCores = "semproxy.cores.v1"
+
+// Cores is a compressed page: what stands for the page's tokens. Heads may keep different numbers of cores; Cores is
+// the most of any head, and the rest of a shorter head is padding at its end: count 0, bias -inf, which attention
+// never sees. Of decoded cores every []byte aliases the blob.
+type Cores struct {
+	Model, Sequence, Layout string // the page's own
+	LayerFirst, TokenFirst  int
+	TokensTotal             int
+	Page, Pages             int
+	Tokens                  int // tokens given: those of the page
+
+	DType                           DType // of K and V: the page's own
+	Layers, KVHeads, Cores, HeadDim int
+
+	K, V           []byte // [layers, kv_heads, cores, head_dim] of DType
+	KScale, VScale []byte // F32 [layers, kv_heads]; FP8 only, otherwise nil
+	Counts         []byte // I32 [layers, kv_heads, cores]: tokens that a core stands for, 0 for padding
+	Bias           []byte // F32 [layers, kv_heads, cores]: added to the scaled logit, -inf for padding
+	Positions      []byte // F32 [layers, kv_heads, cores]: the position that the key is rotated to
+	Assign         []byte // I32 [layers, kv_heads, tokens]: the core of each token; nil when absent
+
+	Policy, PolicyDigest, Rule string            // what decided
+	Engine                     string            // what computed: "cuda:0", "cpu:avx512" ...
+	TraceParent                string            // W3C trace context of the compression
+	Ratio                      float64           // cores / tokens, over all heads
+	Fidelity                   map[string]string // metadata "fidelity.<key>"; nil when nothing was measured
+	Extra                      map[string]string // other metadata; nil when there is none
+}
+
+const fidelityPrefix = "fidelity."
+
+func (c *Cores) identity() identity {
+	return identity{
+		model: c.Model, sequence: c.Sequence, layout: c.Layout, layerFirst: c.LayerFirst,
+		tokenFirst: c.TokenFirst, tokensTotal: c.TokensTotal, page: c.Page, pages: c.Pages,
+	}
+}
+
+// texts lists the optional metadata with their keys.
+func (c *Cores) texts() [5]struct {
+	key   string
+	value *string
+} {
+	return [5]struct {
+		key   string
+		value *string
+	}{
+		{"policy", &c.Policy}, {"policy_digest", &c.PolicyDigest}, {"rule", &c.Rule}, {"engine", &c.Engine},
+		{"traceparent", &c.TraceParent},
+	}
+}
+
+// tensors lists what the cores hold, in a fixed order.
+func (c *Cores) tensors() []tensor {
+	kv, head := []int{c.Layers, c.KVHeads, c.Cores, c.HeadDim}, []int{c.Layers, c.KVHeads, c.Cores}
+	all := []tensor{
+		{name: "k", elem: c.DType.element(), shape: kv, data: c.K},
+		{name: "v", elem: c.DType.element(), shape: kv, data: c.V},
+		{name: "counts", elem: elemI32, shape: head, data: c.Counts},
+		{name: "bias", elem: elemF32, shape: head, data: c.Bias},
+		{name: "positions", elem: elemF32, shape: head, data: c.Positions},
+	}
+	if c.DType.IsF8() {
+		all = append(all,
+			tensor{name: "k_scale", elem: elemF32, shape: head[:2], data: c.KScale},
+			tensor{name: "v_scale", elem: elemF32, shape: head[:2], data: c.VScale})
+	}
+	if c.Assign != nil {
+		all = append(all, tensor{name: "assign", elem: elemI32, shape: []int{c.Layers, c.KVHeads, c.Tokens}, data: c.Assign})
+	}
+	return all
+}

@@ -1,0 +1,134 @@
+package page
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+var coresTensors = []string{"k", "v", "k_scale", "v_scale", "counts", "bias", "positions", "assign"}
+
+// DecodeCores reads cores, verifies their checksum, and holds their counts against the tokens (see CheckCounts). It
+// copies no tensor: the slices alias blob, which must stay unchanged while the cores are in use. Every error is an
+// *Error.
+func DecodeCores(blob []byte, lim Limits) (*Cores, error) {
+	lim = lim.orDefaults()
+	in, err := open(blob, lim)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cores{}
+	checksum, err := c.readMetadata(&in)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.onlyKnown(coresTensors); err != nil {
+		return nil, err
+	}
+	if err := c.readTensors(&in, lim); err != nil {
+		return nil, err
+	}
+	if err := c.identity().check(c.Tokens); err != nil {
+		return nil, err
+	}
+	if err := verify(in.body, checksum); err != nil {
+		return nil, err
+	}
+	if err := c.checkNumbers(); err != nil {
+		return nil, err
+	}
+	return c, c.CheckCounts()
+}
+
+func (c *Cores) readMetadata(in *container) (checksum string, err error) {
+	m := &metadata{m: in.meta}
+	m.format(FormatCores)
+	id := m.identity()
+	c.Tokens = m.whole("tokens")
+	dtype, ratio := m.take("dtype"), m.take("ratio")
+	checksum = m.take(checksumKey)
+	if m.err != nil {
+		return "", m.err
+	}
+	c.Model, c.Sequence, c.Layout = id.model, id.sequence, id.layout
+	c.LayerFirst, c.TokenFirst, c.TokensTotal, c.Page, c.Pages = id.layerFirst, id.tokenFirst, id.tokensTotal, id.page, id.pages
+	for _, f := range c.texts() {
+		*f.value = m.optional(f.key)
+	}
+	for key, value := range m.m {
+		if name, is := strings.CutPrefix(key, fidelityPrefix); is {
+			if c.Fidelity == nil {
+				c.Fidelity = map[string]string{}
+			}
+			c.Fidelity[name] = value
+			delete(m.m, key)
+		}
+	}
+	c.Extra = m.rest()
+	if c.Ratio, err = strconv.ParseFloat(ratio, 64); err != nil {
+		return "", refuse(CodeBadMetadata, `metadata "ratio"`, quote(ratio), "a finite number from 0")
+	}
+	if err := checkRatio(c.Ratio, quote(ratio)); err != nil {
+		return "", err
+	}
+	c.DType, err = ParseDType(dtype)
+	return checksum, err
+}
+
+func (c *Cores) readTensors(in *container, lim Limits) error {
+	k, err := in.need("k")
+	if err != nil {
+		return err
+	}
+	if err := k.wantElement(c.DType.element()); err != nil {
+		return err
+	}
+	if len(k.shape) != 4 {
+		return k.badShape("[layers, kv_heads, cores, head_dim]")
+	}
+	c.Layers, c.KVHeads, c.Cores, c.HeadDim = k.shape[0], k.shape[1], k.shape[2], k.shape[3]
+	if c.Tokens == 0 || c.Cores == 0 {
+		return refuse(CodeEmpty, "the cores stand for no token", fmt.Sprintf("%d tokens, k of %v", c.Tokens, k.shape), "at least one token and one core")
+	}
+	if c.Tokens > lim.MaxTokens {
+		return refuse(CodeTooLarge, `metadata "tokens"`, c.Tokens, fmt.Sprintf("at most %d", lim.MaxTokens))
+	}
+	if err := lim.sizes("k", c.Layers, c.KVHeads, c.Cores, c.HeadDim); err != nil {
+		return err
+	}
+	c.K = k.data
+	if c.V, err = in.exact("v", c.DType.element(), k.shape...); err != nil {
+		return err
+	}
+	for _, t := range []struct {
+		name string
+		elem element
+		to   *[]byte
+	}{{"counts", elemI32, &c.Counts}, {"bias", elemF32, &c.Bias}, {"positions", elemF32, &c.Positions}} {
+		if *t.to, err = in.exact(t.name, t.elem, k.shape[:3]...); err != nil {
+			return err
+		}
+	}
+	if c.Assign, err = in.exactIfAny("assign", elemI32, c.Layers, c.KVHeads, c.Tokens); err != nil {
+		return err
+	}
+	c.KScale, c.VScale, err = in.scales(c.DType, c.Layers, c.KVHeads)
+	return err
+}
+
+// checkNumbers reads every element once, but for the counts and what hangs on them.
+func (c *Cores) checkNumbers() error {
+	if err := checkFinite("k", "core", c.K, c.DType, c.KVHeads, c.Cores, c.HeadDim); err != nil {
+		return err
+	}
+	if err := checkFinite("v", "core", c.V, c.DType, c.KVHeads, c.Cores, c.HeadDim); err != nil {
+		return err
+	}
+	if err := checkFinite("positions", "core", c.Positions, F32, c.KVHeads, c.Cores, 1); err != nil {
+		return err
+	}
+	if err := checkScales("k_scale", c.KScale, c.KVHeads); err != nil {
+		return err
+	}
+	return checkScales("v_scale", c.VScale, c.KVHeads)
+}

@@ -1,0 +1,88 @@
+package page
+
+import (
+	"fmt"
+	"math"
+)
+
+// CheckCounts proves that nothing was lost: of every head the counts sum to the tokens given; a count of 0 is padding,
+// stands only at the end and has bias -inf, every other bias is finite; and, where there is an assignment, it gives
+// every core exactly as many tokens as its count. It allocates one counter per core of a head and only with Assign.
+func (c *Cores) CheckCounts() error {
+	if err := unbounded.sizes("k", c.Layers, c.KVHeads, c.Cores, c.HeadDim); err != nil {
+		return err
+	}
+	perCore := []int{c.Layers, c.KVHeads, c.Cores}
+	tensors := []tensor{
+		{name: "counts", elem: elemI32, shape: perCore, data: c.Counts},
+		{name: "bias", elem: elemF32, shape: perCore, data: c.Bias},
+	}
+	if c.Assign != nil {
+		tensors = append(tensors, tensor{name: "assign", elem: elemI32, shape: []int{c.Layers, c.KVHeads, c.Tokens}, data: c.Assign})
+	}
+	for _, t := range tensors {
+		if err := t.check(); err != nil {
+			return err
+		}
+	}
+	var given []int32
+	if c.Assign != nil {
+		given = make([]int32, c.Cores)
+	}
+	for head := range c.Layers * c.KVHeads {
+		if err := c.checkHead(head); err != nil {
+			return err
+		}
+		if c.Assign != nil {
+			if err := c.checkAssign(head, given); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Cores) badCount(head int, what string, got, want any) error {
+	return refuse(CodeBadCounts, fmt.Sprintf("%s at layer %d, head %d", what, head/c.KVHeads, head%c.KVHeads), got, want)
+}
+
+func (c *Cores) checkHead(head int) error {
+	sum, padding := 0, false
+	for i := range c.Cores {
+		n, bias := int32At(c.Counts, head*c.Cores+i), float64(float32At(c.Bias, head*c.Cores+i))
+		switch {
+		case n < 0:
+			return c.badCount(head, fmt.Sprintf(`tensor "counts" is negative for core %d`, i), n, "at least 0")
+		case n > 0 && padding:
+			return c.badCount(head, fmt.Sprintf(`tensor "counts" has core %d after padding`, i), n, "padding only at the end")
+		case n == 0 && !math.IsInf(bias, -1):
+			return c.badCount(head, fmt.Sprintf(`tensor "bias" lets attention see the padding %d`, i), bias, "-Inf")
+		case n > 0 && (math.IsNaN(bias) || math.IsInf(bias, 0)):
+			return c.badCount(head, fmt.Sprintf(`tensor "bias" is not finite for core %d`, i), bias, "a finite number")
+		}
+		padding = n == 0
+		sum += int(n)
+	}
+	if sum != c.Tokens {
+		return c.badCount(head, `tensor "counts" does not sum to the tokens given`, sum, c.Tokens)
+	}
+	return nil
+}
+
+// checkAssign counts the tokens of each core into given, its scratch, and compares.
+func (c *Cores) checkAssign(head int, given []int32) error {
+	clear(given)
+	for i := range c.Tokens {
+		core := int32At(c.Assign, head*c.Tokens+i)
+		if core < 0 || int(core) >= c.Cores {
+			return c.badCount(head, fmt.Sprintf(`tensor "assign" gives token %d to no core`, i), core, fmt.Sprintf("from 0 to %d", c.Cores-1))
+		}
+		given[core]++
+	}
+	for i, got := range given {
+		if want := int32At(c.Counts, head*c.Cores+i); got != want {
+			return c.badCount(head, fmt.Sprintf(`tensor "assign" disagrees with the count of core %d`, i), got, want)
+		}
+	}
+	return nil
+}

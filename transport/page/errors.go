@@ -1,0 +1,54 @@
+package page
+
+import "fmt"
+
+// Codes of the package. All are final: the same blob is refused again, so a sender must not retry it.
+const (
+	CodeTruncated     = "page.truncated"      // the blob ends before what its header announces
+	CodeBadHeader     = "page.bad_header"     // the header is not the JSON that safetensors defines, or leaves holes
+	CodeOverlap       = "page.overlap"        // two tensors claim the same bytes
+	CodeTooLarge      = "page.too_large"      // a length is over its limit
+	CodeBadFormat     = "page.bad_format"     // the blob is another kind or version
+	CodeBadMetadata   = "page.bad_metadata"   // a metadata value is missing or malformed
+	CodeBadRope       = "page.bad_rope"       // the rotary embedding is malformed or of an unknown type
+	CodeMissingTensor = "page.missing_tensor" // a required tensor is absent
+	CodeUnknownTensor = "page.unknown_tensor" // a tensor that the format does not know
+	CodeBadShape      = "page.bad_shape"      // a tensor's shape does not fit the page, or its bytes
+	CodeBadDType      = "page.bad_dtype"      // a tensor's element type is not allowed there
+	CodeBadScale      = "page.bad_scale"      // the scales of an FP8 page are missing or unusable
+	CodeNotFinite     = "page.not_finite"     // a tensor holds NaN or Inf
+	CodeBadPositions  = "page.bad_positions"  // positions are negative, repeat or go back
+	CodeBadTokenIDs   = "page.bad_token_ids"  //nolint:gosec // a code, not a credential
+	CodeBadCounts     = "page.bad_counts"     // counts do not stand for every token exactly once
+	CodeEmpty         = "page.empty"          // the page holds no token
+	CodeBadChecksum   = "page.bad_checksum"   // the bytes are not the ones that were hashed
+	CodeLayout        = "page.layout"         // the engine's layout is not the expected one
+)
+
+// Error is every error of this package. It is final, never worth a retry.
+type Error struct {
+	code, what, got, want string
+}
+
+// Code is the stable, lower-case dotted code, such as "page.bad_shape".
+func (e *Error) Code() string { return e.code }
+
+// Error is one sentence that names the tensor or field, what was found and what was wanted. It is safe to show to the
+// sender: it holds no tensor data and at most a short, quoted piece of what the sender wrote.
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: got %s, want %s", e.what, e.got, e.want)
+}
+
+// refuse builds an Error. got and want are written with fmt.Sprint.
+func refuse(code, what string, got, want any) error {
+	return &Error{code: code, what: what, got: fmt.Sprint(got), want: fmt.Sprint(want)}
+}
+
+// quote writes s for an error message: quoted, and cut so that a hostile value cannot fill a log.
+func quote(s string) string {
+	const most = 64
+	if len(s) > most {
+		return fmt.Sprintf("%q and %d more bytes", s[:most], len(s)-most)
+	}
+	return fmt.Sprintf("%q", s)
+}

@@ -1,0 +1,157 @@
+package page
+
+import (
+	"fmt"
+	"math"
+)
+
+var pageTensors = []string{"k", "v", "k_scale", "v_scale", "token_ids", "positions", "q", "boundary", "protect"}
+
+// Decode reads a page. It copies no tensor: the page's slices alias blob, which must stay unchanged while the page is
+// in use. Everything is checked, also the numbers, before a page is returned; every error is an *Error.
+func Decode(blob []byte, lim Limits) (*Page, error) {
+	lim = lim.orDefaults()
+	c, err := open(blob, lim)
+	if err != nil {
+		return nil, err
+	}
+	p, rope := &Page{}, ""
+	if rope, err = p.readMetadata(&c); err != nil {
+		return nil, err
+	}
+	if err := c.onlyKnown(pageTensors); err != nil {
+		return nil, err
+	}
+	if err := p.readKV(&c, lim); err != nil {
+		return nil, err
+	}
+	if err := p.identity().check(p.Tokens); err != nil {
+		return nil, err
+	}
+	if p.Rope, err = parseRope(rope, p.HeadDim); err != nil {
+		return nil, err
+	}
+	if err := p.readTokens(&c); err != nil {
+		return nil, err
+	}
+	if err := p.readQ(&c, lim); err != nil {
+		return nil, err
+	}
+	if p.Checksummed {
+		if err := verify(c.body, c.meta[checksumKey]); err != nil {
+			return nil, err
+		}
+		delete(c.meta, checksumKey)
+	}
+	p.Extra = (&metadata{m: c.meta}).rest()
+	return p, p.checkNumbers()
+}
+
+// readMetadata fills everything but the rope, which is returned, and the checksum, which is left in the metadata.
+func (p *Page) readMetadata(c *container) (rope string, err error) {
+	m := &metadata{m: c.meta}
+	m.format(FormatPage)
+	id := m.identity()
+	rope = m.take("rope")
+	dtype := m.take("dtype")
+	if m.err != nil {
+		return "", m.err
+	}
+	p.Model, p.Sequence, p.Layout = id.model, id.sequence, id.layout
+	p.LayerFirst, p.TokenFirst, p.TokensTotal = id.layerFirst, id.tokenFirst, id.tokensTotal
+	p.Page, p.Pages = id.page, id.pages
+	_, p.Checksummed = c.meta[checksumKey]
+	p.DType, err = ParseDType(dtype)
+	return rope, err
+}
+
+// readKV takes the page's sizes from k and holds everything else against them.
+func (p *Page) readKV(c *container, lim Limits) error {
+	k, err := c.need("k")
+	if err != nil {
+		return err
+	}
+	if err := k.wantElement(p.DType.element()); err != nil {
+		return err
+	}
+	if len(k.shape) != 4 {
+		return k.badShape("[layers, kv_heads, tokens, head_dim]")
+	}
+	p.Layers, p.KVHeads, p.Tokens, p.HeadDim = k.shape[0], k.shape[1], k.shape[2], k.shape[3]
+	if p.Tokens == 0 {
+		return refuse(CodeEmpty, `tensor "k" holds no token`, fmt.Sprint(k.shape), "at least one token")
+	}
+	if err := lim.sizes("k", p.Layers, p.KVHeads, p.Tokens, p.HeadDim); err != nil {
+		return err
+	}
+	p.K = k.data
+	if p.V, err = c.exact("v", p.DType.element(), k.shape...); err != nil {
+		return err
+	}
+	p.KScale, p.VScale, err = c.scales(p.DType, p.Layers, p.KVHeads)
+	return err
+}
+
+func (p *Page) readTokens(c *container) (err error) {
+	if p.TokenIDs, err = c.ints("token_ids", p.Tokens); err != nil {
+		return err
+	}
+	if p.Positions, err = c.ints("positions", p.Tokens); err != nil {
+		return err
+	}
+	if p.Boundary, err = c.exactIfAny("boundary", elemU8, p.Tokens); err != nil {
+		return err
+	}
+	p.Protect, err = c.exactIfAny("protect", elemU8, p.Tokens)
+	return err
+}
+
+func (p *Page) readQ(c *container, lim Limits) error {
+	q := c.find("q")
+	if q == nil {
+		return nil
+	}
+	d, err := ParseDType(q.elem.name)
+	if err != nil || d.IsF8() && d != p.DType {
+		return refuse(CodeBadDType, `tensor "q" has a wrong element type`, q.elem.name, "BF16, F16, F32 or the page's "+p.DType.String())
+	}
+	if len(q.shape) != 4 || q.shape[0] != p.Layers || q.shape[3] != p.HeadDim || q.shape[1] < 1 || q.shape[2] < 1 || q.shape[1]%p.KVHeads != 0 {
+		return q.badShape(fmt.Sprintf("[%d, a multiple of %d, window, %d]", p.Layers, p.KVHeads, p.HeadDim))
+	}
+	p.QHeads, p.Window, p.QDType, p.Q = q.shape[1], q.shape[2], d, q.data
+	return lim.sizes("q", p.Layers, p.QHeads, p.Window, p.HeadDim)
+}
+
+// checkNumbers reads every element once.
+func (p *Page) checkNumbers() error {
+	for i, last := 0, int64(-1); i < p.Tokens; i++ {
+		at := p.Positions.At(i)
+		if at <= last || at > math.MaxInt32 {
+			return refuse(CodeBadPositions, fmt.Sprintf(`tensor "positions" does not rise at token %d`, i), at, fmt.Sprintf("more than %d, below 2^31", last))
+		}
+		last = at
+	}
+	for i := range p.Tokens {
+		if id := p.TokenIDs.At(i); id < 0 || id > math.MaxInt32 {
+			return refuse(CodeBadTokenIDs, fmt.Sprintf(`tensor "token_ids" holds no id at token %d`, i), id, "from 0 to 2^31-1")
+		}
+	}
+	for _, t := range []struct {
+		name, row   string
+		data        []byte
+		dtype       DType
+		heads, rows int
+	}{
+		{"k", "token", p.K, p.DType, p.KVHeads, p.Tokens},
+		{"v", "token", p.V, p.DType, p.KVHeads, p.Tokens},
+		{"q", "query", p.Q, p.QDType, p.QHeads, p.Window},
+	} {
+		if err := checkFinite(t.name, t.row, t.data, t.dtype, t.heads, t.rows, p.HeadDim); err != nil {
+			return err
+		}
+	}
+	if err := checkScales("k_scale", p.KScale, p.KVHeads); err != nil {
+		return err
+	}
+	return checkScales("v_scale", p.VScale, p.KVHeads)
+}
