@@ -94,7 +94,7 @@ func (c *Cache) enter(file string) (e *entry, mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tick++
-	if e := c.entries[file]; e != nil && !(e.finished() && e.err != nil && c.now().After(e.until)) {
+	if e := c.entries[file]; e != nil && !e.stale(c.now()) {
 		e.used = c.tick
 		return e, false
 	}
@@ -118,12 +118,13 @@ func (c *Cache) evict() {
 	delete(c.entries, oldest)
 }
 
-func (e *entry) finished() bool {
+// stale reports a failure that is old enough to try again.
+func (e *entry) stale(now time.Time) bool {
 	select {
 	case <-e.done:
-		return true
+		return e.err != nil && now.After(e.until)
 	default:
-		return false
+		return false // still loading
 	}
 }
 
