@@ -1,0 +1,94 @@
+package policy
+
+// APIVersion is the only version of the file format.
+const APIVersion = "semproxy.io/v1"
+
+// UnknownTenant is the entry that applies to tenants that no file names.
+const UnknownTenant = "unknown"
+
+// File is one policy file as it is written. A pointer is nil where the file says nothing. The tags are the source of the
+// JSON Schema (package schema), descriptions included.
+type File struct {
+	APIVersion string                 `yaml:"apiVersion" jsonschema:"required,enum=semproxy.io/v1" jsonschema_description:"Version of the file format."`
+	Defaults   *DefaultsSpec          `yaml:"defaults" jsonschema_description:"What applies where no rule says otherwise. At most one file sets it."`
+	Profiles   map[string]ProfileSpec `yaml:"profiles" jsonschema_description:"Named, reusable ways to compress. exact (method none) and balanced (semantic, ratio 0.5) always exist."`
+	Tenants    map[string]TenantSpec  `yaml:"tenants" jsonschema_description:"Limits and rules per tenant. The name unknown applies to tenants that nobody named; without it they are denied."`
+}
+
+// DefaultsSpec is the defaults section.
+type DefaultsSpec struct {
+	Profile *string `yaml:"profile" jsonschema_description:"Profile for requests that no rule of their tenant matches. Without it they are not compressed."`
+}
+
+// ProfileSpec is a profile as it is written; Profile is what it means.
+type ProfileSpec struct {
+	Method    *Method      `yaml:"method" jsonschema:"required" jsonschema_description:"none keeps every token; semantic is the recommended way to merge; paper is the nearest reading of the SemantiCache paper."`
+	Ratio     *float64     `yaml:"ratio" jsonschema:"exclusiveMinimum=0,maximum=1" jsonschema_description:"Tokens kept divided by tokens given. Default 0.5; 0.25 is lossy, 0.125 unsafe. Not together with threshold."`
+	Threshold *float64     `yaml:"threshold" jsonschema:"exclusiveMinimum=-1,maximum=1" jsonschema_description:"Merge tokens whose similarity reaches this number, however many that are. Not together with ratio, budget and exact."`
+	Budget    *Budget      `yaml:"budget" jsonschema_description:"adaptive: one threshold over all layers and heads, which keep what they need; equal: the same number of cores for every layer. Default adaptive; paper: equal."`
+	Clusters  *Clusters    `yaml:"clusters" jsonschema_description:"perHead: every head clusters by itself; shared: one clustering for all heads of a layer. Default perHead with adaptive and paper, shared with equal."`
+	Exact     *float64     `yaml:"exact" jsonschema:"minimum=0,exclusiveMaximum=1" jsonschema_description:"Share of the budget that keeps the most unusual tokens unmerged. Default 0.25 with adaptive, 0.5 with equal, 0 with paper."`
+	Chunk     *ChunkSpec   `yaml:"chunk" jsonschema_description:"Length of the chunks inside which tokens may merge."`
+	Protect   *ProtectSpec `yaml:"protect" jsonschema_description:"Tokens that are never merged."`
+	Guard     *GuardSpec   `yaml:"guard" jsonschema_description:"What happens when the measured loss is too large."`
+	Store     *StoreSpec   `yaml:"store" jsonschema_description:"How the compressed object is kept."`
+	Assign    *bool        `yaml:"assign" jsonschema_description:"Also return which core every token went to. Default false."`
+}
+
+// ChunkSpec bounds a chunk's length in tokens.
+type ChunkSpec struct {
+	Min *int `yaml:"min" jsonschema:"minimum=1,maximum=1024" jsonschema_description:"A chunk closes at a delimiter from this many tokens on. Default 64; paper: 16."`
+	Max *int `yaml:"max" jsonschema:"minimum=1,maximum=1024" jsonschema_description:"A chunk closes at this many tokens at the latest. Default 96; paper: 64."`
+}
+
+// ProtectSpec names the tokens that stay as they are.
+type ProtectSpec struct {
+	Sinks  *int   `yaml:"sinks" jsonschema:"minimum=0,maximum=1048576" jsonschema_description:"First tokens of the sequence. Default 4."`
+	Recent *int   `yaml:"recent" jsonschema:"minimum=0,maximum=1048576" jsonschema_description:"Last tokens of the sequence. Default 32."`
+	Spans  []Span `yaml:"spans" jsonschema:"maxItems=64" jsonschema_description:"Ranges of tokens, such as a system prompt."`
+}
+
+// Span is the range of token indices [From, To).
+type Span struct {
+	From int `yaml:"from" json:"from" jsonschema:"required,minimum=0" jsonschema_description:"First token of the range, counted from 0."`
+	To   int `yaml:"to" json:"to" jsonschema:"required,minimum=1" jsonschema_description:"Token after the last one of the range."`
+}
+
+// GuardSpec bounds the measured loss.
+type GuardSpec struct {
+	MaxAttentionError *float64     `yaml:"maxAttentionError" jsonschema:"required,exclusiveMinimum=0" jsonschema_description:"Largest relative error of the attention output that is accepted."`
+	OnViolation       *OnViolation `yaml:"onViolation" jsonschema_description:"relax: try again with more tokens kept; pass: keep every token; report: return it all the same and say so. Default relax."`
+}
+
+// StoreSpec says how the object is kept.
+type StoreSpec struct {
+	TTL *Duration `yaml:"ttl" jsonschema_description:"How long the object is kept. Default: the store's own."`
+}
+
+// TenantSpec is a tenant as it is written.
+type TenantSpec struct {
+	Limits *LimitsSpec `yaml:"limits" jsonschema_description:"What the tenant may use. A limit that is left out is not enforced."`
+	Rules  []RuleSpec  `yaml:"rules" jsonschema_description:"Tried from the top; the first that matches wins."`
+}
+
+// LimitsSpec is a tenant's limits as they are written.
+type LimitsSpec struct {
+	PagesPerSecond *float64  `yaml:"pagesPerSecond" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Pages accepted per second, averaged."`
+	InFlightBytes  *ByteSize `yaml:"inFlightBytes" jsonschema_description:"Bytes of pages that are being worked on at one time."`
+	StoredBytes    *ByteSize `yaml:"storedBytes" jsonschema_description:"Bytes of compressed objects that are kept."`
+}
+
+// RuleSpec sends the requests that match to a profile. Nothing of a profile can be overridden here: every way to compress
+// has a name.
+type RuleSpec struct {
+	Name    string     `yaml:"name" jsonschema:"maxLength=128" jsonschema_description:"What a person calls this rule."`
+	Match   *MatchSpec `yaml:"match" jsonschema_description:"All conditions must hold. Without conditions the rule matches every request."`
+	Profile *string    `yaml:"profile" jsonschema:"required" jsonschema_description:"Name of the profile that applies."`
+}
+
+// MatchSpec is a rule's conditions.
+type MatchSpec struct {
+	Model     *string `yaml:"model" jsonschema:"minLength=1,maxLength=256" jsonschema_description:"Model name; * stands for any text, ? for one character. Upper and lower case differ."`
+	MinTokens *int    `yaml:"minTokens" jsonschema:"minimum=0" jsonschema_description:"Fewest tokens of the sequence, inclusive."`
+	MaxTokens *int    `yaml:"maxTokens" jsonschema:"minimum=0" jsonschema_description:"Most tokens of the sequence, inclusive."`
+}

@@ -1,0 +1,66 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+)
+
+// Profile is a resolved way to compress: every default is filled in. It belongs to the Set that made it: read only.
+//
+// With MethodNone only Method, Ratio (1) and Store mean anything. With a Threshold the number of cores follows from the
+// data: Ratio is 1 and Exact 0.
+type Profile struct {
+	Method    Method   `json:"method" yaml:"method"`
+	Ratio     float64  `json:"ratio" yaml:"ratio"`                             // tokens kept / tokens given, in (0, 1]
+	Threshold *float64 `json:"threshold,omitempty" yaml:"threshold,omitempty"` // similarity in (-1, 1] that replaces Ratio; nil: none
+	Budget    Budget   `json:"budget,omitempty" yaml:"budget,omitempty"`
+	Clusters  Clusters `json:"clusters,omitempty" yaml:"clusters,omitempty"`
+	Exact     float64  `json:"exact" yaml:"exact"` // share of the budget, in [0, 1), kept unmerged
+	Chunk     Chunk    `json:"chunk,omitzero" yaml:"chunk,omitempty"`
+	Protect   Protect  `json:"protect,omitzero" yaml:"protect,omitempty"`
+	Guard     Guard    `json:"guard,omitzero" yaml:"guard,omitempty"`
+	Store     Store    `json:"store,omitzero" yaml:"store,omitempty"`
+	Assign    bool     `json:"assign,omitempty" yaml:"assign,omitempty"` // also return the core of every token
+}
+
+// Chunk bounds a chunk's length in tokens; 1 <= Min <= Max.
+type Chunk struct {
+	Min int `json:"min" yaml:"min"`
+	Max int `json:"max" yaml:"max"`
+}
+
+// Protect names the tokens that stay as they are. Spans are sorted and do not overlap.
+type Protect struct {
+	Sinks  int    `json:"sinks" yaml:"sinks"`   // first tokens
+	Recent int    `json:"recent" yaml:"recent"` // last tokens
+	Spans  []Span `json:"spans,omitempty" yaml:"spans,omitempty"`
+}
+
+// Guard bounds the measured loss; MaxAttentionError 0 means that there is no guard.
+type Guard struct {
+	MaxAttentionError float64     `json:"maxAttentionError" yaml:"maxAttentionError"`
+	OnViolation       OnViolation `json:"onViolation" yaml:"onViolation"`
+}
+
+// Store says how the object is kept; TTL 0 leaves it to the store.
+type Store struct {
+	TTL Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+}
+
+// Digest is the SHA-256, in hexadecimal, of everything in the profile that can change a compressed page. The time that the
+// object is kept is not part of it, nor is the profile's name.
+func (p Profile) Digest() string {
+	p.Store = Store{}
+	return digest("semproxy.policy.profile.v1", p)
+}
+
+// digest hashes a value's JSON, whose field order is fixed and whose map keys are sorted.
+func digest(kind string, v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic("policy: a resolved value cannot be written: " + err.Error()) // finite numbers and text only: cannot happen
+	}
+	sum := sha256.Sum256(append([]byte(kind+"\n"), data...))
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,106 @@
+package policy
+
+import (
+	"strconv"
+
+	"github.com/semproxy/semproxy/policy/strict"
+)
+
+func (c *compiler) addTenants(f parsed) {
+	for _, name := range sortedKeys(f.file.Tenants) {
+		path := strict.Key("tenants", name)
+		if !tenantName.MatchString(name) {
+			f.errorf(path, "name must be 1 to 64 letters, digits, dashes or underscores, got %q", name)
+		}
+		if !c.claim(f, c.tenants, name, path, "tenant") {
+			continue
+		}
+		spec := f.file.Tenants[name]
+		t := &tenant{name: name, limits: f.limits(strict.Key(path, "limits"), spec.Limits)}
+		for i := range spec.Rules {
+			t.rules = append(t.rules, c.rule(f, t, strict.Index(strict.Key(path, "rules"), i), i, &spec.Rules[i]))
+		}
+		t.fallback = c.otherwise(t)
+		c.set.tenants[name] = t
+	}
+}
+
+// limits resolves what is written; sizes check themselves when they are read.
+func (c check) limits(path string, s *LimitsSpec) Limits {
+	if s == nil {
+		return Limits{}
+	}
+	if s.PagesPerSecond != nil && !(*s.PagesPerSecond > 0) {
+		c.errorf(strict.Key(path, "pagesPerSecond"), "must be larger than 0, got %v; without a limit, remove the key", *s.PagesPerSecond)
+	}
+	return Limits{
+		PagesPerSecond: value(s.PagesPerSecond, 0),
+		InFlightBytes:  value(s.InFlightBytes, 0),
+		StoredBytes:    value(s.StoredBytes, 0),
+	}
+}
+
+func (c *compiler) rule(f parsed, t *tenant, path string, index int, s *RuleSpec) rule {
+	match := f.match(strict.Key(path, "match"), s.Match)
+	if len(s.Name) > 128 {
+		f.errorf(strict.Key(path, "name"), "must have at most 128 bytes, got %d", len(s.Name))
+	}
+	profile := ProfileExact
+	if s.Profile == nil {
+		f.missing(path, "profile")
+	} else if c.knows(f, strict.Key(path, "profile"), *s.Profile) {
+		profile = *s.Profile
+	}
+	d := c.decision(profile)
+	d.Rule, d.RuleName, d.RuleIndex, d.Source = path, s.Name, index, f.doc.Where(path)
+	d.Reason = "rule " + path
+	if s.Name != "" {
+		d.Reason += " (" + s.Name + ")"
+	}
+	d.Reason += " of " + d.Source + " sends " + match.String() + " to profile " + profile
+	if t.name == UnknownTenant {
+		d.Reason = "no file names the tenant: " + d.Reason
+	}
+	return rule{match: match, decision: d}
+}
+
+func (c check) match(path string, s *MatchSpec) Match {
+	m := everything()
+	if s == nil {
+		return m
+	}
+	m = Match{Model: value(s.Model, m.Model), MinTokens: value(s.MinTokens, m.MinTokens), MaxTokens: value(s.MaxTokens, m.MaxTokens)}
+	if m.Model == "" || len(m.Model) > 256 {
+		c.errorf(strict.Key(path, "model"), "must have 1 to 256 bytes, got %d", len(m.Model))
+	}
+	if m.MinTokens < 0 {
+		c.errorf(strict.Key(path, "minTokens"), "must not be negative, got %d", m.MinTokens)
+	}
+	if m.MaxTokens < 0 {
+		c.errorf(strict.Key(path, "maxTokens"), "must not be negative, got %d", m.MaxTokens)
+	}
+	if m.MinTokens > m.MaxTokens {
+		c.errorf(path, "minTokens must not be larger than maxTokens, got %d and %d", m.MinTokens, m.MaxTokens)
+	}
+	return m
+}
+
+// otherwise is the decision when no rule of a tenant matches: defaults.profile, else no compression.
+func (c *compiler) otherwise(t *tenant) Decision {
+	d, then := c.fallback, "so defaults.profile applies: "+strconv.Quote(c.fallback.Profile)
+	if d.Profile == "" {
+		d, then = c.builtinExact(), "and there is no defaults.profile, so nothing is compressed"
+	}
+	why := "no rule of tenant " + t.name + " matches, "
+	if len(t.rules) == 0 {
+		why = "tenant " + t.name + " has no rules, "
+	}
+	d.Reason = why + then
+	return d
+}
+
+// builtinExact never compresses, whatever the files say.
+func (c *compiler) builtinExact() Decision {
+	plan := builtins()[ProfileExact]
+	return Decision{Profile: ProfileExact, Rule: "builtin.exact", RuleIndex: -1, Plan: plan, PolicyDigest: plan.Digest()}
+}
