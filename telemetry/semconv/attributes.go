@@ -1,0 +1,84 @@
+package semconv
+
+import "go.opentelemetry.io/otel/attribute"
+
+// Attributes of spans, metrics and logs. The value's type and unit is beside each; docs/telemetry.md has the meaning.
+const (
+	Tenant       = attribute.Key("semproxy.tenant")        // string
+	Policy       = attribute.Key("semproxy.policy")        // string: the profile's name
+	PolicyDigest = attribute.Key("semproxy.policy.digest") // string: hex
+	Rule         = attribute.Key("semproxy.rule")          // string: the rule that matched
+	Method       = attribute.Key("semproxy.method")        // string: semantic, paper, none
+	Model        = attribute.Key("semproxy.model")         // string
+	Sequence     = attribute.Key("semproxy.sequence")      // string: the sender's id
+	Object       = attribute.Key("semproxy.object")        // string: hex, the store's key
+	Device       = attribute.Key("semproxy.device")        // string: cuda:0, cpu:avx512, cpu:generic
+
+	Layers   = attribute.Key("semproxy.layers")    // int
+	Heads    = attribute.Key("semproxy.heads")     // int: KV heads
+	Tokens   = attribute.Key("semproxy.tokens")    // int: tokens given
+	Cores    = attribute.Key("semproxy.cores")     // int: cores kept, mean over layers and heads
+	Ratio    = attribute.Key("semproxy.ratio")     // float: cores / tokens, 0..1
+	BytesIn  = attribute.Key("semproxy.bytes.in")  // int: bytes of the request blob
+	BytesOut = attribute.Key("semproxy.bytes.out") // int: bytes of the reply blob
+
+	KeySimilarity  = attribute.Key("semproxy.fidelity.key_similarity")  // float: -1..1, 1 is exact
+	AttentionError = attribute.Key("semproxy.fidelity.attention_error") // float: relative, 0 is exact
+	WorstHead      = attribute.Key("semproxy.fidelity.worst")           // string: layer/head
+	Guard          = attribute.Key("semproxy.guard")                    // string: GuardHeld ...
+	BoundarySource = attribute.Key("semproxy.boundary_source")          // string: BoundaryPage ...
+
+	ErrorCode = attribute.Key("semproxy.error.code") // string: a stable code, page.bad_shape ...
+	Outcome   = attribute.Key("semproxy.outcome")    // string: OutcomeCompressed ...
+	Stage     = attribute.Key("semproxy.stage")      // string: StageTotal ...
+)
+
+// Attributes of OpenTelemetry's messaging conventions.
+const (
+	MessagingSystem      = attribute.Key("messaging.system")               // string: nats
+	MessagingDestination = attribute.Key("messaging.destination.name")     // string: the subject
+	MessagingTemplate    = attribute.Key("messaging.destination.template") // string: the subject without the tenant
+	MessagingOperation   = attribute.Key("messaging.operation.name")       // string: send, process
+	MessagingBodySize    = attribute.Key("messaging.message.body.size")    // int: bytes
+	MessagingGroup       = attribute.Key("messaging.consumer.group.name")  // string: the queue group
+)
+
+// SystemNATS is the value of MessagingSystem.
+const SystemNATS = "nats"
+
+// Values of Outcome: what became of a page, and of a policy reload.
+const (
+	OutcomeCompressed = "compressed" // cores were made
+	OutcomeStored     = "stored"     // the object was already there
+	OutcomeExact      = "exact"      // the policy or the guard let the page through unchanged
+	OutcomeRefused    = "refused"    // final error: the sender must not retry
+	OutcomeRetry      = "retry"      // retryable error
+	OutcomeApplied    = "applied"    // policy reload: new rules are in force
+	OutcomeRejected   = "rejected"   // policy reload: the last good rules stay in force
+)
+
+// Values of Guard: what the fidelity guard did.
+const (
+	GuardOff         = "off"          // the policy has none
+	GuardHeld        = "held"         // measured, within the limit
+	GuardRelaxed     = "relaxed"      // kept more tokens until it held
+	GuardPassthrough = "passthrough"  // gave the page back unchanged
+	GuardUnmeasured  = "not_measured" // the page brought no queries to measure with
+)
+
+// Values of BoundarySource: where the delimiters came from.
+const (
+	BoundaryPage      = "page"      // the page's own boundary tensor
+	BoundaryTokenizer = "tokenizer" // the model's tokenizer
+	BoundaryNone      = "none"      // neither: chunks of fixed length
+)
+
+// Values of Stage: the parts of a page's time.
+const (
+	StageTotal    = "total"
+	StageReceive  = "receive"
+	StageDecide   = "decide"
+	StageCompress = "compress"
+	StageStore    = "store"
+	StageReply    = "reply"
+)

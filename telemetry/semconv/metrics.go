@@ -1,0 +1,75 @@
+package semconv
+
+// Instrument names. Prometheus shows dots as underscores and adds unit and _total; see docs/telemetry.md.
+const (
+	MetricPages          = "semproxy.pages"                    // counter, by tenant and outcome
+	MetricTokensIn       = "semproxy.tokens.in"                // counter, by tenant
+	MetricCoresOut       = "semproxy.cores.out"                // counter, by tenant
+	MetricBytesIn        = "semproxy.bytes.in"                 // counter, by tenant
+	MetricBytesSaved     = "semproxy.bytes.saved"              // counter, by tenant
+	MetricRatio          = "semproxy.ratio"                    // histogram, by tenant
+	MetricAttentionError = "semproxy.fidelity.attention_error" // histogram, by tenant
+	MetricKeySimilarity  = "semproxy.fidelity.key_similarity"  // histogram, by tenant
+	MetricPageDuration   = "semproxy.page.duration"            // histogram, by stage
+	MetricQueueDepth     = "semproxy.queue.depth"              // gauge
+	MetricInFlightBytes  = "semproxy.inflight.bytes"           // gauge
+	MetricErrors         = "semproxy.errors"                   // counter, by code
+	MetricPolicyReloads  = "semproxy.policy.reloads"           // counter, by outcome
+)
+
+// Kind is the kind of an instrument.
+type Kind string
+
+// Kinds of instruments.
+const (
+	Counter   Kind = "counter"
+	Histogram Kind = "histogram"
+	Gauge     Kind = "gauge"
+)
+
+// Metric describes an instrument. Unit is a UCUM code. Buckets are a histogram's upper bounds in that unit.
+type Metric struct {
+	Name, Unit, Description string
+	Kind                    Kind
+	Buckets                 []float64
+}
+
+// Metrics lists every instrument. The slice is the caller's.
+func Metrics() []Metric {
+	return []Metric{
+		{Name: MetricPages, Unit: "{page}", Kind: Counter, Description: "Pages received, by tenant and outcome."},
+		{Name: MetricTokensIn, Unit: "{token}", Kind: Counter, Description: "Tokens of the pages that were compressed."},
+		{Name: MetricCoresOut, Unit: "{core}", Kind: Counter, Description: "Cores made of them, mean over layers and heads."},
+		{Name: MetricBytesIn, Unit: "By", Kind: Counter, Description: "Bytes of the pages received."},
+		{Name: MetricBytesSaved, Unit: "By", Kind: Counter, Description: "Bytes received less bytes replied, where fewer."},
+		{Name: MetricRatio, Unit: "1", Kind: Histogram, Buckets: ratioBuckets(), Description: "Cores kept per token given; 0.25 is four times smaller."},
+		{Name: MetricAttentionError, Unit: "1", Kind: Histogram, Buckets: errorBuckets(), Description: "Relative error of the attention output over the cores."},
+		{Name: MetricKeySimilarity, Unit: "1", Kind: Histogram, Buckets: similarityBuckets(), Description: "Mean cosine between a token's key and its core's."},
+		{Name: MetricPageDuration, Unit: "s", Kind: Histogram, Buckets: durationBuckets(), Description: "Time of a page, by stage."},
+		{Name: MetricQueueDepth, Unit: "{page}", Kind: Gauge, Description: "Pages that wait for a worker."},
+		{Name: MetricInFlightBytes, Unit: "By", Kind: Gauge, Description: "Bytes of the pages that wait or are worked on."},
+		{Name: MetricErrors, Unit: "{error}", Kind: Counter, Description: "Errors answered, by code."},
+		{Name: MetricPolicyReloads, Unit: "{reload}", Kind: Counter, Description: "Policy reloads, by outcome."},
+	}
+}
+
+// ratioBuckets are finest around the ratios that policies ask for: 1/8, 1/4, 1/2.
+func ratioBuckets() []float64 {
+	return []float64{0.05, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1}
+}
+
+func errorBuckets() []float64 {
+	return []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1}
+}
+
+// similarityBuckets are finest near 1, where the good values are.
+func similarityBuckets() []float64 {
+	return []float64{0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1}
+}
+
+// durationBuckets go from 100 us to 10 s.
+func durationBuckets() []float64 {
+	return []float64{
+		0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+	}
+}
