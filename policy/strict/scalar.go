@@ -2,6 +2,7 @@ package strict
 
 import (
 	"encoding"
+	"fmt"
 	"math"
 	"reflect"
 	"strconv"
@@ -60,14 +61,14 @@ func (d *decoder) scalar(p at, n *yaml.Node, v reflect.Value) {
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		var i int64
 		if tag != "!!int" || n.Decode(&i) != nil || v.OverflowInt(i) {
-			d.want(p, "must be a whole number"+fits(v), n)
+			d.want(p, "must be a whole number"+signedRange(v), n)
 			return
 		}
 		v.SetInt(i)
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		var u uint64
 		if tag != "!!int" || n.Decode(&u) != nil || v.OverflowUint(u) {
-			d.want(p, "must be a whole number, not negative"+fits(v), n)
+			d.want(p, "must be a whole number"+unsignedRange(v), n)
 			return
 		}
 		v.SetUint(u)
@@ -83,12 +84,21 @@ func (d *decoder) scalar(p at, n *yaml.Node, v reflect.Value) {
 	}
 }
 
-// fits names the size of small integers, whose range a reader cannot guess.
-func fits(v reflect.Value) string {
-	if bits := v.Type().Bits(); bits < 64 {
-		return " of at most " + strconv.Itoa(bits) + " bits"
+// signedRange and unsignedRange name the range of small integers, which a reader cannot guess.
+func signedRange(v reflect.Value) string {
+	bits := v.Type().Bits()
+	if bits == 64 {
+		return ""
 	}
-	return ""
+	return fmt.Sprintf(" in [%d,%d]", -1<<(bits-1), 1<<(bits-1)-1)
+}
+
+func unsignedRange(v reflect.Value) string {
+	bits := v.Type().Bits()
+	if bits == 64 {
+		return ", not negative"
+	}
+	return fmt.Sprintf(" in [0,%d]", uint64(1)<<bits-1)
 }
 
 // shown describes a value in a problem; secrets are not shown.

@@ -12,7 +12,7 @@ func Suggest(name string, known []string) string {
 	if len(known) == 0 {
 		return ""
 	}
-	best, bestDistance := "", len(name)/3+2
+	best, bestDistance := "", len(name)/3+1
 	if len(name) <= maxShown {
 		for _, k := range known {
 			if d := distance(strings.ToLower(name), strings.ToLower(k), bestDistance); d < bestDistance {
