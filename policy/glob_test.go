@@ -1,0 +1,38 @@
+package policy
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestGlob(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"", "", true}, {"", "a", false}, {"*", "", true}, {"*", "meta/llama", true}, {"**", "x", true}, {"llama-3*", "llama-3-8b", true},
+		{"llama-3*", "xllama-3", false}, {"*-8b", "llama-3-8b", true}, {"*-8b", "llama-3-8b-it", false}, {"l?ama", "llama", true},
+		{"l?ama", "lama", false}, {"a*b*c", "aXbXbXc", true}, {"a*b*c", "aXcXb", false}, {"[a]", "a", false}, {"[a]", "[a]", true}, {"?", "", false},
+	} {
+		if got := glob(tt.pattern, tt.name); got != tt.want {
+			t.Errorf("glob(%q, %q): got %v, want %v", tt.pattern, tt.name, got, tt.want)
+		}
+	}
+}
+
+// A glob means the same as the regular expression that it can be written as.
+func FuzzGlob(f *testing.F) {
+	f.Add("a*b?c", "aXXbYc")
+	f.Add("*a*a*a*a*b", strings.Repeat("a", 40))
+	f.Fuzz(func(t *testing.T, pattern, name string) {
+		ascii := func(s string) bool { return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 }) }
+		if len(pattern) > 64 || len(name) > 64 || !ascii(pattern) || !ascii(name) {
+			t.Skip()
+		}
+		expr := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
+		if got, want := glob(pattern, name), regexp.MustCompile(`(?s)^`+expr+`$`).MatchString(name); got != want {
+			t.Errorf("glob(%q, %q): got %v, want %v", pattern, name, got, want)
+		}
+	})
+}

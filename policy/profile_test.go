@@ -1,0 +1,116 @@
+package policy_test
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/semproxy/semproxy/policy"
+)
+
+func profile(t *testing.T, text string) policy.Profile {
+	t.Helper()
+	p, ok := compile(t, "profiles:\n  p: "+text).Profile("p")
+	if !ok {
+		t.Fatal("got no profile p")
+	}
+	return p
+}
+
+func TestProfileDefaultsAreTheBestRowsMeasured(t *testing.T) {
+	near := 0.9
+	chunk, protect := policy.Chunk{Min: 64, Max: 96}, policy.Protect{Sinks: 4, Recent: 32}
+	for text, want := range map[string]policy.Profile{
+		"{ method: none }": {Method: "none", Ratio: 1},
+		"{ method: semantic }": {
+			Method: "semantic", Ratio: 0.5, Budget: "adaptive", Clusters: "perHead", Exact: 0.25, Chunk: chunk, Protect: protect,
+		},
+		"{ method: semantic, budget: equal }": {
+			Method: "semantic", Ratio: 0.5, Budget: "equal", Clusters: "shared", Exact: 0.5, Chunk: chunk, Protect: protect,
+		},
+		"{ method: semantic, budget: equal, clusters: perHead, exact: 0 }": {
+			Method: "semantic", Ratio: 0.5, Budget: "equal", Clusters: "perHead", Exact: 0, Chunk: chunk, Protect: protect,
+		},
+		"{ method: paper }": {
+			Method: "paper", Ratio: 0.5, Budget: "equal", Clusters: "perHead", Exact: 0, Chunk: policy.Chunk{Min: 16, Max: 64}, Protect: protect,
+		},
+		"{ method: semantic, threshold: 0.9 }": {
+			Method: "semantic", Ratio: 1, Threshold: &near, Budget: "adaptive", Clusters: "perHead", Chunk: chunk, Protect: protect,
+		},
+		"{ method: semantic, protect: { sinks: 0, spans: [ {from: 9, to: 12}, {from: 1, to: 4}, {from: 3, to: 9} ] }, guard: { maxAttentionError: 0.1 }, store: { ttl: 1d }, assign: true }": {
+			Method: "semantic", Ratio: 0.5, Budget: "adaptive", Clusters: "perHead", Exact: 0.25, Chunk: chunk,
+			Protect: policy.Protect{Recent: 32, Spans: []policy.Span{{From: 1, To: 12}}},
+			Guard:   policy.Guard{MaxAttentionError: 0.1, OnViolation: "relax"},
+			Store:   policy.Store{TTL: 24 * hour}, Assign: true,
+		},
+	} {
+		if got := profile(t, text); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", text, got, want)
+		}
+	}
+}
+
+func TestBuiltinProfiles(t *testing.T) {
+	set := compile(t, "tenants: {}")
+	written := profile(t, "{ method: semantic, ratio: 0.5 }")
+	if got, ok := set.Profile("balanced"); !ok || got.Digest() != written.Digest() {
+		t.Errorf("got %+v, want %+v", got, written)
+	}
+	if got, ok := set.Profile("exact"); !ok || got.Method != policy.MethodNone {
+		t.Errorf("got %+v, want method none", got)
+	}
+	if got, _ := compile(t, "profiles: { balanced: { method: semantic, ratio: 0.6 } }").Profile("balanced"); got.Ratio != 0.6 {
+		t.Errorf("got ratio %v, want the file's 0.6", got.Ratio)
+	}
+}
+
+// The digest is part of an object's key: it has to change with everything that changes the result, and with nothing else.
+func TestDigestFollowsWhatChangesTheResult(t *testing.T) {
+	const base = "{ method: semantic }"
+	digest := profile(t, base).Digest()
+	if len(digest) != 64 {
+		t.Errorf("got digest %q, want 64 hexadecimal digits", digest)
+	}
+	for _, same := range []string{
+		"{ method: semantic, ratio: 0.50, budget: adaptive }", "{ method: semantic, store: { ttl: 9h } }",
+		"{ method: semantic, protect: { sinks: 4 } }",
+	} {
+		if got := profile(t, same).Digest(); got != digest {
+			t.Errorf("%s: got another digest than %s, want the same", same, base)
+		}
+	}
+	seen := map[string]string{digest: base}
+	for _, other := range []string{
+		"{ method: none }", "{ method: paper }", "{ method: semantic, ratio: 0.4 }", "{ method: semantic, threshold: 0.5 }",
+		"{ method: semantic, threshold: 0.6 }", "{ method: semantic, budget: equal }", "{ method: semantic, clusters: shared }",
+		"{ method: semantic, exact: 0.3 }", "{ method: semantic, chunk: { min: 32 } }", "{ method: semantic, chunk: { max: 128 } }",
+		"{ method: semantic, protect: { sinks: 5 } }", "{ method: semantic, protect: { recent: 33 } }",
+		"{ method: semantic, protect: { spans: [ { from: 1, to: 9 } ] } }", "{ method: semantic, guard: { maxAttentionError: 0.1 } }",
+		"{ method: semantic, guard: { maxAttentionError: 0.1, onViolation: pass } }", "{ method: semantic, assign: true }",
+	} {
+		got := profile(t, other).Digest()
+		if first, dup := seen[got]; dup {
+			t.Errorf("%s: got the digest of %s, want its own", other, first)
+		}
+		seen[got] = other
+	}
+}
+
+func TestVersionFollowsTheMeaningOfTheFiles(t *testing.T) {
+	const base = "tenants: { acme: { limits: { pagesPerSecond: 1 }, rules: [ { match: { minTokens: 1 }, profile: balanced } ] } }"
+	version := compile(t, base).Version()
+	if got := compile(t, "# a comment\n"+base+"\n").Version(); got != version {
+		t.Errorf("a comment: got another version, want the same")
+	}
+	for what, text := range map[string]string{
+		"a limit":     "tenants: { acme: { limits: { pagesPerSecond: 2 }, rules: [ { match: { minTokens: 1 }, profile: balanced } ] } }",
+		"a condition": "tenants: { acme: { limits: { pagesPerSecond: 1 }, rules: [ { match: { minTokens: 2 }, profile: balanced } ] } }",
+		"a profile":   "tenants: { acme: { limits: { pagesPerSecond: 1 }, rules: [ { match: { minTokens: 1 }, profile: exact } ] } }",
+		"a ttl":       base + "\nprofiles: { balanced: { method: semantic, store: { ttl: 1h } } }",
+		"a default":   base + "\ndefaults: { profile: balanced }",
+		"a tenant":    base[:len(base)-1] + ", globex: {} }",
+	} {
+		if got := compile(t, text).Version(); got == version {
+			t.Errorf("%s changed: got the same version, want another", what)
+		}
+	}
+}

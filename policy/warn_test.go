@@ -1,0 +1,49 @@
+package policy_test
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/semproxy/semproxy/policy"
+)
+
+func TestWarnings(t *testing.T) {
+	const text = `profiles:
+  quarter: { method: semantic, ratio: 0.25 }
+  eighth: { method: semantic, ratio: 0.125 }
+  half: { method: semantic, ratio: 0.5 }
+  alone: { method: semantic, ratio: 0.5 }
+defaults: { profile: half }
+tenants:
+  acme:
+    rules:
+      - { match: { model: "llama-3*", minTokens: 100 }, profile: quarter }
+      - { match: { model: "llama-3-8b", minTokens: 200, maxTokens: 300 }, profile: eighth }
+      - { match: { model: "llama-3-8b", minTokens: 50 }, profile: half }
+      - { profile: exact }
+      - { match: { model: "qwen" }, profile: half }
+  unknown:
+    rules:
+      - { match: { minTokens: 1000 }, profile: half }
+`
+	var got []string
+	for _, w := range compile(t, text).Warnings() {
+		got = append(got, w.String())
+	}
+	want := []string{
+		"p.yaml:3: profiles.quarter.ratio: a ratio of 0.25 is lossy; start at 0.5 (lossy)",
+		"p.yaml:4: profiles.eighth.ratio: a ratio of 0.125 loses facts; start at 0.5 (unsafe)",
+		"p.yaml:6: profiles.alone: no rule and no default names this profile (unused)",
+		"p.yaml:12: tenants.acme.rules[1]: is never reached: rules[0] already matches requests for model llama-3* of at least 100 tokens (unreachable)",
+		"p.yaml:15: tenants.acme.rules[4]: is never reached: rules[3] already matches every request (unreachable)",
+		"p.yaml:16: tenants.unknown: tenants that no file names would be compressed by profile half, through defaults.profile (unnamed)",
+		"p.yaml:18: tenants.unknown.rules[0]: tenants that no file names would be compressed by profile half (unnamed)",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%q\nwant\n%q", got, want)
+	}
+	if got := compile(t, "tenants: { unknown: { rules: [ { profile: exact } ] } }\ndefaults: { profile: balanced }").Warnings(); len(got) != 0 {
+		t.Errorf("got %v, want no warnings", got)
+	}
+	var _ policy.Warning
+}
