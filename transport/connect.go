@@ -1,0 +1,185 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// ConnectOptions describe the connection to a NATS server. Credentials are files, read again at every (re)connect, so
+// that a rotated secret is taken up; at most one of CredsFile, NKeyFile, TokenFile and UserFile is set.
+type ConnectOptions struct {
+	Name string // what the NATS server shows for the connection
+
+	CredsFile    string // a user's JWT and seed (nsc's .creds file)
+	NKeyFile     string // an nkey seed
+	TokenFile    string
+	UserFile     string // the user's name, with PasswordFile
+	PasswordFile string
+
+	CAFile   string // certificates to trust in place of the system's
+	CertFile string // the client's certificate, with KeyFile
+	KeyFile  string
+
+	InboxPrefix string // for users with private inboxes, see [InboxPrefix]
+	// OnStatus is told every change: up is true when the connection was made or came back. May be nil. It must not block.
+	OnStatus func(up bool)
+	Logger   *slog.Logger // default slog.Default
+}
+
+// Connect joins the NATS server(s) at rawURL (several with commas). It returns at once, also when no server answers yet:
+// the connection is tried for ever, with pauses that vary so that sidecars do not come back all at once. Whether it is up
+// is told by (*nats.Conn).IsConnected and by OnStatus. Errors and logs never contain credentials. The caller closes it.
+func Connect(rawURL string, opts ConnectOptions) (*nats.Conn, error) {
+	if err := checkURLs(rawURL); err != nil {
+		return nil, err
+	}
+	auth, err := authOptions(opts)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	nc, err := nats.Connect(rawURL, append(commonOptions(opts), auth...)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", withoutURL(err))
+	}
+	return nc, nil
+}
+
+// commonOptions are those of every connection, in process or not.
+func commonOptions(opts ConnectOptions) []nats.Option {
+	logger := opts.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	status := opts.OnStatus
+	if status == nil {
+		status = func(bool) {}
+	}
+	all := []nats.Option{
+		nats.Name(opts.Name),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
+		nats.ReconnectBufSize(16 << 20),
+		nats.PingInterval(20 * time.Second),
+		nats.ConnectHandler(func(*nats.Conn) { status(true) }),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			logger.Info("nats connection is back")
+			status(true)
+		}),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			status(false)
+			if err != nil {
+				logger.Warn("nats connection lost", "error", withoutURL(err))
+			}
+		}),
+		nats.ClosedHandler(func(*nats.Conn) { status(false) }),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if sub != nil {
+				logger.Warn("nats error", "subject", sub.Subject, "error", withoutURL(err))
+				return
+			}
+			logger.Warn("nats error", "error", withoutURL(err))
+		}),
+	}
+	if opts.InboxPrefix != "" {
+		all = append(all, nats.CustomInboxPrefix(opts.InboxPrefix))
+	}
+	return all
+}
+
+func authOptions(opts ConnectOptions) ([]nats.Option, error) {
+	var all []nats.Option
+	chosen := 0
+	for _, file := range []string{opts.CredsFile, opts.NKeyFile, opts.TokenFile, opts.UserFile} {
+		if file != "" {
+			chosen++
+		}
+	}
+	if chosen > 1 {
+		return nil, errors.New("set only one of CredsFile, NKeyFile, TokenFile and UserFile")
+	}
+	if (opts.UserFile == "") != (opts.PasswordFile == "") {
+		return nil, errors.New("UserFile and PasswordFile belong together")
+	}
+	if (opts.CertFile == "") != (opts.KeyFile == "") {
+		return nil, errors.New("CertFile and KeyFile belong together")
+	}
+	for _, file := range []string{opts.CredsFile, opts.TokenFile, opts.UserFile, opts.PasswordFile, opts.CAFile, opts.CertFile, opts.KeyFile} {
+		if file == "" {
+			continue
+		}
+		if _, err := os.Stat(file); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case opts.CredsFile != "":
+		all = append(all, nats.UserCredentials(opts.CredsFile))
+	case opts.NKeyFile != "":
+		nkey, err := nats.NkeyOptionFromSeed(opts.NKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read nkey file %s: %w", opts.NKeyFile, err)
+		}
+		all = append(all, nkey)
+	case opts.TokenFile != "":
+		all = append(all, nats.TokenHandler(func() string { return readSecret(opts.TokenFile) }))
+	case opts.UserFile != "":
+		all = append(all, nats.UserInfoHandler(func() (string, string) {
+			return readSecret(opts.UserFile), readSecret(opts.PasswordFile)
+		}))
+	}
+	if opts.CAFile != "" {
+		all = append(all, nats.RootCAs(opts.CAFile))
+	}
+	if opts.CertFile != "" {
+		all = append(all, nats.ClientCert(opts.CertFile, opts.KeyFile))
+	}
+	return all, nil
+}
+
+// readSecret returns the first line of a file, or "" where it cannot be read: the NATS server then refuses the login,
+// and the next attempt reads again.
+func readSecret(file string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSpace(line)
+}
+
+// checkURLs refuses what nats.Connect would refuse with an error that quotes the address, password and all.
+func checkURLs(rawURL string) error {
+	for i, one := range strings.Split(rawURL, ",") {
+		one = strings.TrimSpace(one)
+		if one == "" {
+			return fmt.Errorf("connect to NATS: address %d is empty", i+1)
+		}
+		if !strings.Contains(one, "://") {
+			one = "nats://" + one
+		}
+		u, err := url.Parse(one)
+		if err != nil || u.Hostname() == "" {
+			return fmt.Errorf("connect to NATS: address %d is not of the form nats://host:port", i+1)
+		}
+	}
+	return nil
+}
+
+// withoutURL keeps the cause of an error about an address and drops the address, which may hold a password.
+func withoutURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}

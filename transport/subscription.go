@@ -1,0 +1,68 @@
+package transport
+
+import (
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go"
+)
+
+// subscription is one subject of the server with what has to be watched about it.
+type subscription struct {
+	op      Op
+	sub     *nats.Subscription
+	closed  chan struct{} // closed after the last message was received
+	watched chan struct{} // closed when the watcher has ended
+	dropped atomic.Int64  // messages counted as dropped so far
+}
+
+// maxPendingMessages bounds the messages that the client library holds for one subscription, beside their bytes.
+const maxPendingMessages = 1 << 16
+
+// subscribe joins the queue group for op. Messages that the client library holds for us are bounded by bytes: as much as
+// may be in flight, because receive answers each at once.
+func (s *Server) subscribe(op Op) (*subscription, error) {
+	u := &subscription{op: op, closed: make(chan struct{}), watched: make(chan struct{})}
+	subject := subjectRoot + ".*." + subjectVersion + "." + string(op)
+	sub, err := s.cfg.Conn.QueueSubscribe(subject, QueueGroup, s.receive)
+	if err != nil {
+		return nil, err
+	}
+	u.sub = sub
+	sub.SetClosedHandler(func(string) { close(u.closed) })
+	if err := sub.SetPendingLimits(maxPendingMessages, int(s.cfg.InFlightBytes)); err != nil {
+		_ = sub.Unsubscribe()
+		return nil, err
+	}
+	slow := sub.StatusChanged(nats.SubscriptionSlowConsumer)
+	go func() {
+		defer close(u.watched)
+		for range slow {
+			s.countSlow(u)
+		}
+		s.countSlow(u)
+	}()
+	return u, nil
+}
+
+// countSlow counts and logs the messages that were lost since the last call because we were too slow.
+func (s *Server) countSlow(u *subscription) {
+	total, err := u.sub.Dropped()
+	if err != nil {
+		return
+	}
+	if lost := int64(total) - u.dropped.Swap(int64(total)); lost > 0 {
+		s.metrics.countDropped(droppedSlowConsumer, lost)
+		s.cfg.Logger.Warn("slow consumer: messages lost", "op", string(u.op), "messages", lost)
+	}
+}
+
+// unsubscribeAll undoes a start that failed.
+func (s *Server) unsubscribeAll() {
+	for _, u := range s.subs {
+		_ = u.sub.Unsubscribe()
+		<-u.watched
+	}
+	s.subs = nil
+	s.cancel(errDraining)
+	_ = s.metrics.close()
+}
