@@ -3,6 +3,8 @@ package compress
 import (
 	"context"
 	"math"
+
+	"github.com/semproxy/semproxy/compress/internal/simd"
 )
 
 // Attention holds the outputs of a page's last queries, [Layers, QHeads, Window, Dim]. It may be reused.
@@ -46,7 +48,7 @@ func (c *Compressor) attend(ctx context.Context, in *Input, res *Result, out *At
 		if !bias {
 			kv.bias = nil
 		}
-		attendPlane(&w.arena[worker], in, kv, plane, out)
+		w.attendPlane(worker, in, kv, plane, out)
 	})
 	return ctx.Err()
 }
@@ -72,48 +74,51 @@ func keysOf(in *Input, res *Result, plane int) keys {
 	return s
 }
 
+// attendRows is how many keys are widened at a time.
+const attendRows = 32
+
 // attendPlane runs every query of the plane's query heads over its keys. Queries of all heads of the group are taken
 // together, so that each key and value is widened once.
-func attendPlane(a *arena, in *Input, kv keys, plane int, out *Attention) {
-	d, rb := in.Dim, in.rowBytes()
+func (w *work) attendPlane(worker int, in *Input, kv keys, plane int, out *Attention) {
+	a, kn := &w.arena[worker], w.kernel
+	d, rb, stride := in.Dim, in.rowBytes(), simd.Stride(in.Dim)
 	per := in.QHeads / in.Heads
 	layer, head := plane/in.Heads, plane%in.Heads
 	nq := per * in.QWindow
+	nq4, ld := (nq+3)&^3, (kv.n+attendRows-1)/attendRows*attendRows
 	first := ((layer*in.QHeads + head*per) * in.QWindow) * d
-	qs := in.QDType.Size()
-	a.queries = grow(a.queries, nq*d)
-	widen(a.queries, in.Q[first*qs:(first+nq*d)*qs], in.QDType, 1)
 	scale := float32(1 / math.Sqrt(float64(d)))
-	for i := range a.queries {
-		a.queries[i] *= scale
+	a.queries = grow(a.queries, nq4*stride)
+	clear(a.queries)
+	for q := range nq {
+		row := a.queries[q*stride : q*stride+d]
+		widen(kn, row, in.Q[(first+q*d)*in.QDType.Size():], in.QDType, 1)
+		kn.Scale(row, scale)
 	}
-	a.row = grow(a.row, d)
-	a.logits = grow(a.logits, nq*kv.n)
-	for i := range kv.n {
-		widen(a.row, kv.k[i*rb:(i+1)*rb], in.DType, kv.kscale)
-		b := float32(0)
-		if kv.bias != nil {
-			b = kv.bias[i]
+	a.row = grow(a.row, attendRows*stride)
+	clear(a.row)
+	a.logits = grow(a.logits, nq4*ld)
+	clear(a.logits)
+	for i := 0; i < kv.n; i += attendRows {
+		for k := range min(attendRows, kv.n-i) {
+			widen(kn, a.row[k*stride:k*stride+d], kv.k[(i+k)*rb:], in.DType, kv.kscale)
 		}
-		for q := range nq {
-			a.logits[q*kv.n+i] = dot(a.queries[q*d:q*d+d], a.row) + b
-		}
+		kn.Dots(a.logits[i:], ld, a.queries, a.row, nq4, attendRows, stride)
 	}
 	for q := range nq {
-		softmax(a.logits[q*kv.n : (q+1)*kv.n])
+		logits := a.logits[q*ld : q*ld+kv.n]
+		if kv.bias != nil {
+			kn.Axpy(logits, kv.bias[:kv.n], 1)
+		}
+		softmax(logits)
 	}
 	o := out.Out[first : first+nq*d]
 	clear(o)
 	for i := range kv.n {
-		widen(a.row, kv.v[i*rb:(i+1)*rb], in.DType, kv.vscale)
+		widen(kn, a.row[:d], kv.v[i*rb:], in.DType, kv.vscale)
 		for q := range nq {
-			p := a.logits[q*kv.n+i]
-			if p < 1e-12 {
-				continue
-			}
-			oq := o[q*d : q*d+d]
-			for k, x := range a.row {
-				oq[k] += p * x
+			if p := a.logits[q*ld+i]; p > 1e-12 {
+				kn.Axpy(o[q*d:q*d+d], a.row[:d], p)
 			}
 		}
 	}

@@ -78,18 +78,18 @@ func (w *work) feasible() bool {
 func (w *work) similar(worker, task int) {
 	g, block := task/w.blocks, task%w.blocks
 	a := &w.arena[worker]
-	d := w.in.Dim
 	lens := group(w.candLen, g, len(w.chunks))
 	for k := block * chunkBlock; k < min((block+1)*chunkBlock, len(w.chunks)); k++ {
 		c := w.chunks[k]
 		n := c.len()
-		a.sim = grow(a.sim, n*n)
+		ld := (n + 3) &^ 3
+		a.sim = grow(a.sim, ld*ld)
 		clear(a.sim)
 		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
-			gramGeneric(a.sim, group(w.unit, plane, w.n*d)[c.lo*d:c.hi*d], n, d)
+			w.kernel.Gram(a.sim, ld, w.units(plane)[c.lo*w.stride:], n, w.stride)
 		}
 		cent := group(w.centrality, g, w.n)[c.lo:c.hi]
-		quantize(group(w.sim, g, w.simLen)[c.sim:c.sim+n*n], cent, a.sim, n, w.heads)
+		quantize(group(w.sim, g, w.simLen)[c.sim:c.sim+n*n], cent, a.sim, n, ld, w.heads)
 		a.order = a.order[:0]
 		for i, s := range group(w.single, g, w.n)[c.lo:c.hi] {
 			if !s {

@@ -5,14 +5,17 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/semproxy/semproxy/compress/internal/simd"
 )
 
 // Compressor compresses pages on the CPU. It is safe for concurrent use; concurrent pages share its workers. Memory is
 // kept between pages, so that in steady state a page allocates nothing.
 type Compressor struct {
-	pool *pool
-	mu   sync.Mutex
-	free []*work
+	pool   *pool
+	kernel *simd.Kernels
+	mu     sync.Mutex
+	free   []*work
 }
 
 // New starts a compressor with that many workers; 0 means one per processor. Close stops them.
@@ -20,8 +23,15 @@ func New(workers int) *Compressor {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	return &Compressor{pool: newPool(workers)}
+	return newWith(workers, simd.Best())
 }
+
+func newWith(workers int, kernel *simd.Kernels) *Compressor {
+	return &Compressor{pool: newPool(workers), kernel: kernel}
+}
+
+// Device names where the work is done, such as "cpu:avx512".
+func (c *Compressor) Device() string { return "cpu:" + c.kernel.Name }
 
 // Close stops the workers and waits for them. No call may be running or follow.
 func (c *Compressor) Close() { c.pool.close() }
@@ -62,7 +72,7 @@ func (c *Compressor) take() *work {
 		c.free = c.free[:n-1]
 		return w
 	}
-	return newWork(c.pool.size)
+	return newWork(c.pool.size, c.kernel)
 }
 
 func (c *Compressor) put(w *work) {

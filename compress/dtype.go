@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/semproxy/semproxy/compress/internal/simd"
 )
 
 // DType is the element type of K, V and Q. All are little-endian in memory.
@@ -46,22 +48,16 @@ func (t DType) FP8() bool { return t == F8E4M3 || t == F8E5M2 }
 
 // widen converts len(dst) elements of src to float32 and multiplies them by scale.
 // Only FP8 carries a scale other than one.
-func widen(dst []float32, src []byte, t DType, scale float32) {
+func widen(kn *simd.Kernels, dst []float32, src []byte, t DType, scale float32) {
 	switch t {
 	case F32:
 		for i := range dst {
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 		}
 	case F16:
-		src = src[:2*len(dst)]
-		for i := range dst {
-			dst[i] = f16to32(binary.LittleEndian.Uint16(src[2*i:]))
-		}
+		kn.WidenF16(dst, src)
 	case BF16:
-		src = src[:2*len(dst)]
-		for i := range dst {
-			dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
-		}
+		kn.WidenBF16(dst, src)
 	case F8E4M3:
 		for i, b := range src[:len(dst)] {
 			dst[i] = e4m3[b] * scale
@@ -99,16 +95,6 @@ func narrow(dst []byte, src []float32, t DType, scale float32) {
 			dst[i] = f32to8(x/scale, e5m2Format)
 		}
 	}
-}
-
-func f16to32(h uint16) float32 {
-	sign := uint32(h&0x8000) << 16
-	if h&0x7c00 == 0x7c00 { // Inf, NaN
-		return math.Float32frombits(sign | 0x7f800000 | uint32(h&0x3ff)<<13)
-	}
-	// Shifted in place the exponent is 112 too small; the product restores it and normalises subnormals.
-	m := math.Float32frombits(uint32(h&0x7fff)<<13) * 0x1p112
-	return math.Float32frombits(sign | math.Float32bits(m))
 }
 
 func f32to16(x float32) uint16 {

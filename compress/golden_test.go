@@ -20,7 +20,7 @@ func eachGolden(t *testing.T, f func(t *testing.T, p page, key string, opt compr
 					continue
 				}
 				t.Run(p.name+"/"+key, func(t *testing.T) {
-					opt := variantFor(p, name)
+					opt := variants()[name]
 					opt.Ratio = float64(ratio) / 1000
 					f(t, p, key, opt)
 				})
@@ -96,7 +96,7 @@ func TestCoresAndAttentionMatchTheReference(t *testing.T) {
 			continue
 		}
 		t.Run(p.name, func(t *testing.T) {
-			opt := variantFor(p, "rec")
+			opt := variants()["rec"]
 			opt.Ratio = 0.25
 			var res compress.Result
 			if err := c.Compress(context.Background(), &p.in, &opt, &res); err != nil {

@@ -161,12 +161,3 @@ func variants() map[string]compress.Options {
 	model.Shared = true
 	return map[string]compress.Options{"rec": rec, "model": model, "paper": compress.Paper()}
 }
-
-// perHead are the variants of the kjv_long and kjv_facts files, which hold one labelling per head.
-func variantFor(p page, name string) compress.Options {
-	o := variants()[name]
-	if x, ok := p.expected["r250_"+name+"_label"]; ok && len(x.Shape) == 3 {
-		o.Shared = false
-	}
-	return o
-}

@@ -65,7 +65,7 @@ func (a *arena) resize(d int, freq []float64) {
 // mergeCluster merges tokens ms of a plane into core c and returns the sum of their similarities to it.
 func (w *work) mergeCluster(a *arena, out planeOut, plane, c int, ms []int32) float64 {
 	in, d := w.in, w.in.Dim
-	units, norms := group(w.unit, plane, w.n*d), group(w.norm, plane, w.n)
+	units, norms := w.units(plane), group(w.norm, plane, w.n)
 	clear(a.acc)
 	clear(a.val)
 	clear(a.unit)
@@ -74,32 +74,26 @@ func (w *work) mergeCluster(a *arena, out planeOut, plane, c int, ms []int32) fl
 	inv := 1 / float32(len(ms))
 	for _, i := range ms {
 		norm := norms[i]
-		weight := norm * inv
-		for k, x := range units[int(i)*d : int(i)*d+d] {
-			a.acc[k] += weight * x
-			a.unit[k] += x
-		}
+		u := units[int(i)*w.stride : int(i)*w.stride+d]
+		w.kernel.Axpy(a.acc, u, norm*inv)
+		w.kernel.Axpy(a.unit, u, 1)
 		length += float64(norm)
 		position += float64(in.Positions[w.sinks+int(i)])
-		widen(a.row, in.row(in.V, plane, w.sinks+int(i)), in.DType, vscale)
-		for k, x := range a.row {
-			a.val[k] += x * inv
-		}
+		widen(w.kernel, a.row, in.row(in.V, plane, w.sinks+int(i)), in.DType, vscale)
+		w.kernel.Axpy(a.val, a.row, inv)
 	}
 	length *= float64(inv)
 	position /= float64(len(ms))
 	// acc is the mean key; its direction, whatever its length, is what the members are compared with.
-	mean := normalize(a.acc)
-	similarity := float64(dot(a.unit, a.acc))
+	mean := normalize(w.kernel, a.acc)
+	similarity := float64(w.kernel.Dot(a.unit, a.acc))
 	if !w.opt.PlainMean {
 		mean = float32(length)
 	}
-	for k := range a.acc {
-		a.acc[k] *= mean
-	}
+	w.kernel.Scale(a.acc, mean)
 	if len(w.freq) > 0 {
 		w.angleAt(a, position)
-		rotateRow(a.acc, a.cos, a.sin, 1, w.rope.Interleaved)
+		rotateRow(a.acc, a.cos, a.sin, w.rope.Interleaved)
 	}
 	out.set(c, int32(len(ms)), position, a.acc, a.val)
 	return similarity

@@ -1,6 +1,10 @@
 package compress
 
-import "math"
+import (
+	"math"
+
+	"github.com/semproxy/semproxy/compress/internal/simd"
+)
 
 // runPrepare un-rotates and normalises every key between the sinks and the recent window.
 func (w *work) runPrepare(p *pool) {
@@ -12,28 +16,41 @@ func (w *work) runPrepare(p *pool) {
 	p.run(&w.phase, w.in.planes(), w.prepareTask)
 }
 
+// meanBlock is how many unit keys are added up in float32 before the sum goes to float64.
+const meanBlock = 64
+
 // prepare does one plane.
-func (w *work) prepare(_, plane int) {
+func (w *work) prepare(worker, plane int) {
 	d, h := w.in.Dim, len(w.freq)
-	units, norms := group(w.unit, plane, w.n*d), group(w.norm, plane, w.n)
+	units, norms := w.units(plane), group(w.norm, plane, w.n)
 	mean := group(w.mean, plane, d)
 	clear(mean)
+	a := &w.arena[worker]
+	a.acc = grow(a.acc, d)
+	sum := a.acc
+	clear(sum)
 	scale := scaleOf(w.in.KScale, plane)
 	for i := range norms {
-		u := units[i*d : i*d+d]
-		widen(u, w.in.row(w.in.K, plane, w.sinks+i), w.in.DType, scale)
-		rotateRow(u, w.cos[i*h:i*h+h], w.sin[i*h:i*h+h], -1, w.rope.Interleaved)
-		norms[i] = normalize(u)
-		for k, x := range u {
-			mean[k] += float64(x)
+		padded := units[i*w.stride : (i+1)*w.stride]
+		u := padded[:d]
+		clear(padded[d:])
+		widen(w.kernel, u, w.in.row(w.in.K, plane, w.sinks+i), w.in.DType, scale)
+		unrotateRow(w.kernel, u, w.cos[i*h:i*h+h], w.sin[i*h:i*h+h], w.rope.Interleaved)
+		norms[i] = normalize(w.kernel, u)
+		w.kernel.Axpy(sum, u, 1)
+		if i%meanBlock == meanBlock-1 || i == len(norms)-1 {
+			for k, x := range sum {
+				mean[k] += float64(x)
+			}
+			clear(sum)
 		}
 	}
 	direction(mean)
 }
 
 // normalize divides u by its length plus 1e-9 and returns the length.
-func normalize(u []float32) float32 {
-	length := float64(dot(u, u))
+func normalize(kn *simd.Kernels, u []float32) float32 {
+	length := float64(kn.Dot(u, u))
 	if !(length > 1e-30 && length < 1e37) { // out of float32's range for squares
 		length = 0
 		for _, x := range u {
@@ -43,9 +60,7 @@ func normalize(u []float32) float32 {
 	length = math.Sqrt(length)
 	inv := 1 / (length + 1e-9)
 	if inv32 := float32(inv); inv32 > 1e-37 && inv32 < 1e37 {
-		for k := range u {
-			u[k] *= inv32
-		}
+		kn.Scale(u, inv32)
 	} else {
 		for k, x := range u {
 			u[k] = float32(float64(x) * inv)
@@ -90,9 +105,9 @@ func (w *work) chooseSingles(worker, g int) {
 		for k, x := range group(w.mean, plane, d) {
 			a.acc[k] = float32(x)
 		}
-		units := group(w.unit, plane, w.n*d)
+		units := w.units(plane)
 		for i := range score {
-			score[i] += 1 - dot(units[i*d:i*d+d], a.acc)
+			score[i] += 1 - w.kernel.Dot(units[i*w.stride:i*w.stride+d], a.acc)
 		}
 	}
 	idx := group(w.index, g, w.n)[:0]

@@ -3,6 +3,8 @@ package compress
 import (
 	"fmt"
 	"math"
+
+	"github.com/semproxy/semproxy/compress/internal/simd"
 )
 
 // Rope says how the model rotated its keys: position p turns pair i of the rotary dimensions by p * freq[i].
@@ -103,16 +105,12 @@ func (r Rope) yarn(f []float64) {
 
 func (r Rope) String() string { return fmt.Sprintf("%s(theta=%g, dim=%d)", r.Type, r.Theta, r.Dim) }
 
-// rotateRow turns the pairs of x (one key) by the angles whose cosines and sines are given; sign -1 undoes.
-func rotateRow(x, cos, sin []float32, sign float32, interleaved bool) {
-	if len(cos) == 0 {
-		return
-	}
+// rotateRow turns the pairs of x (one key) by the angles whose cosines and sines are given.
+func rotateRow(x, cos, sin []float32, interleaved bool) {
 	if interleaved {
 		x = x[:2*len(cos)]
 		for i, c := range cos {
-			s := sign * sin[i]
-			u, v := x[2*i], x[2*i+1]
+			s, u, v := sin[i], x[2*i], x[2*i+1]
 			x[2*i], x[2*i+1] = u*c-v*s, v*c+u*s
 		}
 		return
@@ -121,10 +119,23 @@ func rotateRow(x, cos, sin []float32, sign float32, interleaved bool) {
 	lo, hi := x[:half], x[half:2*half]
 	sin = sin[:half]
 	for i, c := range cos {
-		s := sign * sin[i]
-		u, v := lo[i], hi[i]
+		s, u, v := sin[i], lo[i], hi[i]
 		lo[i], hi[i] = u*c-v*s, v*c+u*s
 	}
+}
+
+// unrotateRow turns them back.
+func unrotateRow(kn *simd.Kernels, x, cos, sin []float32, interleaved bool) {
+	if interleaved {
+		x = x[:2*len(cos)]
+		for i, c := range cos {
+			s, u, v := sin[i], x[2*i], x[2*i+1]
+			x[2*i], x[2*i+1] = u*c+v*s, v*c-u*s
+		}
+		return
+	}
+	half := len(cos)
+	kn.Unrotate(x[:half], x[half:2*half], cos, sin)
 }
 
 // ropeTable fills cos and sin, [len(pos), len(freq)], for integer positions. Runs of consecutive positions advance by a

@@ -1,5 +1,7 @@
 package compress
 
+import "github.com/semproxy/semproxy/compress/internal/simd"
+
 // work is the memory of one page in flight. Its phases run in the order of steps; within a phase every task writes only
 // its own plane, group or block of chunks, so no phase takes a lock.
 //
@@ -26,9 +28,11 @@ type work struct {
 	cos, sin []float32 // [n, len(freq)]
 	angles   []complex128
 
-	unit []float32 // [planes, n, dim], unit keys, un-rotated unless the options say otherwise
-	norm []float32 // [planes, n]
-	mean []float64 // [planes, dim], sum, then direction of the unit keys
+	kernel *simd.Kernels
+	stride int       // of rows of floats, dim padded
+	unit   []float32 // [planes, n+3, stride], unit keys, un-rotated unless the options say otherwise
+	norm   []float32 // [planes, n]
+	mean   []float64 // [planes, dim], sum, then direction of the unit keys
 
 	score      []float32 // [groups, n], distance from the mean direction
 	single     []bool    // [groups, n], protected or exact: never merged
@@ -68,8 +72,8 @@ type arena struct {
 	out                 []float64
 }
 
-func newWork(workers int) *work {
-	w := &work{arena: make([]arena, workers)}
+func newWork(workers int, kernel *simd.Kernels) *work {
+	w := &work{arena: make([]arena, workers), kernel: kernel}
 	w.prepareTask, w.singlesTask, w.similarTask = w.prepare, w.chooseSingles, w.similar
 	w.budgetTask, w.countTask, w.assignTask, w.mergeTask = w.meetBudget, w.count, w.assign, w.merge
 	w.steps = []func(*pool){w.runPrepare, w.runSingles, w.runSimilar, w.runBudget, w.runAssign, w.runMerge}
@@ -99,7 +103,8 @@ func (w *work) begin(in *Input, opt *Options, out *Result) error {
 	out.resize(in)
 
 	planes, gn := in.planes(), w.groups*w.n
-	w.unit = grow(w.unit, planes*w.n*in.Dim)
+	w.stride = simd.Stride(in.Dim)
+	w.unit = grow(w.unit, planes*(w.n+3)*w.stride)
 	w.norm = grow(w.norm, planes*w.n)
 	w.mean = grow(w.mean, planes*in.Dim)
 	w.score, w.single, w.index = grow(w.score, gn), grow(w.single, gn), grow(w.index, gn)
@@ -139,6 +144,9 @@ func (w *work) budget() (slots, exact int) {
 	free := max(w.slots-kept, 1)
 	return free + kept, int(float64(free) * w.opt.Exact)
 }
+
+// units is plane p of unit; the three rows past n exist so that kernels may take rows by four.
+func (w *work) units(p int) []float32 { return group(w.unit, p, (w.n+3)*w.stride) }
 
 // group returns the part of s that belongs to group g.
 func group[T any](s []T, g, n int) []T { return s[g*n : (g+1)*n : (g+1)*n] }

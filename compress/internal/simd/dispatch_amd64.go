@@ -1,0 +1,130 @@
+//go:build !purego
+
+package simd
+
+import "golang.org/x/sys/cpu"
+
+var (
+	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
+		Unrotate: unrotateFast, WidenBF16: widenBF16Fast, WidenF16: widenF16Fast}
+	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
+		Unrotate: unrotateFast, WidenBF16: widenBF16Fast, WidenF16: widenF16Fast}
+	all = detect()
+)
+
+func detect() []*Kernels {
+	sets := []*Kernels{&generic}
+	// Every processor with AVX2 and FMA that was ever sold has F16C; x/sys/cpu does not report it.
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
+		sets = append(sets, &avx2)
+		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
+			sets = append(sets, &avx512)
+		}
+	}
+	return sets
+}
+
+func gramAVX512(s []float32, ld int, u []float32, n, stride int) {
+	n4 := (n + 3) &^ 3
+	need(s, n4*ld)
+	need(u, n4*stride)
+	for i := 0; i < n4; i += 4 {
+		gram4AVX512(&s[i*ld+i], ld, &u[i*stride], &u[i*stride], (n4-i)/4, stride)
+	}
+}
+
+func dotsAVX512(s []float32, ld int, a, b []float32, na, nb, stride int) {
+	if na == 0 || nb == 0 {
+		return
+	}
+	need(s, (na-1)*ld+nb)
+	need(a, na*stride)
+	need(b, nb*stride)
+	for i := 0; i < na; i += 4 {
+		gram4AVX512(&s[i*ld], ld, &a[i*stride], &b[0], nb/4, stride)
+	}
+}
+
+func gramAVX2(s []float32, ld int, u []float32, n, stride int) {
+	n4 := (n + 3) &^ 3
+	need(s, n4*ld)
+	need(u, n4*stride)
+	for i := 0; i < n4; i += 2 {
+		j := i &^ 3
+		gram2AVX2(&s[i*ld+j], ld, &u[i*stride], &u[j*stride], (n4-j)/4, stride)
+	}
+}
+
+func dotsAVX2(s []float32, ld int, a, b []float32, na, nb, stride int) {
+	if na == 0 || nb == 0 {
+		return
+	}
+	need(s, (na-1)*ld+nb)
+	need(a, na*stride)
+	need(b, nb*stride)
+	for i := 0; i < na; i += 2 {
+		gram2AVX2(&s[i*ld], ld, &a[i*stride], &b[0], nb/4, stride)
+	}
+}
+
+// need panics here, in Go, rather than let assembly read past the end.
+func need(x []float32, n int) { _ = x[n-1] }
+
+func dotFast(a, b []float32) float32 {
+	n := len(a) &^ 7
+	if n == 0 {
+		return dot(a, b)
+	}
+	need(b, len(a))
+	s := dotAVX2(&a[0], &b[0], n)
+	if n < len(a) {
+		s += dot(a[n:], b[n:])
+	}
+	return s
+}
+
+func axpyFast(dst, src []float32, w float32) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		need(src, n)
+		axpyAVX2(&dst[0], &src[0], w, n)
+	}
+	axpy(dst[n:], src[n:], w)
+}
+
+func scaleFast(x []float32, w float32) {
+	n := len(x) &^ 7
+	if n > 0 {
+		scaleAVX2(&x[0], w, n)
+	}
+	scale(x[n:], w)
+}
+
+func unrotateFast(lo, hi, cos, sin []float32) {
+	n := len(lo) &^ 7
+	if n > 0 {
+		need(hi, len(lo))
+		need(cos, len(lo))
+		need(sin, len(lo))
+		unrotateAVX2(&lo[0], &hi[0], &cos[0], &sin[0], n)
+	}
+	unrotate(lo[n:], hi[n:], cos[n:], sin[n:])
+}
+
+func widenBF16Fast(dst []float32, src []byte) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		_ = src[2*n-1]
+		widenBF16AVX2(&dst[0], &src[0], n)
+	}
+	widenBF16(dst[n:], src[2*n:])
+}
+
+func widenF16Fast(dst []float32, src []byte) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		_ = src[2*n-1]
+		widenF16AVX2(&dst[0], &src[0], n)
+	}
+	widenF16(dst[n:], src[2*n:])
+}

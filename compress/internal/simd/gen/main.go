@@ -1,0 +1,324 @@
+// Command gen writes the amd64 kernels. Run it with go generate from the package above; it has a module of its own so that
+// the service does not depend on the assembler library.
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+func main() {
+	ConstraintExpr("!purego")
+	gram4AVX512()
+	gram2AVX2()
+	dot()
+	axpy()
+	scale()
+	rotate()
+	widenBF16()
+	widenF16()
+	Generate()
+}
+
+// gram4AVX512 adds the dot products of 4 rows of a with 4*blocks rows of b to s. Sixteen sums live in Z0-Z15.
+func gram4AVX512() {
+	TEXT("gram4AVX512", NOSPLIT, "func(s *float32, ld int, a, b *float32, blocks, stride int)")
+	Pragma("noescape")
+	Doc("gram4AVX512 adds to s[r*ld+j] the dot product of row r of a (4 rows) and row j of b (4*blocks rows).",
+		"Rows are stride floats long, a multiple of 16.")
+	s, ld := Load(Param("s"), GP64()), Load(Param("ld"), GP64())
+	a, b := Load(Param("a"), GP64()), Load(Param("b"), GP64())
+	blocks, stride := Load(Param("blocks"), GP64()), Load(Param("stride"), GP64())
+	SHLQ(Imm(2), ld)
+	SHLQ(Imm(2), stride)
+	stride3 := GP64()
+	LEAQ(Mem{Base: stride, Index: stride, Scale: 2}, stride3)
+	k, pa, pb, ps := GP64(), GP64(), GP64(), GP64()
+	acc := make([]reg.VecVirtual, 16)
+	for i := range acc {
+		acc[i] = ZMM()
+	}
+	ra := []reg.VecVirtual{ZMM(), ZMM(), ZMM(), ZMM()}
+	rb := ZMM()
+
+	Label("block")
+	TESTQ(blocks, blocks)
+	JZ(LabelRef("done"))
+	for _, x := range acc {
+		VPXORD(x, x, x)
+	}
+	MOVQ(a, pa)
+	MOVQ(b, pb)
+	MOVQ(stride, k)
+	Label("inner")
+	for r, m := range rows(pa, stride, stride3) {
+		VMOVUPS(m, ra[r])
+	}
+	for j, m := range rows(pb, stride, stride3) {
+		VMOVUPS(m, rb)
+		for r := range 4 {
+			VFMADD231PS(ra[r], rb, acc[4*r+j])
+		}
+	}
+	ADDQ(Imm(64), pa)
+	ADDQ(Imm(64), pb)
+	SUBQ(Imm(64), k)
+	JNZ(LabelRef("inner"))
+
+	// Sixteen vectors of sixteen partial sums become one vector of sixteen sums, row by row.
+	t := ZMM()
+	y := make([]reg.VecVirtual, 4)
+	for r := range 4 {
+		x := acc[4*r : 4*r+4]
+		for p := 0; p < 4; p += 2 {
+			VUNPCKLPS(x[p+1], x[p], t)
+			VUNPCKHPS(x[p+1], x[p], x[p])
+			VADDPS(t, x[p], x[p])
+		}
+		VUNPCKLPD(x[2], x[0], t)
+		VUNPCKHPD(x[2], x[0], x[0])
+		VADDPS(t, x[0], x[0])
+		y[r] = x[0]
+	}
+	for p := 0; p < 4; p += 2 {
+		VSHUFF32X4(U8(0x88), y[p+1], y[p], t)
+		VSHUFF32X4(U8(0xdd), y[p+1], y[p], y[p])
+		VADDPS(t, y[p], y[p])
+	}
+	VSHUFF32X4(U8(0x88), y[2], y[0], t)
+	VSHUFF32X4(U8(0xdd), y[2], y[0], y[0])
+	VADDPS(t, y[0], y[0])
+
+	MOVQ(s, ps)
+	for r := range 4 {
+		x := XMM()
+		if r == 0 {
+			VADDPS(Mem{Base: ps}, y[0].AsX(), x)
+		} else {
+			VEXTRACTF32X4(U8(r), y[0], x)
+			VADDPS(Mem{Base: ps}, x, x)
+		}
+		VMOVUPS(x, Mem{Base: ps})
+		if r < 3 {
+			ADDQ(ld, ps)
+		}
+	}
+	ADDQ(Imm(16), s)
+	LEAQ(Mem{Base: b, Index: stride, Scale: 4}, b)
+	DECQ(blocks)
+	JMP(LabelRef("block"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// rows are the operands of four rows that start at p.
+func rows(p, stride, stride3 reg.Register) []Mem {
+	return []Mem{{Base: p}, {Base: p, Index: stride, Scale: 1}, {Base: p, Index: stride, Scale: 2}, {Base: p, Index: stride3, Scale: 1}}
+}
+
+// gram2AVX2 does two rows of a against four of b with eight sums in registers.
+func gram2AVX2() {
+	TEXT("gram2AVX2", NOSPLIT, "func(s *float32, ld int, a, b *float32, blocks, stride int)")
+	Pragma("noescape")
+	Doc("gram2AVX2 adds to s[r*ld+j] the dot product of row r of a (2 rows) and row j of b (4*blocks rows).",
+		"Rows are stride floats long, a multiple of 8.")
+	s, ld := Load(Param("s"), GP64()), Load(Param("ld"), GP64())
+	a, b := Load(Param("a"), GP64()), Load(Param("b"), GP64())
+	blocks, stride := Load(Param("blocks"), GP64()), Load(Param("stride"), GP64())
+	SHLQ(Imm(2), stride)
+	stride3 := GP64()
+	LEAQ(Mem{Base: stride, Index: stride, Scale: 2}, stride3)
+	k, pa, pb := GP64(), GP64(), GP64()
+	acc := make([]reg.VecVirtual, 8)
+	for i := range acc {
+		acc[i] = YMM()
+	}
+	ra := []reg.VecVirtual{YMM(), YMM()}
+	rb := YMM()
+
+	Label("block")
+	TESTQ(blocks, blocks)
+	JZ(LabelRef("done"))
+	for _, x := range acc {
+		VXORPS(x, x, x)
+	}
+	MOVQ(a, pa)
+	MOVQ(b, pb)
+	MOVQ(stride, k)
+	Label("inner")
+	VMOVUPS(Mem{Base: pa}, ra[0])
+	VMOVUPS(Mem{Base: pa, Index: stride, Scale: 1}, ra[1])
+	for j, m := range rows(pb, stride, stride3) {
+		VMOVUPS(m, rb)
+		for r := range 2 {
+			VFMADD231PS(ra[r], rb, acc[4*r+j])
+		}
+	}
+	ADDQ(Imm(32), pa)
+	ADDQ(Imm(32), pb)
+	SUBQ(Imm(32), k)
+	JNZ(LabelRef("inner"))
+
+	t := YMM()
+	for r := range 2 {
+		x := acc[4*r : 4*r+4]
+		for p := 0; p < 4; p += 2 {
+			VHADDPS(x[p+1], x[p], x[p])
+		}
+		VHADDPS(x[2], x[0], x[0])
+	}
+	VPERM2F128(U8(0x20), acc[4], acc[0], t)
+	VPERM2F128(U8(0x31), acc[4], acc[0], acc[0])
+	VADDPS(t, acc[0], acc[0])
+	x := XMM()
+	VADDPS(Mem{Base: s}, acc[0].AsX(), x)
+	VMOVUPS(x, Mem{Base: s})
+	VEXTRACTF128(U8(1), acc[0], x)
+	VADDPS(Mem{Base: s, Index: ld, Scale: 4}, x, x)
+	VMOVUPS(x, Mem{Base: s, Index: ld, Scale: 4})
+	ADDQ(Imm(16), s)
+	LEAQ(Mem{Base: b, Index: stride, Scale: 4}, b)
+	DECQ(blocks)
+	JMP(LabelRef("block"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+func dot() {
+	TEXT("dotAVX2", NOSPLIT, "func(a, b *float32, n int) float32")
+	Pragma("noescape")
+	Doc("dotAVX2 is the dot product of n floats, a multiple of 8.")
+	a, b, n := Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("n"), GP64())
+	x := []reg.VecVirtual{YMM(), YMM()}
+	for _, v := range x {
+		VXORPS(v, v, v)
+	}
+	t := YMM()
+	Label("pair")
+	CMPQ(n, Imm(16))
+	JL(LabelRef("one"))
+	for i, v := range x {
+		VMOVUPS(Mem{Base: a, Disp: 32 * i}, t)
+		VFMADD231PS(Mem{Base: b, Disp: 32 * i}, t, v)
+	}
+	ADDQ(Imm(64), a)
+	ADDQ(Imm(64), b)
+	SUBQ(Imm(16), n)
+	JMP(LabelRef("pair"))
+	Label("one")
+	TESTQ(n, n)
+	JZ(LabelRef("sum"))
+	VMOVUPS(Mem{Base: a}, t)
+	VFMADD231PS(Mem{Base: b}, t, x[0])
+	Label("sum")
+	VADDPS(x[0], x[1], x[0])
+	h := XMM()
+	VEXTRACTF128(U8(1), x[0], h)
+	VADDPS(h, x[0].AsX(), h)
+	VHADDPS(h, h, h)
+	VHADDPS(h, h, h)
+	Store(h, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// each loops over n floats, a multiple of 8.
+func each(n reg.Register, body func(), pointers ...reg.Register) {
+	Label("loop")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	body()
+	for _, p := range pointers {
+		ADDQ(Imm(32), p)
+	}
+	SUBQ(Imm(8), n)
+	JMP(LabelRef("loop"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+func axpy() {
+	TEXT("axpyAVX2", NOSPLIT, "func(dst, src *float32, w float32, n int)")
+	Pragma("noescape")
+	Doc("axpyAVX2 adds w*src to dst, n floats, a multiple of 8.")
+	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+	w, t := YMM(), YMM()
+	p, _ := Param("w").Resolve()
+	VBROADCASTSS(p.Addr, w)
+	n := Load(Param("n"), GP64())
+	each(n, func() {
+		VMOVUPS(Mem{Base: dst}, t)
+		VFMADD231PS(Mem{Base: src}, w, t)
+		VMOVUPS(t, Mem{Base: dst})
+	}, dst, src)
+}
+
+func scale() {
+	TEXT("scaleAVX2", NOSPLIT, "func(x *float32, w float32, n int)")
+	Pragma("noescape")
+	Doc("scaleAVX2 multiplies n floats, a multiple of 8, by w.")
+	x := Load(Param("x"), GP64())
+	w, t := YMM(), YMM()
+	p, _ := Param("w").Resolve()
+	VBROADCASTSS(p.Addr, w)
+	n := Load(Param("n"), GP64())
+	each(n, func() {
+		VMULPS(Mem{Base: x}, w, t)
+		VMOVUPS(t, Mem{Base: x})
+	}, x)
+}
+
+func rotate() {
+	TEXT("unrotateAVX2", NOSPLIT, "func(lo, hi, cos, sin *float32, n int)")
+	Pragma("noescape")
+	Doc("unrotateAVX2 turns n pairs (lo, hi), a multiple of 8, back by the angles given.")
+	lo, hi := Load(Param("lo"), GP64()), Load(Param("hi"), GP64())
+	cos, sin := Load(Param("cos"), GP64()), Load(Param("sin"), GP64())
+	n := Load(Param("n"), GP64())
+	u, v, c, s, a, b := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
+	each(n, func() {
+		VMOVUPS(Mem{Base: lo}, u)
+		VMOVUPS(Mem{Base: hi}, v)
+		VMOVUPS(Mem{Base: cos}, c)
+		VMOVUPS(Mem{Base: sin}, s)
+		VMULPS(u, c, a)
+		VFMADD231PS(v, s, a)
+		VMULPS(v, c, b)
+		VFNMADD231PS(u, s, b)
+		VMOVUPS(a, Mem{Base: lo})
+		VMOVUPS(b, Mem{Base: hi})
+	}, lo, hi, cos, sin)
+}
+
+func widenBF16() {
+	TEXT("widenBF16AVX2", NOSPLIT, "func(dst *float32, src *byte, n int)")
+	Pragma("noescape")
+	Doc("widenBF16AVX2 widens n bfloat16, a multiple of 8.")
+	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+	n := Load(Param("n"), GP64())
+	t := YMM()
+	each(n, func() {
+		VPMOVZXWD(Mem{Base: src}, t)
+		VPSLLD(Imm(16), t, t)
+		VMOVUPS(t, Mem{Base: dst})
+		ADDQ(Imm(16), src)
+	}, dst)
+}
+
+func widenF16() {
+	TEXT("widenF16AVX2", NOSPLIT, "func(dst *float32, src *byte, n int)")
+	Pragma("noescape")
+	Doc("widenF16AVX2 widens n IEEE halves, a multiple of 8.")
+	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+	n := Load(Param("n"), GP64())
+	t := YMM()
+	each(n, func() {
+		VCVTPH2PS(Mem{Base: src}, t)
+		VMOVUPS(t, Mem{Base: dst})
+		ADDQ(Imm(16), src)
+	}, dst)
+}

@@ -1,0 +1,118 @@
+package simd
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+var generic = Kernels{Name: "go", Gram: gram, Dots: dots, Dot: dot, Axpy: axpy, Scale: scale, Unrotate: unrotate,
+	WidenBF16: widenBF16, WidenF16: widenF16}
+
+func gram(s []float32, ld int, u []float32, n, stride int) {
+	n4 := (n + 3) &^ 3
+	for i := 0; i < n4; i += 4 {
+		dots(s[i*ld+i:], ld, u[i*stride:], u[i*stride:], 4, n4-i, stride)
+	}
+}
+
+// dots takes blocks of two rows by four, which keeps eight sums in registers.
+func dots(s []float32, ld int, a, b []float32, na, nb, stride int) {
+	for i := 0; i < na; i += 2 {
+		a0, a1 := a[i*stride:(i+1)*stride], a[(i+1)*stride:(i+2)*stride]
+		for j := 0; j < nb; j += 4 {
+			s0, s1 := s[i*ld+j:][:4], s[(i+1)*ld+j:][:4]
+			block(s0, s1, a0, a1, b[j*stride:(j+4)*stride])
+		}
+	}
+}
+
+func block(s0, s1, a0, a1, b []float32) {
+	d := len(a0)
+	a1 = a1[:d]
+	b0, b1, b2, b3 := b[:d], b[d:2*d], b[2*d:3*d], b[3*d:4*d]
+	var x0, x1, x2, x3, y0, y1, y2, y3 float32
+	for k, x := range a0 {
+		y := a1[k]
+		p, q := b0[k], b1[k]
+		x0 += x * p
+		y0 += y * p
+		x1 += x * q
+		y1 += y * q
+		p, q = b2[k], b3[k]
+		x2 += x * p
+		y2 += y * p
+		x3 += x * q
+		y3 += y * q
+	}
+	s0[0] += x0
+	s0[1] += x1
+	s0[2] += x2
+	s0[3] += x3
+	s1[0] += y0
+	s1[1] += y1
+	s1[2] += y2
+	s1[3] += y3
+}
+
+func dot(a, b []float32) float32 {
+	b = b[:len(a)]
+	var s0, s1, s2, s3 float32
+	i := 0
+	for ; i+4 <= len(a); i += 4 {
+		s0 += a[i] * b[i]
+		s1 += a[i+1] * b[i+1]
+		s2 += a[i+2] * b[i+2]
+		s3 += a[i+3] * b[i+3]
+	}
+	for ; i < len(a); i++ {
+		s0 += a[i] * b[i]
+	}
+	return (s0 + s1) + (s2 + s3)
+}
+
+func axpy(dst, src []float32, w float32) {
+	src = src[:len(dst)]
+	for i, x := range src {
+		dst[i] += w * x
+	}
+}
+
+func scale(x []float32, w float32) {
+	for i := range x {
+		x[i] *= w
+	}
+}
+
+func unrotate(lo, hi, cos, sin []float32) {
+	n := len(lo)
+	hi, cos, sin = hi[:n], cos[:n], sin[:n]
+	for i, u := range lo {
+		v, c, s := hi[i], cos[i], sin[i]
+		lo[i], hi[i] = u*c+v*s, v*c-u*s
+	}
+}
+
+func widenBF16(dst []float32, src []byte) {
+	src = src[:2*len(dst)]
+	for i := range dst {
+		dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
+	}
+}
+
+func widenF16(dst []float32, src []byte) {
+	src = src[:2*len(dst)]
+	for i := range dst {
+		dst[i] = F16(binary.LittleEndian.Uint16(src[2*i:]))
+	}
+}
+
+// F16 widens one IEEE half.
+func F16(h uint16) float32 {
+	sign := uint32(h&0x8000) << 16
+	if h&0x7c00 == 0x7c00 { // Inf, NaN
+		return math.Float32frombits(sign | 0x7f800000 | uint32(h&0x3ff)<<13)
+	}
+	// Shifted in place the exponent is 112 too small; the product restores it and normalises subnormals.
+	m := math.Float32frombits(uint32(h&0x7fff)<<13) * 0x1p112
+	return math.Float32frombits(sign | math.Float32bits(m))
+}

@@ -1,0 +1,162 @@
+package simd
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// Every set is held against sums in float64, for every length and with rows that start at odd addresses.
+const tolerance = 1e-5
+
+func random(r *rand.Rand, n, offset int) []float32 {
+	x := make([]float32, n+offset)[offset:]
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	return x
+}
+
+func near(got float32, want, size float64) bool {
+	return math.Abs(float64(got)-want) <= tolerance*(1+size)
+}
+
+func dot64(a, b []float32) (sum, size float64) {
+	for i, x := range a {
+		p := float64(x) * float64(b[i])
+		sum += p
+		size += math.Abs(p)
+	}
+	return sum, size
+}
+
+func TestGramAndDots(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, k := range All() {
+		for n := 1; n <= 101; n += 1 + n/20 {
+			for _, d := range []int{16, 48, 64, 128, 256} {
+				n4 := (n + 3) &^ 3
+				ld := n4 + 4*(n%3)
+				u := random(r, n4*d, n%7)
+				s := make([]float32, n4*ld+3)[3:]
+				before := float32(2)
+				for i := range s {
+					s[i] = before
+				}
+				k.Gram(s, ld, u, n, d)
+				for i := range n {
+					for j := i; j < n; j++ {
+						want, size := dot64(u[i*d:(i+1)*d], u[j*d:(j+1)*d])
+						if got := s[i*ld+j]; !near(got, want+float64(before), size) {
+							t.Fatalf("%s: gram n=%d d=%d [%d,%d] = %v, want %v", k.Name, n, d, i, j, got, want)
+						}
+					}
+				}
+				na, nb := 4*(1+n%3), n4
+				a, out := random(r, na*d, 1), make([]float32, na*ld)
+				k.Dots(out, ld, a, u, na, nb, d)
+				for i := range na {
+					for j := range ld {
+						want, size := 0.0, 0.0
+						if j < nb {
+							want, size = dot64(a[i*d:(i+1)*d], u[j*d:(j+1)*d])
+						}
+						if !near(out[i*ld+j], want, size) {
+							t.Fatalf("%s: dots na=%d nb=%d d=%d [%d,%d] = %v, want %v", k.Name, na, nb, d, i, j, out[i*ld+j], want)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestVectors(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, k := range All() {
+		for n := range 140 {
+			a, b := random(r, n, n%5), random(r, n, n%3)
+			want, size := dot64(a, b)
+			if got := k.Dot(a, b); !near(got, want, size) {
+				t.Fatalf("%s: dot of %d = %v, want %v", k.Name, n, got, want)
+			}
+			c := append([]float32{}, a...)
+			k.Axpy(c, b, 0.37)
+			for i := range c {
+				if !near(c[i], float64(a[i])+float64(float32(0.37))*float64(b[i]), 2) {
+					t.Fatalf("%s: axpy of %d [%d] = %v", k.Name, n, i, c[i])
+				}
+			}
+			c = append(c[:0], a...)
+			k.Scale(c, -2)
+			for i := range c {
+				if c[i] != -2*a[i] {
+					t.Fatalf("%s: scale of %d [%d] = %v, want %v", k.Name, n, i, c[i], -2*a[i])
+				}
+			}
+			lo, hi := append([]float32{}, a...), append([]float32{}, b...)
+			cos, sin := random(r, n, 0), random(r, n, 1)
+			k.Unrotate(lo, hi, cos, sin)
+			for i := range lo {
+				u, v, c, s := float64(a[i]), float64(b[i]), float64(cos[i]), float64(sin[i])
+				if !near(lo[i], u*c+v*s, 4) || !near(hi[i], v*c-u*s, 4) {
+					t.Fatalf("%s: unrotate of %d [%d] = %v, %v", k.Name, n, i, lo[i], hi[i])
+				}
+			}
+		}
+	}
+}
+
+// Widening is exact for every one of the 65,536 codes: zeros, subnormals, infinities and NaN included.
+func TestWidenEveryCode(t *testing.T) {
+	src := make([]byte, 2*65536+1)[1:]
+	for i := range 65536 {
+		src[2*i], src[2*i+1] = byte(i), byte(i>>8)
+	}
+	bf, f16 := make([]float32, 65536), make([]float32, 65536)
+	for _, k := range All() {
+		k.WidenBF16(bf, src)
+		k.WidenF16(f16, src)
+		for i := range 65536 {
+			if got, want := math.Float32bits(bf[i]), uint32(i)<<16; got != want {
+				t.Fatalf("%s: bf16 %#04x = %#08x, want %#08x", k.Name, i, got, want)
+			}
+			want := half(uint16(i))
+			if got := f16[i]; got != want && !(got != got && want != want) || math.Signbit(float64(got)) != math.Signbit(float64(want)) {
+				t.Fatalf("%s: f16 %#04x = %v, want %v", k.Name, i, got, want)
+			}
+		}
+	}
+}
+
+// half widens by the definition.
+func half(h uint16) float32 {
+	sign := 1.0
+	if h&0x8000 != 0 {
+		sign = -1
+	}
+	e, m := int(h>>10&31), float64(h&0x3ff)
+	switch {
+	case e == 31 && m == 0:
+		return float32(math.Inf(int(sign)))
+	case e == 31:
+		return float32(math.Copysign(math.NaN(), sign))
+	case e == 0:
+		return float32(math.Copysign(math.Ldexp(m, -24), sign))
+	}
+	return float32(sign * math.Ldexp(1024+m, e-25))
+}
+
+func BenchmarkGram(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	const n, d = 64, 128
+	u, s := random(r, n*d, 0), make([]float32, n*n)
+	for _, k := range All() {
+		b.Run(k.Name, func(b *testing.B) {
+			for b.Loop() {
+				k.Gram(s, n, u, n, d)
+			}
+			b.ReportMetric(float64(n*(n+4)/2*2*d)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		})
+	}
+}
