@@ -114,7 +114,7 @@ func TestDecodeNamesEveryProblem(t *testing.T) {
 		"tabs":                  {"limits:\n\tpages: 1\nlabels:\n\ta: b\n", "c.yaml:2: indentation must be spaces, got a tab\nc.yaml:4: indentation must be spaces, got a tab"},
 		"broken YAML":           {"name: [a\n", "c.yaml:1: is not valid YAML: did not find expected ',' or ']'"},
 		"unknown anchor":        {"name: *x\n", "c.yaml: is not valid YAML: unknown anchor 'x' referenced"},
-		"unknown key":           {"nmae: a\n", `c.yaml:1: nmae: unknown key, did you mean "name"?`},
+		"unknown key":           {"naem: a\n", `c.yaml:1: naem: unknown key, did you mean "name"?`},
 		"unknown, nothing near": {"limits:\n  bananas: 1\n", "c.yaml:2: limits.bananas: unknown key, known are pages"},
 		"hidden field":          {"limits: {pages: 1}\nhidden: a\n", "c.yaml:2: hidden: unknown key, known are debug, labels, level, limits, listen, name, offset, port, share, small, tenants, token, wait"},
 		"case differs":          {"Name: a\n", `c.yaml:1: Name: unknown key, did you mean "name"?`},
@@ -143,8 +143,8 @@ func TestDecodeNamesEveryProblem(t *testing.T) {
 		"secret scalar":         {"token: 12345\n", "c.yaml:1: token: must be text (put it in quotes), got a value that is not shown"},
 		"long values are cut":   {"offset: " + strings.Repeat("x", 500) + "\n", "c.yaml:1: offset: must be a whole number, got " + strings.Repeat("x", 80) + "..."},
 		"all at once": {
-			"nmae: a\nport: x\ntenants:\n  acme:\n    rules:\n      - {profile: a}\n      - {profile: 1, ratio: many}\n",
-			"c.yaml:1: nmae: unknown key, did you mean \"name\"?\nc.yaml:2: port: must be a whole number in [0,65535], got x\n" +
+			"naem: a\nport: x\ntenants:\n  acme:\n    rules:\n      - {profile: a}\n      - {profile: 1, ratio: many}\n",
+			"c.yaml:1: naem: unknown key, did you mean \"name\"?\nc.yaml:2: port: must be a whole number in [0,65535], got x\n" +
 				"c.yaml:7: tenants.acme.rules[1].profile: must be text (put it in quotes), got 1\nc.yaml:7: tenants.acme.rules[1].ratio: must be a finite number, got many",
 		},
 	}

@@ -69,10 +69,12 @@ func (d *decoder) value(p at, n *yaml.Node, v reflect.Value) {
 			break
 		}
 	}
-	if d.nodes++; d.nodes > MaxNodes {
+	d.nodes++
+	if d.nodes > MaxNodes {
 		d.stop(p, "document must have at most "+strconv.Itoa(MaxNodes)+" values once its aliases are followed")
 	}
-	if p.depth++; p.depth > MaxDepth {
+	p.depth++
+	if p.depth > MaxDepth {
 		d.stop(p, "must be nested at most "+strconv.Itoa(MaxDepth)+" deep; does an alias contain itself?")
 	}
 	if d.stopped {

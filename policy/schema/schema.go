@@ -1,0 +1,124 @@
+// Package schema makes the JSON Schema (draft 2020-12) of policy files from the Go types, so that editors complete and check
+// them while a person writes. The schema knows shapes, words and ranges; what needs more than one place of a file (a profile
+// that is named and does not exist, min larger than max) only policy.Compile finds.
+//
+// The committed copy is configs/policy.schema.json; a test holds it to the types.
+package schema
+
+//go:generate go run ./generate -o ../../configs/policy.schema.json
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/invopop/jsonschema"
+
+	"github.com/semproxy/semproxy/policy"
+)
+
+// ID identifies the schema. Nothing is fetched from there.
+const ID = "https://semproxy.io/schemas/policy.v1.json"
+
+// JSON returns the schema as indented JSON with a final newline. It is the same for every call.
+func JSON() ([]byte, error) {
+	s, err := build()
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write policy schema: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+func build() (*jsonschema.Schema, error) {
+	reflector := &jsonschema.Reflector{
+		FieldNameTag: "yaml", RequiredFromJSONSchemaTags: true, ExpandedStruct: true, Mapper: scalar,
+	}
+	s := reflector.Reflect(&policy.File{})
+	s.ID, s.Title, s.Description = ID, "semproxy policy", "Which profile compresses a tenant's KV-cache pages, and within which limits."
+	for section, pattern := range map[string]string{"profiles": policy.ProfilePattern, "tenants": policy.TenantPattern} {
+		property, ok := s.Properties.Get(section)
+		if !ok {
+			return nil, fmt.Errorf("policy schema: no section %s", section)
+		}
+		property.PropertyNames = &jsonschema.Schema{Pattern: pattern}
+	}
+	profile, ok := s.Definitions["ProfileSpec"]
+	if !ok {
+		return nil, errors.New("policy schema: no definition of a profile")
+	}
+	profile.AllOf = combinations()
+	profiles, _ := s.Properties.Get("profiles")
+	profiles.Properties = with(policy.ProfileExact, &jsonschema.Schema{
+		AllOf: []*jsonschema.Schema{{Ref: "#/$defs/ProfileSpec"}, withoutMerging()},
+	}).Properties
+	return s, nil
+}
+
+// combinations are the keys of a profile that exclude each other.
+func combinations() []*jsonschema.Schema {
+	var withThreshold, withNone []*jsonschema.Schema
+	for _, key := range []string{"ratio", "budget", "exact"} {
+		withThreshold = append(withThreshold, &jsonschema.Schema{Required: []string{key}})
+	}
+	for _, key := range []string{"ratio", "threshold", "budget", "clusters", "exact", "chunk", "protect", "guard", "assign"} {
+		withNone = append(withNone, &jsonschema.Schema{Required: []string{key}})
+	}
+	none := withoutMerging()
+	none.Required = []string{"method"}
+	return []*jsonschema.Schema{
+		{
+			If:   &jsonschema.Schema{Required: []string{"threshold"}},
+			Then: &jsonschema.Schema{Not: &jsonschema.Schema{AnyOf: withThreshold}},
+		},
+		{If: none, Then: &jsonschema.Schema{Not: &jsonschema.Schema{AnyOf: withNone}}},
+	}
+}
+
+func withoutMerging() *jsonschema.Schema {
+	return with("method", &jsonschema.Schema{Const: string(policy.MethodNone)})
+}
+
+// scalar maps the types that read themselves from text.
+func scalar(t reflect.Type) *jsonschema.Schema {
+	switch t {
+	case reflect.TypeFor[policy.ByteSize]():
+		return &jsonschema.Schema{
+			OneOf: []*jsonschema.Schema{
+				{Type: "string", Pattern: policy.ByteSizePattern},
+				{Type: "integer", Minimum: "1"},
+			},
+			Examples: []any{"256MiB", "20GiB"},
+		}
+	case reflect.TypeFor[policy.Duration]():
+		return &jsonschema.Schema{Type: "string", MinLength: new(uint64(1)), Pattern: policy.DurationPattern, Examples: []any{"90s", "24h", "7d"}}
+	case reflect.TypeFor[policy.Method]():
+		return words(policy.Methods())
+	case reflect.TypeFor[policy.Budget]():
+		return words(policy.Budgets())
+	case reflect.TypeFor[policy.Clusters]():
+		return words(policy.ClusterKinds())
+	case reflect.TypeFor[policy.OnViolation]():
+		return words(policy.Violations())
+	}
+	return nil
+}
+
+func words[T ~string](all []T) *jsonschema.Schema {
+	s := &jsonschema.Schema{Type: "string"}
+	for _, w := range all {
+		s.Enum = append(s.Enum, string(w))
+	}
+	return s
+}
+
+// with is a schema that holds for objects whose key, when it is there, satisfies s.
+func with(key string, s *jsonschema.Schema) *jsonschema.Schema {
+	p := jsonschema.NewProperties()
+	p.Set(key, s)
+	return &jsonschema.Schema{Properties: p}
+}
