@@ -1,0 +1,33 @@
+package config
+
+import "github.com/spf13/pflag"
+
+// fileFlag is the flag, and fileEnv the variable, that name the YAML file.
+const (
+	fileFlag = "config"
+	fileEnv  = prefix + "CONFIG"
+)
+
+// RegisterFlags adds --config and one flag for each key to fs. The flags hold text; [Load] checks it together with
+// everything else, so that all problems are told at once.
+func RegisterFlags(fs *pflag.FlagSet) {
+	fs.StringP(fileFlag, "c", "", "configuration file, YAML (or "+fileEnv+")")
+	for _, k := range Keys() {
+		def := k.Default
+		if k.Kind == "text" && def != "" {
+			def = `"` + def + `"`
+		}
+		f := fs.VarPF(&flagText{kind: k.Kind, text: k.Default}, k.Flag, "", k.Help)
+		f.DefValue = def
+		if k.Kind == "true|false" {
+			f.NoOptDefVal = "true"
+		}
+	}
+}
+
+// flagText is a flag that accepts any text.
+type flagText struct{ kind, text string }
+
+func (f *flagText) String() string     { return f.text }
+func (f *flagText) Type() string       { return f.kind }
+func (f *flagText) Set(s string) error { f.text = s; return nil }

@@ -1,0 +1,100 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/semproxy/semproxy/policy/strict"
+)
+
+// Print writes the effective configuration to w as YAML that Load reads again. A comment behind each value says where it
+// came from: default, file:line, a variable or a flag. User and password of a URL are replaced by "redacted".
+func (l *Loaded) Print(w io.Writer) error {
+	enc := yaml.NewEncoder(w)
+	enc.SetIndent(2)
+	root, err := l.node(reflect.ValueOf(l.Config), "", false)
+	if err == nil {
+		err = enc.Encode(root)
+	}
+	if err == nil {
+		err = enc.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("print configuration: %w", err)
+	}
+	return nil
+}
+
+// node builds the YAML of v. Below a key, such as inside a list, nothing has an origin of its own.
+func (l *Loaded) node(v reflect.Value, path string, below bool) (*yaml.Node, error) {
+	n := &yaml.Node{Kind: yaml.MappingNode}
+	for i := range v.NumField() {
+		tag := v.Type().Field(i).Tag
+		name := tag.Get("yaml")
+		here := strict.Key(path, name)
+		key := &yaml.Node{Kind: yaml.ScalarNode, Value: name}
+		value, err := l.value(v.Field(i), here, tag.Get("strict") == "secret", below)
+		if err != nil {
+			return nil, err
+		}
+		if v.Field(i).Kind() != reflect.Struct && !below {
+			if len(value.Content) > 0 {
+				key.LineComment = l.Origin(here)
+			} else {
+				value.LineComment = l.Origin(here)
+			}
+		}
+		n.Content = append(n.Content, key, value)
+	}
+	return n, nil
+}
+
+func (l *Loaded) value(v reflect.Value, path string, secret, below bool) (*yaml.Node, error) {
+	switch v.Kind() {
+	case reflect.Struct:
+		return l.node(v, path, below)
+	case reflect.Slice:
+		list := &yaml.Node{Kind: yaml.SequenceNode}
+		if v.Len() == 0 {
+			list.Style = yaml.FlowStyle
+		}
+		for i := range v.Len() {
+			item, err := l.value(v.Index(i), strict.Index(path, i), secret, true)
+			if err != nil {
+				return nil, err
+			}
+			list.Content = append(list.Content, item)
+		}
+		return list, nil
+	}
+	var n yaml.Node
+	plain := v.Interface()
+	if s, ok := plain.(string); ok && secret {
+		plain = redact(s)
+	}
+	if err := n.Encode(plain); err != nil {
+		return nil, err
+	}
+	return &n, nil
+}
+
+// redact replaces who logs in, which for NATS may be a token in the place of the user, in each URL of a list.
+func redact(list string) string {
+	servers := splitServers(list)
+	for i, server := range servers {
+		u, err := url.Parse(server)
+		switch {
+		case err != nil:
+			servers[i] = "redacted"
+		case u.User != nil:
+			u.User = url.User("redacted")
+			servers[i] = u.String()
+		}
+	}
+	return strings.Join(servers, ",")
+}

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestEveryProblemIsToldAtOnceWithItsPlace(t *testing.T) {
+	path := write(t, strings.Join([]string{
+		"nats:",
+		"  embedded: { listen: nowhere, maxPayload: 1GiB }",
+		"admin: { listen: 127.0.0.1:99999 }",
+		"store: { memoryBytes: lots }",
+		"limits: { queue: 0, queu: 3 }",
+		"models:",
+		"  - { match: a, layout: x }",
+		"  - { match: a, layout: x }",
+		"  - { tokenizerFile: t.json }",
+		"  - { match: b }",
+	}, "\n"))
+	_, err := Load(Sources{
+		Env:   []string{"SEMPROXY_TELEMETRY_LOG_LEVEL=loud", "SEMPROXY_POLICY_WATCH=yes", "SEMPROXY_MODEL=x"},
+		Flags: flags(t, "-c", path, "--drain-timeout=-1s", "--compress-workers=many"),
+	})
+	if err == nil {
+		t.Fatal("got no error")
+	}
+	got := strings.Split(err.Error(), "\n")
+	want := []string{
+		`--compress-workers: compress.workers: must be a whole number, got "many"`,
+		`--drain-timeout: drainTimeout: must be a duration such as 90s, 24h or 7d, got "-1s"`,
+		path + `:2: nats.embedded.listen: must be host:port such as 127.0.0.1:4222, got "nowhere"`,
+		path + `:2: nats.embedded.maxPayload: must be 1KiB to 64MiB, got 1GiB`,
+		path + `:3: admin.listen: must be host:port such as 127.0.0.1:4222, got "127.0.0.1:99999"`,
+		path + `:4: store.memoryBytes: must be a size such as 256MiB or 20GiB, got lots`,
+		path + `:5: limits.queu: unknown key, did you mean "queue"?`,
+		path + `:5: limits.queue: must be 1 to 1048576, got 0`,
+		path + `:8: models[1].match: must differ from models[0].match, got "a"`,
+		path + `:9: models[2].match: must be a pattern of model names such as llama-3*`,
+		path + `:10: models[3]: must have a tokenizerFile, a layout or both`,
+		`SEMPROXY_MODEL: unknown environment variable, did you mean "SEMPROXY_MODELS"?`,
+		`SEMPROXY_POLICY_WATCH: policy.watch: must be true or false, got "yes"`,
+		`SEMPROXY_TELEMETRY_LOG_LEVEL: telemetry.logLevel: must be one of debug, info, warn, error, got "loud"`,
+	}
+	for _, w := range want {
+		found := false
+		for _, g := range got {
+			found = found || strings.HasPrefix(g, w)
+		}
+		if !found {
+			t.Errorf("missing: %s", w)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("got %d problems, want %d", len(got), len(want))
+	}
+	if t.Failed() {
+		t.Logf("got:\n%v", err)
+	}
+}
+
+func TestWhatDoesNotGoTogetherIsRefused(t *testing.T) {
+	const remote = "--nats-url=nats://nats:4222"
+	for _, tt := range []struct {
+		name string
+		args []string
+		want string // empty: valid
+	}{
+		{"two ways to log in", []string{remote, "--nats-creds-file=a", "--nats-nkey-file=b"}, "--nats-nkey-file: nats.nkeyFile: must not be set together with nats.credsFile"},
+		{"certificate without key", []string{remote, "--nats-tls-cert-file=a"}, "--nats-tls-cert-file: nats.tls.certFile: must be set together with nats.tls.keyFile"},
+		{"credentials for no server", []string{"--nats-creds-file=a"}, "--nats-creds-file: nats.credsFile: has no effect without nats.url"},
+		{"roots for no server", []string{"--nats-tls-ca-file=a"}, "--nats-tls-ca-file: nats.tls.caFile: has no effect without nats.url"},
+		{"url of another kind", []string{"--nats-url=http://nats:4222"}, "--nats-url: nats.url: must be URLs such as nats://host:4222, separated by commas"},
+		{"url without a host", []string{"--nats-url=nats://nats:4222,nats://"}, "--nats-url: nats.url: must be URLs"},
+		{"open to the network without users", []string{"--nats-embedded-listen=0.0.0.0:4222"}, "--nats-embedded-listen: nats.embedded.listen: must be a loopback address unless nats.embedded.usersFile is set"},
+		{"open on every address", []string{"--nats-embedded-listen=:4222"}, "--nats-embedded-listen: nats.embedded.listen: must be a loopback address"},
+		{"one port twice", []string{"--admin-listen=127.0.0.1:4222"}, "--admin-listen: admin.listen: must have another port"},
+		{"page over the bytes in flight", []string{"--limits-in-flight-bytes=1MiB"}, "--limits-in-flight-bytes: limits.inFlightBytes: must be at least compress.maxPageBytes (64MiB), got 1MiB"},
+		{"list that is not YAML", []string{"--models=[{"}, "--models: is not valid YAML"},
+		{"list with an unknown key", []string{"--models=[{match: a, layuot: b}]"}, "--models: models[0].layuot: unknown key, did you mean \"layout\"?"},
+		{"file that is not there", []string{"--config=nowhere.yaml"}, "nowhere.yaml: cannot be read: no such file or directory"},
+
+		{"several servers", []string{"--nats-url=nats://a:4222, tls://b:4222", "--nats-creds-file=c"}, ""},
+		{"open to the network with users", []string{"--nats-embedded-listen=0.0.0.0:4222", "--nats-embedded-users-file=u"}, ""},
+		{"ports that the system chooses", []string{"--nats-embedded-listen=localhost:0", "--admin-listen=[::1]:0"}, ""},
+		{"no port at all", []string{"--nats-embedded-listen=-"}, ""},
+		{"admin on every address", []string{"--admin-listen=:9090"}, ""},
+		{"a list on one line", []string{"--models=[{match: a, layout: b}]"}, ""},
+		{"bare flag that switches on", []string{"--policy-watch"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Load(Sources{Flags: flags(t, tt.args...)})
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("got %v, want no error", err)
+			case tt.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.want)):
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestSecretsAreNotInProblems(t *testing.T) {
+	const secret = "hunter2"
+	file := write(t, "nats: { url: { a: "+secret+" } }\n")
+	for name, s := range map[string]Sources{
+		"variable": {Env: []string{"SEMPROXY_NATS_URL=nats://u:" + secret + "@:x"}},
+		"flag":     {Flags: flags(t, "--nats-url=http://"+secret+"@host")},
+		"file":     {Flags: flags(t, "-c", file)},
+	} {
+		_, err := Load(s)
+		if err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: got %v, want an error without the secret", name, err)
+		}
+	}
+}
