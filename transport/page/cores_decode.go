@@ -37,7 +37,10 @@ func DecodeCores(blob []byte, lim Limits) (*Cores, error) {
 	if err := c.checkNumbers(); err != nil {
 		return nil, err
 	}
-	return c, c.CheckCounts()
+	if err := c.CheckCounts(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (c *Cores) readMetadata(in *container) (checksum string, err error) {

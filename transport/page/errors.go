@@ -18,7 +18,7 @@ const (
 	CodeBadScale      = "page.bad_scale"      // the scales of an FP8 page are missing or unusable
 	CodeNotFinite     = "page.not_finite"     // a tensor holds NaN or Inf
 	CodeBadPositions  = "page.bad_positions"  // positions are negative, repeat or go back
-	CodeBadTokenIDs   = "page.bad_token_ids"  //nolint:gosec // a code, not a credential
+	CodeBadTokenIDs   = "page.bad_token_ids"  // a token id is negative or over 2^31-1
 	CodeBadCounts     = "page.bad_counts"     // counts do not stand for every token exactly once
 	CodeEmpty         = "page.empty"          // the page holds no token
 	CodeBadChecksum   = "page.bad_checksum"   // the bytes are not the ones that were hashed

@@ -44,7 +44,10 @@ func Decode(blob []byte, lim Limits) (*Page, error) {
 		delete(c.meta, checksumKey)
 	}
 	p.Extra = (&metadata{m: c.meta}).rest()
-	return p, p.checkNumbers()
+	if err := p.checkNumbers(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // readMetadata fills everything but the rope, which is returned, and the checksum, which is left in the metadata.

@@ -94,7 +94,10 @@ func parseRope(text string, headDim int) (Rope, error) {
 			}
 		}
 	}
-	return r, r.check(headDim)
+	if err := r.check(headDim); err != nil {
+		return Rope{}, err
+	}
+	return r, nil
 }
 
 // check bounds every number.
