@@ -54,11 +54,14 @@ func (c *Compressor) Compress(ctx context.Context, in *Input, opt *Options, out 
 	if err := w.begin(in, opt, out); err != nil {
 		return err
 	}
-	for _, step := range w.steps {
+	for i, step := range w.steps {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		step(c.pool)
+		if opt.Progress != nil {
+			opt.Progress(i+1, len(w.steps))
+		}
 	}
 	out.Elapsed = time.Since(start)
 	return nil

@@ -32,6 +32,9 @@ type Options struct {
 	// The paper's reading, as near as its abstract allows: cluster the rotated keys, take seeds in order of position and
 	// merge by the plain mean.
 	Rotated, ByPosition, PlainMean bool
+
+	// Progress, when set, is called between the phases of a page, with done from 1 to total.
+	Progress func(done, total int)
 }
 
 // Span is a range of token indices of the page, [From, To), that is never merged.

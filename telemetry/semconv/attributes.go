@@ -63,6 +63,7 @@ const (
 	GuardHeld        = "held"         // measured, within the limit
 	GuardRelaxed     = "relaxed"      // kept more tokens until it held
 	GuardPassthrough = "passthrough"  // gave the page back unchanged
+	GuardViolated    = "violated"     // over the limit; the policy only reports
 	GuardUnmeasured  = "not_measured" // the page brought no queries to measure with
 )
 

@@ -1,0 +1,208 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"math"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/semproxy/semproxy/compress"
+	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/store"
+	"github.com/semproxy/semproxy/telemetry/semconv"
+	"github.com/semproxy/semproxy/transport/page"
+)
+
+// describe notes what the page says of itself.
+func (j *job) describe() {
+	p, r := j.page, &j.report
+	r.Model, r.Sequence, r.Layers, r.Heads, r.Tokens = p.Model, p.Sequence, p.Layers, p.KVHeads, p.Tokens
+}
+
+var dtypes = map[page.DType]compress.DType{
+	page.BF16: compress.BF16, page.F16: compress.F16, page.F32: compress.F32,
+	page.F8E4M3: compress.F8E4M3, page.F8E5M2: compress.F8E5M2,
+}
+
+// prepare turns the page into the compressor's input: the same K and V, nothing copied but the small integers.
+func (j *job) prepare(models Model, d *policy.Decision) error {
+	p := j.page
+	if models != nil {
+		if err := p.CheckLayout(models.Layout(p.Model)); err != nil {
+			return err
+		}
+	}
+	j.positions = grow(j.positions, p.Tokens)
+	for i := range j.positions {
+		j.positions[i] = int32(p.Positions.At(i))
+	}
+	j.in = compress.Input{
+		DType: dtypes[p.DType], Layers: p.Layers, Heads: p.KVHeads, Tokens: p.Tokens, Dim: p.HeadDim,
+		K: p.K, V: p.V, Positions: j.positions, Protect: p.Protect, Rope: rope(p.Rope),
+		Q: p.Q, QDType: dtypes[p.QDType], QHeads: p.QHeads, QWindow: p.Window,
+	}
+	if p.DType.IsF8() {
+		n := p.Layers * p.KVHeads
+		j.scales = grow(j.scales, 2*n)
+		j.in.KScale, j.in.VScale = j.scales[:n], j.scales[n:]
+		floats(j.in.KScale, p.KScale)
+		floats(j.in.VScale, p.VScale)
+	}
+	return j.delimit(models, d)
+}
+
+// delimit finds the page's delimiters: its own marks, else those of the model's tokenizer, else none.
+func (j *job) delimit(models Model, d *policy.Decision) error {
+	p := j.page
+	j.report.Boundary = semconv.BoundaryNone
+	switch {
+	case p.Boundary != nil:
+		j.in.Boundary, j.report.Boundary = p.Boundary, semconv.BoundaryPage
+	case models != nil && d.Plan.Method != policy.MethodNone:
+		j.boundary = grow(j.boundary, p.Tokens)
+		ok, err := models.Boundary(p.Model, j.boundary, p.Tokens, p.TokenIDs.At)
+		if err != nil {
+			return err
+		}
+		if ok {
+			j.in.Boundary, j.report.Boundary = j.boundary, semconv.BoundaryTokenizer
+		}
+	}
+	return nil
+}
+
+func rope(r page.Rope) compress.Rope {
+	return compress.Rope{Type: r.Type, Theta: r.Theta, Dim: r.RotaryDim, Interleaved: r.Interleaved, Factor: r.Factor,
+		LowFreq: r.LowFreqFactor, HighFreq: r.HighFreqFactor, OriginalMaxTok: r.OriginalMaxPosition,
+		BetaFast: r.BetaFast, BetaSlow: r.BetaSlow}
+}
+
+// options are a resolved profile in the compressor's terms.
+func options(p *policy.Profile) compress.Options {
+	o := compress.Semantic()
+	if p.Method == policy.MethodPaper {
+		o = compress.Paper()
+	}
+	if p.Method == policy.MethodNone {
+		o.Ratio = 1
+		return o
+	}
+	o.Ratio, o.Exact = p.Ratio, p.Exact
+	o.Shared = p.Clusters == policy.ClustersShared
+	o.ChunkMin, o.ChunkMax = p.Chunk.Min, p.Chunk.Max
+	o.Sinks, o.Recent = p.Protect.Sinks, p.Protect.Recent
+	for _, s := range p.Protect.Spans {
+		o.Spans = append(o.Spans, compress.Span{From: s.From, To: s.To})
+	}
+	o.Budget = compress.Adaptive
+	switch {
+	case p.Threshold != nil:
+		o.Budget, o.Threshold = compress.Fixed, *p.Threshold
+	case p.Budget == policy.BudgetEqual:
+		o.Budget = compress.Equal
+	}
+	return o
+}
+
+// algorithm is part of every object's key: it changes when the same page under the same policy would give other cores.
+const algorithm = "semproxy.semantic.1"
+
+// object is the key of the page's cores: a digest of the tenant, the content, the policy and the delimiters. An earlier
+// policy's cores are never served for this one, nor another tenant's.
+func (j *job) object(d *policy.Decision) string {
+	h := sha256.New()
+	content := j.page.Digest()
+	boundary := sha256.Sum256(j.in.Boundary)
+	for _, part := range [][]byte{[]byte(algorithm), []byte(j.tenant), content[:], []byte(d.PolicyDigest), boundary[:]} {
+		var n [8]byte
+		binary.LittleEndian.PutUint64(n[:], uint64(len(part)))
+		h.Write(n[:])
+		h.Write(part)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// encode writes the reply.
+func (j *job) encode(ctx context.Context, d *policy.Decision, device string) (err error) {
+	p, res, r := j.page, &j.res, &j.report
+	j.tensors = j.tensors[:0]
+	counts := j.append32(len(res.Counts), func(i int) uint32 { return uint32(res.Counts[i]) })
+	bias := j.append32(len(res.Bias), func(i int) uint32 { return math.Float32bits(res.Bias[i]) })
+	positions := j.append32(len(res.Positions), func(i int) uint32 { return math.Float32bits(res.Positions[i]) })
+	assign := [2]int{}
+	if d.Plan.Assign {
+		assign = j.append32(len(res.Assign), func(i int) uint32 { return uint32(res.Assign[i]) })
+	}
+	c := page.Cores{
+		Layout: p.Layout, Tokens: p.Tokens, DType: p.DType, Layers: p.Layers, KVHeads: p.KVHeads, Cores: res.Cores, HeadDim: p.HeadDim,
+		K: res.K, V: res.V, KScale: p.KScale, VScale: p.VScale,
+		Counts: j.cut(counts), Bias: j.cut(bias), Positions: j.cut(positions),
+		Policy: d.Profile, PolicyDigest: d.PolicyDigest, Rule: d.Rule, Engine: device,
+		Ratio: r.Ratio, Fidelity: r.fidelity(),
+	}
+	if d.Plan.Assign {
+		c.Assign = j.cut(assign)
+	}
+	return j.write(ctx, &c)
+}
+
+// write gives the cores this request's ids and appends them to the reply.
+func (j *job) write(ctx context.Context, c *page.Cores) (err error) {
+	p := j.page
+	c.Model, c.Sequence, c.LayerFirst, c.TokenFirst = p.Model, p.Sequence, p.LayerFirst, p.TokenFirst
+	c.TokensTotal, c.Page, c.Pages, c.TraceParent = p.TokensTotal, p.Page, p.Pages, traceParent(ctx)
+	j.reply, err = c.Append(j.reply[:0])
+	j.report.BytesOut = len(j.reply)
+	return err
+}
+
+// again replies with the cores of an earlier request.
+func (j *job) again(ctx context.Context, c *page.Cores, key store.Key) error {
+	r := &j.report
+	r.Outcome, r.Object, r.Ratio, r.Device = semconv.OutcomeStored, key.Object, c.Ratio, c.Engine
+	r.Cores = int(c.Ratio*float64(r.Tokens) + 0.5)
+	r.Guard = c.Fidelity["guard"]
+	r.KeySimilarity = parse(c.Fidelity["key_similarity"])
+	if e, ok := c.Fidelity["attention_error"]; ok {
+		r.Measured, r.AttentionError = true, parse(e)
+		r.WorstError, r.WorstHead = parse(c.Fidelity["attention_worst"]), c.Fidelity["attention_worst_head"]
+	}
+	return j.write(ctx, c)
+}
+
+// append32 adds n little-endian words to the tensors and returns where they are.
+func (j *job) append32(n int, at func(i int) uint32) [2]int {
+	start := len(j.tensors)
+	for i := range n {
+		j.tensors = binary.LittleEndian.AppendUint32(j.tensors, at(i))
+	}
+	return [2]int{start, len(j.tensors)}
+}
+
+func (j *job) cut(r [2]int) []byte { return j.tensors[r[0]:r[1]:r[1]] }
+
+func floats(dst []float32, src []byte) {
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+	}
+}
+
+func traceParent(ctx context.Context) string {
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return ""
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier["traceparent"]
+}
+
+func grow[T any](s []T, n int) []T {
+	if cap(s) >= n {
+		return s[:n]
+	}
+	return make([]T, n)
+}

@@ -1,0 +1,111 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/telemetry/semconv"
+)
+
+// relaxBy is the step by which the guard keeps more tokens, relaxSteps how often it tries before it lets the page through.
+const (
+	relaxBy    = 1.5
+	relaxSteps = 6
+)
+
+// guarded compresses, and holds the policy's bound on the attention error: relax keeps half as many tokens more each
+// time, pass lets the page through, report only says so.
+func (p *Pipeline) guarded(ctx context.Context, j *job, d *policy.Decision) error {
+	plan, r := &d.Plan, &j.report
+	j.opt = options(plan)
+	j.opt.Progress = p.cfg.Progress
+	if plan.Method == policy.MethodNone {
+		r.Guard = semconv.GuardOff
+		return p.exact(ctx, j)
+	}
+	r.Guard = semconv.GuardOff
+	if plan.Threshold == nil {
+		r.Asked = plan.Ratio
+	}
+	limit := plan.Guard.MaxAttentionError
+	guarded := plan.Guard != (policy.Guard{})
+	for try := 0; ; try++ {
+		if err := p.attempt(ctx, j); err != nil {
+			return err
+		}
+		switch {
+		case !guarded:
+			return nil
+		case !r.Measured:
+			r.Guard = semconv.GuardUnmeasured
+			return nil
+		case r.AttentionError <= limit && try == 0:
+			r.Guard = semconv.GuardHeld
+			return nil
+		case r.AttentionError <= limit:
+			r.Guard = semconv.GuardRelaxed
+			return nil
+		case plan.Guard.OnViolation == policy.ViolationReport:
+			r.Guard = semconv.GuardViolated
+			return nil
+		case plan.Guard.OnViolation == policy.ViolationPass || try == relaxSteps || !relax(j, plan):
+			r.Reason += fmt.Sprintf("; passed through exactly: the attention error %.3f exceeds %.3f", r.AttentionError, limit)
+			r.Guard = semconv.GuardPassthrough
+			return p.exact(ctx, j)
+		}
+	}
+}
+
+// relax makes the next attempt keep more. It reports false when that would keep everything.
+func relax(j *job, plan *policy.Profile) bool {
+	if plan.Threshold != nil {
+		j.opt.Threshold = (1 + j.opt.Threshold) / 2
+		return true
+	}
+	j.opt.Ratio *= relaxBy
+	return j.opt.Ratio < 1
+}
+
+// attempt compresses once and measures.
+func (p *Pipeline) attempt(ctx context.Context, j *job) error {
+	if err := p.cfg.Compressor.Compress(ctx, &j.in, &j.opt, &j.res); err != nil {
+		return err
+	}
+	r := &j.report
+	r.Outcome, r.Device = semconv.OutcomeCompressed, p.cfg.Compressor.Device()
+	r.Ratio, r.KeySimilarity = j.res.Kept(), j.res.MeanKeySimilarity()
+	r.Cores = int(r.Ratio*float64(r.Tokens) + 0.5)
+	if j.in.Q == nil {
+		return nil
+	}
+	start := time.Now()
+	defer func() { r.Stages.Measure += time.Since(start) }()
+	if !r.Measured { // the originals do not change between attempts
+		if err := p.cfg.Compressor.Attend(ctx, &j.in, nil, &j.full); err != nil {
+			return err
+		}
+	}
+	if err := p.cfg.Compressor.Attend(ctx, &j.in, &j.res, &j.got); err != nil {
+		return err
+	}
+	f := &j.fidelity
+	f.Compare(&j.full, &j.got)
+	r.Measured, r.AttentionError, r.WorstError = true, f.Error, f.Worst
+	r.WorstHead = fmt.Sprintf("%d/%d", int(j.page.LayerFirst)+f.WorstLayer, f.WorstHead)
+	return nil
+}
+
+// exact makes every token its own core.
+func (p *Pipeline) exact(ctx context.Context, j *job) error {
+	opt := j.opt
+	opt.Ratio, opt.Budget = 1, 0
+	if err := p.cfg.Compressor.Compress(ctx, &j.in, &opt, &j.res); err != nil {
+		return err
+	}
+	r := &j.report
+	r.Outcome, r.Device, r.Ratio, r.KeySimilarity, r.Cores = semconv.OutcomeExact, p.cfg.Compressor.Device(), 1, 1, r.Tokens
+	r.Measured, r.AttentionError, r.WorstError, r.WorstHead = j.in.Q != nil, 0, 0, ""
+	return nil
+}

@@ -1,0 +1,132 @@
+package pipeline
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/semproxy/semproxy/telemetry/semconv"
+	"github.com/semproxy/semproxy/transport/page"
+)
+
+const scope = "github.com/semproxy/semproxy/pipeline"
+
+func (c Config) withDefaults() Config {
+	if c.Tracer == nil {
+		c.Tracer = tracenoop.NewTracerProvider()
+	}
+	if c.Meter == nil {
+		c.Meter = metricnoop.NewMeterProvider()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if c.Limits == (page.Limits{}) {
+		c.Limits = page.DefaultLimits()
+	}
+	return c
+}
+
+// instruments are the metrics of the page plane that need to know what a page is.
+type instruments struct {
+	pages, tokensIn, coresOut, bytesIn, bytesSaved metric.Int64Counter
+	ratio, attentionError, keySimilarity, duration metric.Float64Histogram
+	label                                          *semconv.TenantLabel
+	total, decide, compress, store                 metric.MeasurementOption
+}
+
+func newInstruments(p metric.MeterProvider) (*instruments, error) {
+	m := &instruments{label: semconv.NewTenantLabel(0)}
+	meter := p.Meter(scope)
+	counters := map[string]*metric.Int64Counter{
+		semconv.MetricPages: &m.pages, semconv.MetricTokensIn: &m.tokensIn, semconv.MetricCoresOut: &m.coresOut,
+		semconv.MetricBytesIn: &m.bytesIn, semconv.MetricBytesSaved: &m.bytesSaved,
+	}
+	histograms := map[string]*metric.Float64Histogram{
+		semconv.MetricRatio: &m.ratio, semconv.MetricAttentionError: &m.attentionError,
+		semconv.MetricKeySimilarity: &m.keySimilarity, semconv.MetricPageDuration: &m.duration,
+	}
+	var err error
+	for _, x := range semconv.Metrics() {
+		if c := counters[x.Name]; c != nil {
+			if *c, err = meter.Int64Counter(x.Name, metric.WithUnit(x.Unit), metric.WithDescription(x.Description)); err != nil {
+				return nil, err
+			}
+		}
+		if h := histograms[x.Name]; h != nil {
+			if *h, err = meter.Float64Histogram(x.Name, metric.WithUnit(x.Unit), metric.WithDescription(x.Description)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	stage := func(s string) metric.MeasurementOption { return metric.WithAttributes(semconv.Stage.String(s)) }
+	m.total, m.decide = stage(semconv.StageTotal), stage(semconv.StageDecide)
+	m.compress, m.store = stage(semconv.StageCompress), stage(semconv.StageStore)
+	return m, nil
+}
+
+// observe writes a page's record: metrics, and the attributes of the span that the caller started for it.
+// A tenant that the policy does not name shares the label of "unknown".
+func (p *Pipeline) observe(ctx context.Context, j *job, err error) {
+	m, r := p.metrics, &j.report
+	entry, ok := j.rules.Resolve(j.tenant)
+	if !ok {
+		entry = "unknown"
+	}
+	tenant := m.label.Attribute(entry)
+	outcome := r.Outcome
+	if err != nil {
+		outcome = semconv.OutcomeRefused
+		if retryable(CodeOf(err)) {
+			outcome = semconv.OutcomeRetry
+		}
+	}
+	by := metric.WithAttributes(tenant)
+	m.pages.Add(ctx, 1, metric.WithAttributes(tenant, semconv.Outcome.String(outcome)))
+	m.bytesIn.Add(ctx, int64(r.BytesIn), by)
+	m.seconds(ctx, r.Elapsed, m.total)
+	span := trace.SpanFromContext(ctx)
+	if err != nil {
+		return
+	}
+	span.SetAttributes(r.attributes()...)
+	span.SetAttributes(semconv.Sequence.String(r.Sequence), semconv.BytesIn.Int(r.BytesIn), semconv.BytesOut.Int(r.BytesOut))
+	m.tokensIn.Add(ctx, int64(r.Tokens), by)
+	m.coresOut.Add(ctx, int64(r.Cores), by)
+	m.bytesSaved.Add(ctx, int64(max(r.BytesIn-r.BytesOut, 0)), by)
+	m.ratio.Record(ctx, r.Ratio, by)
+	m.seconds(ctx, r.Stages.Decide, m.decide)
+	if r.Outcome == semconv.OutcomeStored {
+		return
+	}
+	m.keySimilarity.Record(ctx, r.KeySimilarity, by)
+	if r.Measured {
+		m.attentionError.Record(ctx, r.AttentionError, by)
+	}
+	m.seconds(ctx, r.Stages.Compress, m.compress)
+	if r.Object != "" {
+		m.seconds(ctx, r.Stages.Store, m.store)
+	}
+}
+
+func (m *instruments) seconds(ctx context.Context, d time.Duration, stage metric.MeasurementOption) {
+	m.duration.Record(ctx, d.Seconds(), stage)
+}
+
+// retryable is the page plane's rule (transport.Retryable), for the codes that can come from here.
+func retryable(code string) bool { return code == "store.unavailable" || code == "deadline" }
+
+func parse(s string) float64 {
+	x, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return 0
+	}
+	return x
+}
