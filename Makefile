@@ -46,9 +46,10 @@ bench: ## run the benchmarks that match BENCH (all)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 .PHONY: lint
-lint: tools ## vet, golangci-lint (import table, style), length of files
+lint: tools ## vet, golangci-lint (style, import table), length of files
 	go vet ./...
 	$(golangci) run
+	.ci/imports $(golangci)
 	.ci/lines
 
 .PHONY: generate
