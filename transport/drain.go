@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// drainGrace bounds what Drain still does after its context has ended: answering what is left, flushing, and waiting for
-// handlers to notice that their context was cancelled.
+// drainGrace bounds each of the two things that Drain does after its context has ended: waiting for the handlers to
+// notice that their context was cancelled, and flushing the replies.
 const drainGrace = 2 * time.Second
 
 // Drain stops the server. It leaves the queue group first, so new messages go to other sidecars; every message that has
@@ -27,6 +27,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Unlock()
 
 	for _, u := range subs {
+		s.countSlow(u)
 		// An error means that the connection is closed; the subscription ended with it.
 		_ = u.sub.Drain()
 	}
@@ -49,7 +50,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	}
 	s.cancel(errDraining)
 	if s.cfg.Conn.IsConnected() {
-		if err := s.cfg.Conn.FlushWithContext(last); err != nil {
+		if err := s.cfg.Conn.FlushTimeout(drainGrace); err != nil {
 			faults = append(faults, fmt.Errorf("flush replies: %w", err))
 		}
 	}

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -17,6 +18,9 @@ type subscription struct {
 
 // maxPendingMessages bounds the messages that the client library holds for one subscription, beside their bytes.
 const maxPendingMessages = 1 << 16
+
+// slowCheck is how often lost messages are counted while a subscription goes on losing them.
+const slowCheck = time.Second
 
 // subscribe joins the queue group for op. Messages that the client library holds for us are bounded by bytes: as much as
 // may be in flight, because receive answers each at once.
@@ -36,10 +40,20 @@ func (s *Server) subscribe(op Op) (*subscription, error) {
 	slow := sub.StatusChanged(nats.SubscriptionSlowConsumer)
 	go func() {
 		defer close(u.watched)
-		for range slow {
+		again := time.NewTicker(slowCheck)
+		defer again.Stop()
+		for {
+			select {
+			case _, open := <-slow:
+				if !open {
+					slow = nil
+				}
+			case <-again.C: // the event tells of the first loss of a row only
+			case <-u.closed: // slow is not closed where the connection ended first
+				return
+			}
 			s.countSlow(u)
 		}
-		s.countSlow(u)
 	}()
 	return u, nil
 }
