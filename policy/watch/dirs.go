@@ -3,6 +3,7 @@ package watch
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fsnotify/fsnotify"
@@ -21,25 +22,39 @@ func newDirs(path string, notify *fsnotify.Watcher) *dirs {
 }
 
 // arm watches what is to be watched now. A directory that was replaced by another of the same name, or reached through a
-// link that points elsewhere now, is watched anew.
+// link that points elsewhere now, is watched anew. It looks again until nothing has changed under its hands; what changes
+// later is reported.
 func (d *dirs) arm() {
-	want := d.wanted()
-	for dir := range d.watched {
-		if _, ok := want[dir]; !ok {
-			d.forget(dir)
+	for range 8 {
+		if !d.step() {
+			return
 		}
 	}
-	for dir, info := range want {
-		if old, ok := d.watched[dir]; ok {
-			if os.SameFile(old, info) {
+}
+
+// step brings the watches nearer to what is wanted and reports whether there was anything to do. The directory that holds
+// path comes first: were path watched before it, path could be replaced in between, and nobody would say so.
+func (d *dirs) step() (busy bool) {
+	want, alive := d.wanted(), d.notify.WatchList()
+	for _, dir := range want {
+		if old, ok := d.watched[dir.path]; ok {
+			if os.SameFile(old, dir.info) && slices.Contains(alive, dir.path) {
 				continue
 			}
-			d.forget(dir)
+			d.forget(dir.path)
 		}
-		if d.notify.Add(dir) == nil { // gone again, or the system has no watch left: the poll stands behind
-			d.watched[dir] = info
+		busy = true
+		if d.notify.Add(dir.path) == nil { // gone again, or the system has no watch left: the poll stands behind
+			d.watched[dir.path] = dir.info
 		}
 	}
+	for path := range d.watched {
+		if !slices.ContainsFunc(want, func(dir directory) bool { return dir.path == path }) {
+			d.forget(path)
+			busy = true
+		}
+	}
+	return busy
 }
 
 func (d *dirs) forget(dir string) {
@@ -56,25 +71,32 @@ func (d *dirs) changed(event fsnotify.Event) bool {
 	return d.concerns(event.Name)
 }
 
-func (d *dirs) wanted() map[string]os.FileInfo {
-	want := map[string]os.FileInfo{}
-	if info, err := os.Stat(d.path); err == nil && info.IsDir() {
-		want[d.path] = info
-	}
-	for dir := filepath.Dir(d.path); ; dir = filepath.Dir(dir) {
+type directory struct {
+	path string
+	info os.FileInfo
+}
+
+// wanted lists the directories to watch as they are now: the one that holds path or the nearest above, then path itself.
+func (d *dirs) wanted() []directory {
+	var want []directory
+	for dir := filepath.Dir(d.path); len(want) == 0; dir = filepath.Dir(dir) {
 		if info, err := os.Stat(dir); err == nil && info.IsDir() {
-			want[dir] = info
-			return want
+			want = append(want, directory{dir, info})
 		}
 		if dir == filepath.Dir(dir) {
-			return want
+			break // the root
 		}
 	}
+	if info, err := os.Stat(d.path); err == nil && info.IsDir() {
+		want = append(want, directory{d.path, info})
+	}
+	return want
 }
 
 // concerns reports whether a change of name can change what is read at path: name is path, above it, or directly in it. For
 // a file, links beside it count too, because a mounted ConfigMap's file leads through the link ..data.
 func (d *dirs) concerns(name string) bool {
+	name = filepath.Clean(name) // below the root it comes with two slashes
 	if name == d.path || strings.HasPrefix(d.path, name+string(filepath.Separator)) {
 		return true
 	}
