@@ -116,17 +116,17 @@ func TestExamplePolicies(t *testing.T) {
 	protect := policy.Protect{Sinks: 4, Recent: 32}
 	for tenant, want := range map[string]policy.Profile{
 		"acme": {
-			Method: policy.MethodSemantic, Ratio: 0.5, Budget: policy.BudgetAdaptive, Clusters: policy.ClustersPerHead,
-			Exact: 0.25, Chunk: policy.Chunk{Min: 64, Max: 96}, Protect: protect,
+			Method: policy.MethodSemantic, Ratio: 0.5, Budget: policy.BudgetAdaptive, Clusters: policy.ClustersShared,
+			Exact: 0.25, Chunk: policy.Chunk{Min: 64, Max: 96}, Protect: protect, Assign: true,
 		},
 		"globex": {
 			Method: policy.MethodSemantic, Ratio: 0.25, Budget: policy.BudgetEqual, Clusters: policy.ClustersShared,
 			Exact: 0.5, Chunk: policy.Chunk{Min: 64, Max: 96}, Protect: protect,
-			Guard: policy.Guard{MaxAttentionError: 0.5, OnViolation: policy.ViolationRelax},
+			Guard: policy.Guard{MaxAttentionError: 0.5, OnViolation: policy.ViolationRelax}, Assign: true,
 		},
 		"initech": {
 			Method: policy.MethodPaper, Ratio: 0.5, Budget: policy.BudgetEqual, Clusters: policy.ClustersPerHead,
-			Exact: 0, Chunk: policy.Chunk{Min: 16, Max: 64}, Protect: protect,
+			Exact: 0, Chunk: policy.Chunk{Min: 16, Max: 64}, Protect: protect, Assign: true,
 		},
 		"hooli": {Method: policy.MethodNone, Ratio: 1},
 	} {

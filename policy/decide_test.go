@@ -165,6 +165,23 @@ func TestExplainSaysWhyEachRuleMissed(t *testing.T) {
 	}
 }
 
+func TestExplainSaysWhyARuleMatched(t *testing.T) {
+	set := compile(t, rules)
+	for _, tt := range []struct {
+		request policy.Request
+		want    string
+	}{
+		{policy.Request{Tenant: "acme", Model: "llama-3-8b", Tokens: 9000}, `model "llama-3-8b" matches "llama-3*", 9000 tokens reach minTokens 4096`},
+		{policy.Request{Tenant: "acme", Model: "a/qwen2", Tokens: 15}, `model "a/qwen2" matches "*/qwen?", 15 tokens reach minTokens 10, 15 tokens are within maxTokens 20`},
+		{policy.Request{Tenant: "acme", Tokens: 5}, "5 tokens are within maxTokens 511"},
+	} {
+		steps := set.Explain(tt.request)
+		if got := steps[len(steps)-1].Why; got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}
+
 func TestDecideDoesNotAllocate(t *testing.T) {
 	set := compile(t, rules)
 	allocs := testing.AllocsPerRun(100, func() {

@@ -1,8 +1,8 @@
 package policy
 
-// glob reports whether name matches pattern, where * stands for any text (a slash included) and ? for one byte. It takes at
-// most len(pattern) x len(name) steps and allocates nothing.
-func glob(pattern, name string) bool {
+// MatchModel reports whether a model's name matches pattern, where * stands for any text (a slash included) and ? for one
+// byte; upper and lower case differ. It takes at most len(pattern) x len(name) steps and allocates nothing.
+func MatchModel(pattern, name string) bool {
 	p, n := 0, 0
 	star, resume := -1, 0 // the last * seen, and where in name it stops
 	for n < len(name) {

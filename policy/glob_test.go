@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestGlob(t *testing.T) {
+func TestMatchModel(t *testing.T) {
 	for _, tt := range []struct {
 		pattern, name string
 		want          bool
@@ -15,14 +15,14 @@ func TestGlob(t *testing.T) {
 		{"llama-3*", "xllama-3", false}, {"*-8b", "llama-3-8b", true}, {"*-8b", "llama-3-8b-it", false}, {"l?ama", "llama", true},
 		{"l?ama", "lama", false}, {"a*b*c", "aXbXbXc", true}, {"a*b*c", "aXcXb", false}, {"[a]", "a", false}, {"[a]", "[a]", true}, {"?", "", false},
 	} {
-		if got := glob(tt.pattern, tt.name); got != tt.want {
-			t.Errorf("glob(%q, %q): got %v, want %v", tt.pattern, tt.name, got, tt.want)
+		if got := MatchModel(tt.pattern, tt.name); got != tt.want {
+			t.Errorf("MatchModel(%q, %q): got %v, want %v", tt.pattern, tt.name, got, tt.want)
 		}
 	}
 }
 
 // A glob means the same as the regular expression that it can be written as.
-func FuzzGlob(f *testing.F) {
+func FuzzMatchModel(f *testing.F) {
 	f.Add("a*b?c", "aXXbYc")
 	f.Add("*a*a*a*a*b", strings.Repeat("a", 40))
 	f.Fuzz(func(t *testing.T, pattern, name string) {
@@ -31,8 +31,8 @@ func FuzzGlob(f *testing.F) {
 			t.Skip()
 		}
 		expr := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
-		if got, want := glob(pattern, name), regexp.MustCompile(`(?s)^`+expr+`$`).MatchString(name); got != want {
-			t.Errorf("glob(%q, %q): got %v, want %v", pattern, name, got, want)
+		if got, want := MatchModel(pattern, name), regexp.MustCompile(`(?s)^`+expr+`$`).MatchString(name); got != want {
+			t.Errorf("MatchModel(%q, %q): got %v, want %v", pattern, name, got, want)
 		}
 	})
 }

@@ -16,18 +16,21 @@ type Match struct {
 func everything() Match { return Match{Model: "*", MinTokens: 0, MaxTokens: math.MaxInt} }
 
 func (m *Match) matches(model string, tokens int) bool {
-	return tokens >= m.MinTokens && tokens <= m.MaxTokens && (m.Model == "*" || glob(m.Model, model))
+	return tokens >= m.MinTokens && tokens <= m.MaxTokens && (m.Model == "*" || MatchModel(m.Model, model))
 }
 
 // covers reports whether m surely matches whatever other matches.
 func (m *Match) covers(other *Match) bool {
 	return m.MinTokens <= other.MinTokens && m.MaxTokens >= other.MaxTokens &&
-		(m.Model == "*" || m.Model == other.Model || !strings.ContainsAny(other.Model, "*?") && glob(m.Model, other.Model))
+		(m.Model == "*" || m.Model == other.Model || !strings.ContainsAny(other.Model, "*?") && MatchModel(m.Model, other.Model))
 }
+
+// Everything is the description of a Match without conditions.
+const Everything = "every request"
 
 // String says in words what matches.
 func (m Match) String() string {
-	s := "every request"
+	s := Everything
 	if m.Model != "*" {
 		s = "requests for model " + m.Model
 	}
@@ -45,7 +48,7 @@ func (m Match) String() string {
 // why says why a request matches or not; the first condition that fails is named.
 func (m *Match) why(model string, tokens int) string {
 	switch {
-	case m.Model != "*" && !glob(m.Model, model):
+	case m.Model != "*" && !MatchModel(m.Model, model):
 		return "model " + strconv.Quote(model) + " does not match " + strconv.Quote(m.Model)
 	case tokens < m.MinTokens:
 		return strconv.Itoa(tokens) + " tokens are fewer than minTokens " + strconv.Itoa(m.MinTokens)
@@ -54,7 +57,17 @@ func (m *Match) why(model string, tokens int) string {
 	case *m == everything():
 		return "the rule has no conditions"
 	}
-	return "model " + strconv.Quote(model) + " with " + strconv.Itoa(tokens) + " tokens is among " + m.String()
+	var holds []string
+	if m.Model != "*" {
+		holds = append(holds, "model "+strconv.Quote(model)+" matches "+strconv.Quote(m.Model))
+	}
+	if m.MinTokens > 0 {
+		holds = append(holds, strconv.Itoa(tokens)+" tokens reach minTokens "+strconv.Itoa(m.MinTokens))
+	}
+	if m.MaxTokens < math.MaxInt {
+		holds = append(holds, strconv.Itoa(tokens)+" tokens are within maxTokens "+strconv.Itoa(m.MaxTokens))
+	}
+	return strings.Join(holds, ", ")
 }
 
 // rule is a compiled rule with the decision that it leads to; only the decision's tenant is still open.
