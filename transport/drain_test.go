@@ -23,10 +23,12 @@ func TestDrainFinishesWhatIsInFlightAndLeavesTheQueueGroup(t *testing.T) {
 
 	drained := make(chan error, 1)
 	go func() { drained <- s.Drain(within(t)) }()
-	eventually(t, "new messages find nobody", func() bool {
-		_, err := nc.Request("kv.acme.v1.stat", nil, patience)
-		return errors.Is(err, nats.ErrNoResponders)
-	})
+	for _, u := range s.subs {
+		<-u.closed
+	}
+	if _, err := nc.Request("kv.acme.v1.stat", nil, patience); !errors.Is(err, nats.ErrNoResponders) {
+		t.Errorf("a new message: got %v, want %v", err, nats.ErrNoResponders)
+	}
 	select {
 	case err := <-drained:
 		t.Fatalf("Drain returned %v while a page was worked on", err)

@@ -19,6 +19,9 @@ const InProcessOnly = "-"
 // DefaultMaxPayload is the largest message of the embedded server: the most that NATS recommends.
 const DefaultMaxPayload = 8 << 20
 
+// writeDeadline is how long the embedded server waits for a client that does not read; then it cuts the connection.
+const writeDeadline = 5 * time.Second
+
 // EmbeddedOptions describe a nats-server inside this process.
 type EmbeddedOptions struct {
 	Listen     string       // host:port; "" is loopback with a port chosen by the system; [InProcessOnly] opens none
@@ -51,7 +54,8 @@ func Embedded(opts EmbeddedOptions) (*EmbeddedServer, error) {
 		ServerName: "semproxy-embedded", NoSigs: true, NoLog: true, NoSystemAccount: true,
 		MaxPayload: int32(opts.MaxPayload),
 		// A burst of pages waits for the sidecar in the server; past this bound the server cuts the connection.
-		MaxPending: int64(max(256<<20, 16*opts.MaxPayload)),
+		MaxPending:    int64(max(256<<20, 16*opts.MaxPayload)),
+		WriteDeadline: writeDeadline,
 	}
 	e := &EmbeddedServer{listens: opts.Listen != InProcessOnly, private: len(opts.Users) > 0, logger: opts.Logger}
 	if err := listenOptions(so, opts.Listen); err != nil {
@@ -141,7 +145,7 @@ func (e *EmbeddedServer) Connect() (*nats.Conn, error) {
 }
 
 // Shutdown stops the server when the clients have been sent what is waiting for them, or when ctx has ended, and waits
-// until it has stopped. Drain the [Server] first, so that the replies are waiting there.
+// until it has stopped (a client that does not read can hold that up for five seconds more). Drain the [Server] first, so that the replies are waiting there.
 func (e *EmbeddedServer) Shutdown(ctx context.Context) error {
 	err := e.flush(ctx)
 	e.server.Shutdown()

@@ -61,8 +61,7 @@ func TestHandlerErrorsBecomeReplies(t *testing.T) {
 			return Reply{}, err
 		}
 		if string(body) == "panic" {
-			var m map[string]int
-			m["x"] = 1
+			panic("a bug")
 		}
 		return Reply{Body: body}, nil
 	}), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(logs, nil)) })

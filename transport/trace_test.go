@@ -85,7 +85,7 @@ func TestAPageIsOneTraceInWhateverCaseItsHeaderCame(t *testing.T) {
 			}
 			attrs := map[string]string{}
 			for _, a := range page.Attributes {
-				attrs[string(a.Key)] = a.Value.Emit()
+				attrs[string(a.Key)] = a.Value.String()
 			}
 			for key, want := range map[string]string{
 				"messaging.system": "nats", "messaging.destination.name": "kv.acme.v1.compress",

@@ -51,10 +51,10 @@ func (l *link) follow() {
 	for {
 		select {
 		case status, ok := <-l.events:
-			if ok && status == nats.DISCONNECTED {
+			l.refresh()
+			if ok && (status == nats.RECONNECTING || status == nats.DISCONNECTED) {
 				l.cancelAll(errLost)
 			}
-			l.refresh()
 			if !ok || status == nats.CLOSED {
 				l.cancelAll(nats.ErrConnectionClosed)
 				return
@@ -138,7 +138,7 @@ func (l *link) checkPermissions() {
 		return
 	}
 	for w := range l.waiting {
-		if err != w.before && strings.Contains(err.Error(), `"`+w.subject+`"`) {
+		if !errors.Is(err, w.before) && strings.Contains(err.Error(), `"`+w.subject+`"`) {
 			w.cancel(err)
 		}
 	}
