@@ -52,7 +52,7 @@ func open(blob []byte, lim Limits) (container, error) {
 	}
 	text := blob[prefixBytes : prefixBytes+int(length)]
 	c := container{body: blob[prefixBytes+int(length):]}
-	if err := c.parse(text); err != nil {
+	if err := c.parse(text, lim); err != nil {
 		return none, err
 	}
 	if err := c.place(); err != nil {
@@ -62,7 +62,7 @@ func open(blob []byte, lim Limits) (container, error) {
 }
 
 // parse reads the header's text.
-func (c *container) parse(text []byte) error {
+func (c *container) parse(text []byte, lim Limits) error {
 	in := &cursor{text: text, code: CodeBadHeader, name: "the header"}
 	if len(text) == 0 || text[0] != '{' {
 		return in.bad("'{'")
@@ -70,7 +70,7 @@ func (c *container) parse(text []byte) error {
 	if !utf8.Valid(text) {
 		return refuse(CodeBadHeader, "the header is no text", "bytes that are no UTF-8", "UTF-8")
 	}
-	err := in.object(maxTensors+1, func(key string) error {
+	err := in.object(lim.MaxTensors+1, func(key string) error {
 		if key == metadataKey {
 			return c.parseMetadata(in)
 		}

@@ -9,6 +9,7 @@ type Limits struct {
 	MaxLayers  int
 	MaxHeads   int // KV heads, and query heads
 	MaxHeadDim int
+	MaxTensors int // tensors of a blob
 }
 
 // DefaultLimits admits the largest page that a person compresses from a file: 1 GiB, a million tokens.
@@ -21,6 +22,7 @@ func DefaultLimits() Limits {
 		MaxLayers:  512,
 		MaxHeads:   1024,
 		MaxHeadDim: 1024,
+		MaxTensors: 32,
 	}
 }
 
@@ -31,7 +33,7 @@ func (l Limits) orDefaults() Limits {
 	}
 	for _, f := range []struct{ set, def *int }{
 		{&l.MaxHeader, &d.MaxHeader}, {&l.MaxTokens, &d.MaxTokens}, {&l.MaxLayers, &d.MaxLayers},
-		{&l.MaxHeads, &d.MaxHeads}, {&l.MaxHeadDim, &d.MaxHeadDim},
+		{&l.MaxHeads, &d.MaxHeads}, {&l.MaxHeadDim, &d.MaxHeadDim}, {&l.MaxTensors, &d.MaxTensors},
 	} {
 		if *f.set <= 0 {
 			*f.set = *f.def
@@ -42,7 +44,6 @@ func (l Limits) orDefaults() Limits {
 
 // Bounds of the metadata, the same for every caller: they only keep a header readable.
 const (
-	maxTensors    = 32   // tensors of a blob
 	maxRank       = 8    // dimensions of a tensor
 	maxMetaKeys   = 64   // metadata entries
 	maxKeyBytes   = 128  // a metadata key, a tensor's name

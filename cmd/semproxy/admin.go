@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/policy/strict"
+	"github.com/semproxy/semproxy/policy/watch"
+	"github.com/semproxy/semproxy/telemetry/semconv"
+)
+
+var (
+	errNotConnected = errors.New("not connected to NATS")
+	errDraining     = errors.New("draining: accepted pages are being finished, new ones go elsewhere")
+)
+
+// connected is the readiness of the page plane.
+func (s *service) connected(context.Context) error {
+	if !s.conn.IsConnected() {
+		return errNotConnected
+	}
+	return nil
+}
+
+// notDraining takes the sidecar out of service while it stops.
+func (s *service) notDraining(context.Context) error {
+	if s.draining.Load() {
+		return errDraining
+	}
+	return nil
+}
+
+// policyStatus is shown in readiness: a bad reload does not make the sidecar unready, since the last good rules serve.
+func (s *service) policyStatus() any {
+	if s.watcher != nil {
+		return s.watcher.Status()
+	}
+	return watch.Status{Version: s.rules().Version()}
+}
+
+// newReloadCounter logs and counts policy reloads.
+func newReloadCounter(mp metric.MeterProvider, log *slog.Logger) (func(watch.Event), error) {
+	reloads, err := mp.Meter("github.com/semproxy/semproxy/cmd/semproxy").Int64Counter(semconv.MetricPolicyReloads)
+	if err != nil {
+		return nil, err
+	}
+	return func(e watch.Event) {
+		outcome := semconv.OutcomeApplied
+		if e.Err != nil {
+			outcome = semconv.OutcomeRejected
+			for _, p := range strict.Problems(e.Err) {
+				log.Error("policy_rejected", "problem", p.Error())
+			}
+			if len(strict.Problems(e.Err)) == 0 {
+				log.Error("policy_rejected", "problem", e.Err.Error())
+			}
+		} else {
+			log.Info("policy_applied", "version", e.Set.Version(), "tenants", len(e.Set.Tenants()))
+		}
+		reloads.Add(context.Background(), 1, metric.WithAttributes(semconv.Outcome.String(outcome)))
+	}, nil
+}
+
+// tenantView is one tenant as the admin API shows it.
+type tenantView struct {
+	Tenant  string        `json:"tenant"`
+	Limits  policy.Limits `json:"limits"`
+	Rules   []policy.Rule `json:"rules"`
+	Objects int           `json:"objects"`
+	Bytes   int64         `json:"bytes"`
+}
+
+// Tenants implements the admin API's view of the rules in force.
+func (s *service) Tenants() any {
+	set := s.rules()
+	var out []tenantView
+	for _, t := range set.Tenants() {
+		objects, bytes := s.store.Usage(t)
+		out = append(out, tenantView{Tenant: t, Limits: set.Limits(t), Rules: set.Rules(t), Objects: objects, Bytes: bytes})
+	}
+	return out
+}
+
+// policiesView is the effective policy as the admin API shows it.
+type policiesView struct {
+	Version  string                    `json:"version"`
+	Status   any                       `json:"status"`
+	Profiles map[string]policy.Profile `json:"profiles"`
+	Warnings []policy.Warning          `json:"warnings,omitempty"`
+}
+
+// Policies implements the admin API's view of the profiles in force.
+func (s *service) Policies() any {
+	set := s.rules()
+	v := policiesView{Version: set.Version(), Status: s.policyStatus(), Profiles: map[string]policy.Profile{}, Warnings: set.Warnings()}
+	for _, name := range set.Profiles() {
+		v.Profiles[name], _ = set.Profile(name)
+	}
+	return v
+}

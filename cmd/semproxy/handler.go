@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/semproxy/semproxy/cmd/semproxy/config"
+	"github.com/semproxy/semproxy/compress/delimiter"
+	"github.com/semproxy/semproxy/pipeline"
+	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/transport"
+)
+
+// planeHandler answers the page plane's subjects with the pipeline.
+type planeHandler struct{ p *pipeline.Pipeline }
+
+var _ transport.Handler = planeHandler{}
+
+// Reply headers that say what happened to a page; the same is in the metadata of the cores.
+const (
+	headerOutcome = "Semproxy-Outcome"
+	headerRule    = "Semproxy-Rule"
+	headerObject  = "Semproxy-Object"
+	headerRatio   = "Semproxy-Ratio"
+	headerGuard   = "Semproxy-Guard"
+	headerReason  = "Semproxy-Reason"
+)
+
+func (h planeHandler) Compress(ctx context.Context, tenant string, body []byte) (transport.Reply, error) {
+	out, err := h.p.Compress(ctx, tenant, body)
+	if err != nil {
+		return transport.Reply{}, err
+	}
+	return transport.Reply{Body: out.Body, Release: out.Release, Header: map[string]string{
+		headerOutcome: out.Outcome, headerRule: out.Rule, headerObject: out.Object, headerGuard: out.Guard,
+		headerRatio: strconv.FormatFloat(out.Ratio, 'g', 6, 64), headerReason: out.Reason,
+	}}, nil
+}
+
+func (h planeHandler) Get(ctx context.Context, tenant string, body []byte) (transport.Reply, error) {
+	blob, err := h.p.Get(ctx, tenant, string(body))
+	return transport.Reply{Body: blob}, err
+}
+
+// Stat answers with the tenant's state, or with that of the object whose name is the body.
+func (h planeHandler) Stat(ctx context.Context, tenant string, body []byte) (transport.Reply, error) {
+	state, err := h.p.Stat(ctx, tenant, string(body))
+	if err != nil {
+		return transport.Reply{}, err
+	}
+	blob, err := json.Marshal(state)
+	return transport.Reply{Body: blob}, err
+}
+
+// tenantLimits reads the limits of the policy in force.
+type tenantLimits struct{ rules func() *policy.Set }
+
+var _ transport.Limiter = tenantLimits{}
+
+func (t tenantLimits) Limits(tenant string) (transport.Limits, bool) {
+	set := t.rules()
+	l := set.Limits(tenant)
+	entry, _ := set.Resolve(tenant)
+	return transport.Limits{PagesPerSecond: l.PagesPerSecond, InFlightBytes: int64(l.InFlightBytes)}, entry == tenant
+}
+
+// models answers the pipeline's questions from the configuration's list.
+type models struct {
+	list   []config.Model
+	tables *delimiter.Cache
+}
+
+var _ pipeline.Model = (*models)(nil)
+
+func newModels(list []config.Model) *models {
+	sources := make([]delimiter.Source, 0, len(list))
+	for _, m := range list {
+		if m.TokenizerFile != "" {
+			sources = append(sources, delimiter.Source{Match: m.Match, File: m.TokenizerFile})
+		}
+	}
+	return &models{list: list, tables: delimiter.NewCache(sources, 0)}
+}
+
+// Layout is that of the first entry whose pattern matches.
+func (m *models) Layout(model string) string {
+	for _, e := range m.list {
+		if policy.MatchModel(e.Match, model) {
+			return e.Layout
+		}
+	}
+	return ""
+}
+
+// Boundary marks the delimiters; a model without a tokenizer is cut by length alone.
+func (m *models) Boundary(model string, dst []byte, n int, at func(int) int64) (bool, error) {
+	table, err := m.tables.Table(model)
+	switch {
+	case err == nil:
+		table.MarkBoundary(dst[:0], n, at)
+		return true, nil
+	case pipeline.CodeOf(err) == delimiter.CodeUnknown:
+		return false, nil
+	}
+	return false, err
+}
+
+// load reads every tokenizer, so that a bad file stops the start and not a page.
+func (m *models) load() error {
+	for _, e := range m.list {
+		if e.TokenizerFile == "" {
+			continue
+		}
+		if _, err := delimiter.LoadFile(e.TokenizerFile); err != nil {
+			return fmt.Errorf("models: tokenizer of %q: %w", e.Match, err)
+		}
+	}
+	return nil
+}

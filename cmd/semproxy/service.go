@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/semproxy/semproxy/cmd/semproxy/config"
+	"github.com/semproxy/semproxy/compress"
+	"github.com/semproxy/semproxy/pipeline"
+	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/policy/watch"
+	"github.com/semproxy/semproxy/proxy"
+	"github.com/semproxy/semproxy/store"
+	"github.com/semproxy/semproxy/telemetry"
+	"github.com/semproxy/semproxy/transport"
+	"github.com/semproxy/semproxy/transport/page"
+)
+
+// service is a running sidecar: every part, and the order in which they start and stop.
+type service struct {
+	cfg        *config.Config
+	tel        *telemetry.Telemetry
+	log        *slog.Logger
+	rules      func() *policy.Set
+	watcher    *watch.Watcher // nil: the policy does not change
+	compressor *compress.Compressor
+	store      *store.Files
+	pipeline   *pipeline.Pipeline
+	nats       *transport.EmbeddedServer // nil: an external server
+	conn       *nats.Conn
+	plane      *transport.Server
+	admin      *proxy.Admin
+	draining   atomic.Bool
+	stopped    []func() // in reverse order of start
+}
+
+// serviceOptions are what only the demo and tests set.
+type serviceOptions struct {
+	Policy    *policy.Set      // instead of cfg.Policy
+	Users     []transport.User // instead of cfg.NATS.Embedded.UsersFile
+	LogOutput io.Writer
+	Spans     []sdktrace.SpanProcessor
+}
+
+// startService starts every part of a sidecar; what it started is stopped again when one of them fails.
+func startService(ctx context.Context, cfg *config.Config, opt serviceOptions) (s *service, err error) {
+	s = &service{cfg: cfg}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+	for _, start := range []func(context.Context, serviceOptions) error{
+		s.startTelemetry, s.startPolicy, s.startStore, s.startCompressor, s.startNATS, s.startPlane, s.startAdmin,
+	} {
+		if err = start(ctx, opt); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *service) startTelemetry(ctx context.Context, opt serviceOptions) (err error) {
+	s.tel, err = telemetry.Setup(ctx, telemetry.Config{
+		Version: versionString(), LogLevel: s.cfg.Telemetry.LogLevel, LogFormat: s.cfg.Telemetry.LogFormat,
+		LogOutput: opt.LogOutput, SpanProcessors: opt.Spans,
+	})
+	if err != nil {
+		return fmt.Errorf("start telemetry: %w", err)
+	}
+	s.log = s.tel.Logger
+	s.onStop(func(ctx context.Context) error { return s.tel.Shutdown(ctx) })
+	return nil
+}
+
+func (s *service) startPolicy(_ context.Context, opt serviceOptions) error {
+	switch {
+	case opt.Policy != nil:
+		s.rules = func() *policy.Set { return opt.Policy }
+	case s.cfg.Policy.Path == "":
+		s.log.Warn("no_policy", "effect", "pages are answered uncompressed", "remedy", "set policy.path")
+		set, err := policy.Compile(policy.Source{Name: "builtin", Data: []byte(withoutPolicy)})
+		if err != nil {
+			return err
+		}
+		s.rules = func() *policy.Set { return set }
+	default:
+		reloads, err := newReloadCounter(s.tel.MeterProvider, s.log)
+		if err != nil {
+			return err
+		}
+		if s.watcher, err = watch.New(s.cfg.Policy.Path, watch.Options{OnReload: reloads}); err != nil {
+			return err
+		}
+		s.rules = s.watcher.Current
+	}
+	for _, w := range s.rules().Warnings() {
+		s.log.Warn("policy_warning", "where", w.Where, "kind", w.Kind, "message", w.Message)
+	}
+	return nil
+}
+
+func (s *service) startStore(context.Context, serviceOptions) (err error) {
+	opt := store.FilesOptions{MemoryBytes: int64(s.cfg.Store.MemoryBytes), MaxBytes: int64(s.cfg.Store.MaxBytes)}
+	if s.cfg.Store.Dir == "" {
+		opt.MaxBytes = int64(s.cfg.Store.MemoryBytes)
+		s.store, err = store.OpenMemory(opt)
+	} else {
+		s.store, err = store.OpenFiles(s.cfg.Store.Dir, opt)
+	}
+	if err != nil {
+		return fmt.Errorf("open store %s: %w", s.cfg.Store.Dir, err)
+	}
+	s.onStop(func(context.Context) error { return s.store.Close() })
+	return nil
+}
+
+func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
+	s.compressor = compress.New(s.cfg.PageWorkers())
+	s.onStop(func(context.Context) error { s.compressor.Close(); return nil })
+	known := newModels(s.cfg.Models)
+	if err := known.load(); err != nil {
+		return err
+	}
+	limits := page.DefaultLimits()
+	limits.MaxBytes = int64(s.cfg.Compress.MaxPageBytes)
+	s.pipeline, err = pipeline.New(pipeline.Config{
+		Policy: s.rules, Compressor: s.compressor, Store: s.store, Models: known, Limits: limits,
+		Tracer: s.tel.TracerProvider, Meter: s.tel.MeterProvider, Logger: s.log,
+	})
+	s.log.Info("compressor_ready", "device", s.compressor.Device(), "workers", s.compressor.Workers())
+	return err
+}
+
+func (s *service) startNATS(_ context.Context, opt serviceOptions) (err error) {
+	c := &s.cfg.NATS
+	if c.URL != "" {
+		s.conn, err = transport.Connect(c.URL, transport.ConnectOptions{
+			Name: "semproxy", CredsFile: c.CredsFile, NKeyFile: c.NKeyFile,
+			CAFile: c.TLS.CAFile, CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Logger: s.log,
+		})
+	} else {
+		err = s.embedNATS(opt.Users)
+	}
+	if err != nil {
+		return err
+	}
+	s.onStop(func(context.Context) error { s.conn.Close(); return nil })
+	return nil
+}
+
+func (s *service) embedNATS(users []transport.User) (err error) {
+	c := &s.cfg.NATS.Embedded
+	if c.UsersFile != "" {
+		list, err := config.LoadUsers(c.UsersFile)
+		if err != nil {
+			return err
+		}
+		for _, u := range list {
+			users = append(users, transport.User{Tenant: u.Tenant, Name: u.Name, Password: u.Password})
+		}
+	}
+	s.nats, err = transport.Embedded(transport.EmbeddedOptions{Listen: c.Listen, MaxPayload: int(c.MaxPayload), Users: users, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.onStop(s.nats.Shutdown)
+	for _, w := range s.nats.Warnings() {
+		s.log.Warn("nats_warning", "message", w)
+	}
+	s.conn, err = s.nats.Connect()
+	return err
+}
+
+// startAdmin binds the admin listener; run serves it.
+func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
+	s.admin, err = proxy.ListenAdmin(s.cfg.Admin.Listen, proxy.AdminConfig{
+		Checks: []proxy.Check{
+			{Name: "nats", Probe: s.connected},
+			{Name: "draining", Probe: s.notDraining},
+			{Name: "policy", Detail: s.policyStatus},
+		},
+		Metrics: s.tel.Prometheus, Catalog: s, Logger: s.log,
+		Version: map[string]string{"version": versionString(), "device": s.compressor.Device()},
+	})
+	if err != nil {
+		return err
+	}
+	s.onStop(func(context.Context) error { return s.admin.Close() })
+	return nil
+}
+
+func (s *service) startPlane(context.Context, serviceOptions) (err error) {
+	s.plane, err = transport.New(transport.Config{
+		Conn: s.conn, Handler: planeHandler{s.pipeline}, Limiter: tenantLimits{s.rules},
+		Workers: s.cfg.RequestWorkers(), QueueLength: s.cfg.Limits.Queue, InFlightBytes: int64(s.cfg.Limits.InFlightBytes),
+		RequestTimeout: time.Duration(s.cfg.Limits.RequestTimeout), PrivateInboxes: s.nats != nil && s.nats.PrivateInboxes(),
+		TracerProvider: s.tel.TracerProvider, MeterProvider: s.tel.MeterProvider, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.plane.Start(); err != nil {
+		return fmt.Errorf("start page plane: %w", err)
+	}
+	s.onStop(s.plane.Drain)
+	return nil
+}
+
+// run serves until ctx ends, then drains: pages that were accepted are finished and answered, within cfg.DrainTimeout.
+func (s *service) run(ctx context.Context) error {
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	failed := make(chan error, 2)
+	actors := 0
+	start := func(f func(context.Context) error) {
+		actors++
+		go func() { failed <- f(background) }()
+	}
+	start(s.admin.Serve)
+	if s.watcher != nil && s.cfg.Policy.Watch {
+		start(s.watcher.Run)
+	}
+	s.log.Info("serving", "nats", s.natsURL(), "admin", s.admin.URL(), "version", versionString())
+	var err error
+	select {
+	case <-ctx.Done():
+		s.log.Info("draining", "timeout", time.Duration(s.cfg.DrainTimeout).String())
+	case err = <-failed: // the first part that stops, stops all
+		actors--
+		s.log.Error("part_stopped", "error", err)
+	}
+	s.draining.Store(true)
+	limit, done := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.cfg.DrainTimeout))
+	defer done()
+	err = errors.Join(err, s.plane.Drain(limit))
+	cancel()
+	for range actors {
+		err = errors.Join(err, <-failed)
+	}
+	s.log.Info("stopped")
+	s.release()
+	return err
+}
+
+// natsURL is where clients connect.
+func (s *service) natsURL() string {
+	if s.nats != nil {
+		return s.nats.ClientURL()
+	}
+	return s.conn.ConnectedUrlRedacted()
+}
+
+func (s *service) onStop(f func(context.Context) error) {
+	s.stopped = append(s.stopped, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := f(ctx); err != nil && s.log != nil {
+			s.log.Warn("stop_failed", "error", err)
+		}
+	})
+}
+
+// release stops what has started, last first. It may be called again.
+func (s *service) release() {
+	for i := len(s.stopped) - 1; i >= 0; i-- {
+		s.stopped[i]()
+	}
+	s.stopped = nil
+}
+
+// withoutPolicy is the policy of a process that was given none.
+const withoutPolicy = "apiVersion: semproxy.io/v1\ntenants: { unknown: { rules: [ { profile: exact } ] } }\n"
