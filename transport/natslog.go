@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,7 +22,14 @@ func (l *natsLog) Noticef(format string, v ...any) {
 	l.logger.Debug(natsLogMessage, "detail", fmt.Sprintf(format, v...))
 }
 
+// plaintext begins a warning about passwords that are not bcrypt hashes. It is always said, because the sidecar's own
+// password (random, in memory, for this process only) is none, and so would tell the operator nothing.
+const plaintext = "Plaintext passwords detected"
+
 func (l *natsLog) Warnf(format string, v ...any) {
+	if strings.HasPrefix(format, plaintext) {
+		return
+	}
 	l.logger.Warn(natsLogMessage, "detail", fmt.Sprintf(format, v...))
 }
 

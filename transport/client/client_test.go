@@ -39,7 +39,7 @@ func TestAPageIsSentAndItsReplyComesBack(t *testing.T) {
 		}
 	}
 	_, err := c.Get(within(t), "")
-	wantError(t, err, "not_found", false)
+	_ = wantError(t, err, "not_found", false)
 }
 
 func TestRetryableErrorsAreTriedAgainWithTheSameBytes(t *testing.T) {
@@ -136,7 +136,7 @@ func TestItWaitsForASidecarThatIsNotThereYet(t *testing.T) {
 	e := startNATS(t, transport.EmbeddedOptions{})
 	c := newClient(t, e.ClientURL(), func(o *Options) { o.MaxAttempts = 1 })
 	_, err := c.Compress(within(t), nil)
-	wantError(t, err, CodeUnreachable, true)
+	_ = wantError(t, err, CodeUnreachable, true)
 	if !errors.Is(err, nats.ErrNoResponders) {
 		t.Errorf("got %v, want it to wrap %v", err, nats.ErrNoResponders)
 	}
@@ -189,7 +189,7 @@ func TestATenantThatNATSRefusesIsAFinalError(t *testing.T) {
 		}
 		_, err = c.Compress(within(t), []byte("page"))
 		if refused {
-			wantError(t, err, "policy.denied", false)
+			_ = wantError(t, err, "policy.denied", false)
 		} else if err != nil {
 			t.Errorf("tenant %s: got %v, want success", tenant, err)
 		}
@@ -213,7 +213,7 @@ func TestOneSpanPerCallCarriesTheTraceToTheSidecar(t *testing.T) {
 	}), func(c *transport.Config) { c.TracerProvider = provider })
 	c := newClient(t, e.ClientURL(), func(o *Options) { o.TracerProvider = provider })
 	_, err := c.Compress(within(t), []byte("page"))
-	wantError(t, err, "gone", false)
+	_ = wantError(t, err, "gone", false)
 	if err := s.Drain(within(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	go func() { _, err := c.Compress(within(t), nil); done <- err }()
 	<-entered
 	c.Close()
-	wantError(t, <-done, CodeUnreachable, false)
+	_ = wantError(t, <-done, CodeUnreachable, false)
 }
 
 func TestPausesGrowVaryAndHonourTheServer(t *testing.T) {
@@ -299,5 +299,5 @@ func TestAReplyOfSomebodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := newClient(t, e.ClientURL(), nil).Stat(within(t))
-	wantError(t, err, "internal", false)
+	_ = wantError(t, err, "internal", false)
 }

@@ -60,13 +60,13 @@ func removeNATSServer() {
 // process is a nats-server in a process of its own.
 type process struct{ cmd *exec.Cmd }
 
-func startProcess(t *testing.T, address string) *process {
+func startProcess(t *testing.T, address string, args ...string) *process {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(buildNATSServer(t), "-a", host, "-p", port)
+	cmd := exec.Command(buildNATSServer(t), append([]string{"-a", host, "-p", port}, args...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start nats-server: %v", err)
 	}
@@ -208,7 +208,7 @@ func TestNoPageIsLostWhenOneOfTwoSidecarsDrains(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer nc.Close()
+		t.Cleanup(nc.Close)
 		servers = append(servers, serve(t, nc, handlerFunc(l.handle), func(c *transport.Config) { c.QueueLength = 2; c.Workers = 1 }))
 	}
 	c := newClient(t, "nats://"+address, func(o *Options) { o.MaxAttempts = 100 })
@@ -253,7 +253,7 @@ func TestAClientThatStartsBeforeNATSWaitsForIt(t *testing.T) {
 func TestAServerThatIsAwayIsARetryableError(t *testing.T) {
 	c := newClient(t, "nats://"+freeAddress(t), func(o *Options) { o.Timeout, o.MaxAttempts = 10*time.Millisecond, 2 })
 	_, err := c.Compress(within(t), nil)
-	wantError(t, err, CodeUnreachable, true)
+	_ = wantError(t, err, CodeUnreachable, true)
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
