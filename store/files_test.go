@@ -86,6 +86,43 @@ func TestAnObjectMovedToAnotherNameIsNotServed(t *testing.T) {
 	if _, err := files.Get(t.Context(), key); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Get: got %v, want %v", err, store.ErrNotFound)
 	}
+	if got := files.Stats(); got.Objects != 0 || got.Damaged != 1 {
+		t.Errorf("Stats: got %+v, want no object and one damaged", got)
+	}
+}
+
+func TestAReopenedStoreReplacesWhatItFound(t *testing.T) {
+	dir := t.TempDir()
+	for _, content := range []string{"first", "second", "third"} {
+		files := openFiles(t, dir, store.FilesOptions{MemoryBytes: -1})
+		put(t, files, testKey("a"), []byte(content), store.PutOptions{})
+		if got, err := files.Get(t.Context(), testKey("a")); err != nil || string(got) != content {
+			t.Errorf("Get: got %q, %v, want %s", got, err, content)
+		}
+		closeFiles(t, files)
+	}
+}
+
+// A process that was killed between the commit of a new version and the removal of the old one leaves both.
+func TestTheNewerOfTwoVersionsIsTheObject(t *testing.T) {
+	dir := t.TempDir()
+	files := openFiles(t, dir, store.FilesOptions{})
+	put(t, files, testKey("a"), []byte("older"), store.PutOptions{})
+	path := objectFile(t, dir, testKey("a"))
+	older, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, files, testKey("a"), []byte("newer"), store.PutOptions{})
+	closeFiles(t, files)
+	if err := os.WriteFile(path, older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files = openFiles(t, dir, store.FilesOptions{})
+	if got, err := files.Get(t.Context(), testKey("a")); err != nil || string(got) != "newer" {
+		t.Errorf("Get: got %q, %v, want newer", got, err)
+	}
+	objectFile(t, dir, testKey("a")) // only one is left
 }
 
 func TestAFileRemovedBehindTheStoreIsAMissAndIsWrittenAgain(t *testing.T) {

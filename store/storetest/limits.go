@@ -122,6 +122,9 @@ func reopen(t *testing.T, h Harness) {
 	if err != nil || !after.Created.Equal(before.Created) || !after.Expires.Equal(before.Expires) {
 		t.Fatalf("Stat after reopening: got %v, %v, want %v", after, err, before)
 	}
+	put(t, s, key("acme", "a"), Blob(6, 1003), store.PutOptions{})
+	wantBlob(t, s, key("acme", "a"), Blob(6, 1003))
+	wantUsage(t, s, "acme", 1, 1003)
 }
 
 func damaged(t *testing.T, h Harness) {
