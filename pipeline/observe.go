@@ -39,7 +39,7 @@ type instruments struct {
 	pages, tokensIn, coresOut, bytesIn, bytesSaved metric.Int64Counter
 	ratio, attentionError, keySimilarity, duration metric.Float64Histogram
 	label                                          *semconv.TenantLabel
-	total, decide, compress, store                 metric.MeasurementOption
+	decide, compress, store                        metric.MeasurementOption
 }
 
 func newInstruments(p metric.MeterProvider) (*instruments, error) {
@@ -67,8 +67,7 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 		}
 	}
 	stage := func(s string) metric.MeasurementOption { return metric.WithAttributes(semconv.Stage.String(s)) }
-	m.total, m.decide = stage(semconv.StageTotal), stage(semconv.StageDecide)
-	m.compress, m.store = stage(semconv.StageCompress), stage(semconv.StageStore)
+	m.decide, m.compress, m.store = stage(semconv.StageDecide), stage(semconv.StageCompress), stage(semconv.StageStore)
 	return m, nil
 }
 
@@ -91,7 +90,6 @@ func (p *Pipeline) observe(ctx context.Context, j *job, err error) {
 	by := metric.WithAttributes(tenant)
 	m.pages.Add(ctx, 1, metric.WithAttributes(tenant, semconv.Outcome.String(outcome)))
 	m.bytesIn.Add(ctx, int64(r.BytesIn), by)
-	m.seconds(ctx, r.Elapsed, m.total)
 	span := trace.SpanFromContext(ctx)
 	if err != nil {
 		return

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/semproxy/semproxy/pipeline"
+	"github.com/semproxy/semproxy/transport/page"
+)
+
+const demoFile = "../../configs/demo/kjv.page.safetensors"
+
+func TestCompressWritesCoresAndAReport(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "kjv.cores.safetensors")
+	report, err := cli(t, "compress", demoFile, "-o", out, "--ratio", "0.25", "--budget", "equal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cores, err := page.DecodeCores(blob, page.DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cores.Cores != 160 || cores.Tokens != 640 {
+		t.Errorf("%d cores for %d tokens, want 160 for 640", cores.Cores, cores.Tokens)
+	}
+	for _, want := range []string{" of 640 per head", "attention error", "key similarity", "profile flags", out} {
+		if !strings.Contains(report, want) {
+			t.Errorf("the report does not say %q:\n%s", want, report)
+		}
+	}
+}
+
+func TestCompressByPolicyWithJSONReport(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	report, err := cli(t, "compress", demoFile, "-o", out, "--policy", "../../configs/policies/demo.yaml", "--tenant", "globex", "--report", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r pipeline.Report
+	if err := json.Unmarshal([]byte(report), &r); err != nil {
+		t.Fatalf("%v\n%s", err, report)
+	}
+	if r.Rule != "tenants.globex.rules[0]" || r.Ratio > 0.25 || r.Ratio < 0.245 || !r.Measured {
+		t.Errorf("rule %q, ratio %v, measured %v", r.Rule, r.Ratio, r.Measured)
+	}
+}
+
+func TestCompressRefusesBadInput(t *testing.T) {
+	dir := t.TempDir()
+	good, err := os.ReadFile(demoFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	truncated := filepath.Join(dir, "truncated")
+	if err := os.WriteFile(truncated, good[:1000], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "out")
+	for want, args := range map[string][]string{
+		"page.truncated":     {"compress", truncated, "-o", out},
+		"must be in (0,1]":   {"compress", demoFile, "-o", out, "--ratio", "1.5"},
+		"no such file":       {"compress", filepath.Join(dir, "nothing"), "-o", out},
+		"[policy tenant]":    {"compress", demoFile, "-o", out, "--policy", "x.yaml"},
+		"text or json":       {"compress", demoFile, "-o", out, "--report", "xml"},
+		"policy.denied":      {"compress", demoFile, "-o", out, "--policy", onlyAcme(t), "--tenant", "globex"},
+		"tokenizer of \"*\"": {"compress", demoFile, "-o", out, "--tokenizer", truncated},
+	} {
+		if _, err := cli(t, args...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("semproxy %s: %v, want %q", strings.Join(args, " "), err, want)
+		}
+		if _, err := os.Stat(out); err == nil {
+			t.Errorf("semproxy %s left a file", strings.Join(args, " "))
+		}
+	}
+}
+
+func onlyAcme(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "acme.yaml")
+	if err := os.WriteFile(file, []byte("apiVersion: semproxy.io/v1\ntenants: { acme: { rules: [ { profile: exact } ] } }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
