@@ -58,7 +58,7 @@ func (in *Input) Check() error {
 	if len(in.K) != want || len(in.V) != want {
 		return badInput("page.bad_shape", "K and V need %d bytes each, got %d and %d", want, len(in.K), len(in.V))
 	}
-	if in.DType.FP8() != (in.KScale != nil && in.VScale != nil) {
+	if fp8 := in.DType.FP8(); fp8 != (in.KScale != nil) || fp8 != (in.VScale != nil) {
 		return badInput("page.bad_scale", "K and V of %s: scales are for FP8 and FP8 needs them", in.DType)
 	}
 	if in.DType.FP8() && (len(in.KScale) != in.planes() || len(in.VScale) != in.planes()) {

@@ -23,8 +23,9 @@ type work struct {
 	chunks   []chunk
 	blocks   int // chunk blocks per group, the tasks of the similarity phase
 
-	freq     []float64
 	rope     Rope
+	allFreq  []float64 // of rope
+	freq     []float64 // what un-rotation uses: none when the options say so
 	cos, sin []float32 // [n, len(freq)]
 	angles   []complex128
 
@@ -69,7 +70,6 @@ type arena struct {
 	order               []ranked
 	freq                []float32
 	logits, queries     []float32
-	out                 []float64
 }
 
 func newWork(workers int, kernel *simd.Kernels) *work {
@@ -82,14 +82,17 @@ func newWork(workers int, kernel *simd.Kernels) *work {
 
 // begin takes the page in and sizes the memory that does not depend on the chunks.
 func (w *work) begin(in *Input, opt *Options, out *Result) error {
-	freq, err := in.Rope.Frequencies()
-	if err != nil {
-		return err
+	if w.allFreq == nil || w.rope != in.Rope { // pages of one model follow each other
+		freq, err := in.Rope.Frequencies()
+		if err != nil {
+			return err
+		}
+		w.allFreq, w.rope = freq, in.Rope
 	}
+	w.in, w.opt, w.out, w.freq = in, opt, out, w.allFreq
 	if opt.Rotated {
-		freq = nil
+		w.freq = nil
 	}
-	w.in, w.opt, w.out, w.freq, w.rope = in, opt, out, freq, in.Rope
 	w.sinks = min(opt.Sinks, in.Tokens)
 	w.recent = min(opt.Recent, in.Tokens-w.sinks)
 	w.n = in.Tokens - w.sinks - w.recent

@@ -272,7 +272,7 @@ func TestOneTraceTellsTheLifeOfAPage(t *testing.T) {
 		}
 		got := map[attribute.Key]string{}
 		for _, a := range s.Attributes() {
-			got[a.Key] = a.Value.Emit()
+			got[a.Key] = a.Value.String()
 		}
 		for _, k := range []attribute.Key{semconv.Tenant, semconv.Rule, semconv.Ratio, semconv.AttentionError, semconv.KeySimilarity, semconv.Device} {
 			if got[k] == "" {

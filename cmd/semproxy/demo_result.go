@@ -26,7 +26,7 @@ type demoResult struct {
 	similarity, attention       float64 // sums over pages
 	equal, wrong                int     // pages held against the reference
 	times, againTimes           []time.Duration
-	rule, guard, traceID, store string
+	profile, guard, traceID string
 	sample                      *page.Page
 	sampleCores                 *page.Cores
 }
@@ -61,7 +61,7 @@ func (r *demoResult) exchange(ctx context.Context, c *client.Client, p *page.Pag
 	r.similarity += number(cores.Fidelity["key_similarity"])
 	r.attention += number(cores.Fidelity["attention_error"])
 	r.times = append(r.times, reply.Duration)
-	r.rule, r.guard = cores.Policy, cores.Fidelity["guard"]
+	r.profile, r.guard = cores.Policy, cores.Fidelity["guard"]
 	if r.traceID == "" {
 		r.traceID = traceID(cores.TraceParent)
 		r.sample, r.sampleCores = p, cores
@@ -134,25 +134,32 @@ func (l *labels) match(p *page.Page, c *page.Cores) bool {
 
 func writeDemoTable(w io.Writer, results []*demoResult) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "TENANT\tPROFILE\tPAGES\tTOKENS\tCORES\tRATIO\tBYTES\tKEY SIM.\tATTN ERROR\tGUARD\tP50 / P99\tAGAIN P50\tREFERENCE\tTRACE")
+	fmt.Fprintln(t, "TENANT\tPROFILE\tPAGES\tTOKENS -> CORES\tRATIO\tBYTES\tKEY SIM.\tATTN ERROR\tGUARD\tP50 / P99")
 	for _, r := range results {
 		n := float64(r.pages)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%.0f -> %.0f\t%.3f\t%s -> %s\t%.3f\t%.3f\t%s\t%s / %s\n",
+			r.tenant.name, r.profile, r.pages, r.tokens, r.cores, r.cores/r.tokens, size(r.bytesIn), size(r.bytesOut),
+			r.similarity/n, r.attention/n, r.guard, short(quantile(r.times, 0.5)), short(quantile(r.times, 0.99)))
+	}
+	fmt.Fprintln(t)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(t, "TENANT\tREFERENCE\tSENT AGAIN\tTRACE OF ITS FIRST PAGE")
+	for _, r := range results {
 		reference := "-"
 		if r.equal+r.wrong > 0 {
-			reference = fmt.Sprintf("%d of %d equal", r.equal, r.equal+r.wrong)
+			reference = fmt.Sprintf("%d of %d pages equal", r.equal, r.equal+r.wrong)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d+%d\t%.0f\t%.0f\t%.3f\t%s -> %s\t%.3f\t%.3f\t%s\t%s / %s\t%s\t%s\t%s\n",
-			r.tenant.name, r.rule, r.pages, r.again, r.tokens, r.cores, r.cores/r.tokens, size(r.bytesIn), size(r.bytesOut),
-			r.similarity/n, r.attention/n, r.guard, short(quantile(r.times, 0.5)), short(quantile(r.times, 0.99)),
-			short(quantile(r.againTimes, 0.5)), reference, r.traceID)
+		fmt.Fprintf(t, "%s\t%s\t%d from the store, p50 %s\t%s\n", r.tenant.name, reference, r.again, short(quantile(r.againTimes, 0.5)), r.traceID)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	_, err := fmt.Fprint(w, `
-PAGES: compressed + sent again and served from the store.  RATIO: cores per token, mean over layers and heads.
-ATTN ERROR: relative error of the attention output of 16 real queries over the cores, mean over layers and heads.
-REFERENCE: pages whose every token went to the core that the reference gives, of those it covers.
+TOKENS and CORES are summed over layers (cores: mean over heads).  ATTN ERROR: relative error of the attention output of
+16 real queries over the cores, mean over layers and heads.  REFERENCE: pages whose every token went to the core that the
+reference implementation gives, of those that its files cover.
 
 `)
 	return err

@@ -51,17 +51,13 @@ type serviceOptions struct {
 }
 
 // startService starts every part of a sidecar; what it started is stopped again when one of them fails.
-func startService(ctx context.Context, cfg *config.Config, opt serviceOptions) (s *service, err error) {
-	s = &service{cfg: cfg}
-	defer func() {
-		if err != nil {
-			s.release()
-		}
-	}()
+func startService(ctx context.Context, cfg *config.Config, opt serviceOptions) (*service, error) {
+	s := &service{cfg: cfg}
 	for _, start := range []func(context.Context, serviceOptions) error{
 		s.startTelemetry, s.startPolicy, s.startStore, s.startCompressor, s.startNATS, s.startPlane, s.startAdmin,
 	} {
-		if err = start(ctx, opt); err != nil {
+		if err := start(ctx, opt); err != nil {
+			s.release()
 			return nil, err
 		}
 	}

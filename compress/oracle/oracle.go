@@ -244,15 +244,15 @@ func solve(qs []problem, best []int, slots int, opt compress.Options) bool {
 		}
 		return n
 	}
-	bisect := func(gs []problem, cap int, largest bool) (int, bool) {
+	bisect := func(gs []problem, most int, largest bool) (int, bool) {
 		lo, hi := -steps-1, steps+1
 		best, count := lo, total(gs, lo)
-		if count > cap {
+		if count > most {
 			return lo, false
 		}
 		for hi-lo > 1 {
 			t := int(math.Floor(float64(lo+hi) / 2))
-			if c := total(gs, t); c <= cap {
+			if c := total(gs, t); c <= most {
 				if c >= count || !largest {
 					best, count = t, c
 				}

@@ -1,0 +1,249 @@
+package compress_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/semproxy/semproxy/compress"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// optionSets are the combinations that the properties must hold for.
+func optionSets() map[string]compress.Options {
+	out := map[string]compress.Options{}
+	for _, ratio := range []float64{0.05, 0.25, 0.5, 0.9, 1} {
+		for name, o := range variants() {
+			o.Ratio = ratio
+			out[fmt.Sprintf("%s/%v", name, ratio)] = o
+		}
+		o := compress.Semantic()
+		o.Ratio, o.Spans = ratio, []compress.Span{{From: 10, To: 30}, {From: 50, To: 51}}
+		out[fmt.Sprintf("adaptive+spans/%v", ratio)] = o
+	}
+	o := compress.Semantic()
+	o.Ratio, o.Budget, o.Exact, o.Threshold = 1, compress.Fixed, 0, 0.6
+	out["threshold/0.6"] = o
+	o.Threshold = -1
+	out["threshold/-1"] = o
+	return out
+}
+
+// check holds what must be true of any result.
+func check(t *testing.T, in *compress.Input, opt *compress.Options, r *compress.Result) {
+	t.Helper()
+	rb := in.Dim * in.DType.Size()
+	for p := range in.Layers * in.Heads {
+		counts := r.Counts[p*r.Cores : (p+1)*r.Cores]
+		seen := make([]int32, r.Cores)
+		sum := make([]float64, r.Cores)
+		for i, c := range r.Assign[p*in.Tokens : (p+1)*in.Tokens] {
+			seen[c]++
+			sum[c] += float64(in.Positions[i])
+			protected := i < opt.Sinks || i >= in.Tokens-opt.Recent || (in.Protect != nil && in.Protect[i] != 0)
+			for _, s := range opt.Spans {
+				protected = protected || (i >= s.From && i < s.To)
+			}
+			if protected {
+				if counts[c] != 1 {
+					t.Fatalf("plane %d: protected token %d is in a core of %d", p, i, counts[c])
+				}
+			}
+			if counts[c] == 1 {
+				from, to := (p*in.Tokens+i)*rb, (p*r.Cores+int(c))*rb
+				if !bytes.Equal(in.K[from:from+rb], r.K[to:to+rb]) || !bytes.Equal(in.V[from:from+rb], r.V[to:to+rb]) {
+					t.Fatalf("plane %d: token %d stands alone but its bytes have changed", p, i)
+				}
+			}
+		}
+		total := int32(0)
+		for c, n := range counts {
+			if n != seen[c] {
+				t.Fatalf("plane %d core %d: count %d, but %d tokens are assigned to it", p, c, n, seen[c])
+			}
+			total += n
+			padding := c >= int(r.Slots[p])
+			switch bias := float64(r.Bias[p*r.Cores+c]); {
+			case padding && (n != 0 || !math.IsInf(bias, -1)):
+				t.Fatalf("plane %d core %d is padding with count %d and bias %v", p, c, n, bias)
+			case !padding && (n < 1 || math.Abs(bias-math.Log(float64(n))) > 1e-6):
+				t.Fatalf("plane %d core %d: count %d, bias %v", p, c, n, bias)
+			case !padding:
+				if got, want := float64(r.Positions[p*r.Cores+c]), sum[c]/float64(n); math.Abs(got-want) > 1e-3 {
+					t.Fatalf("plane %d core %d: position %v, want %v", p, c, got, want)
+				}
+			}
+		}
+		if int(total) != in.Tokens {
+			t.Fatalf("plane %d: counts sum to %d, want %d", p, total, in.Tokens)
+		}
+	}
+	for i, b := range [][]byte{r.K, r.V} {
+		if want := in.Layers * in.Heads * r.Cores * rb; len(b) != want {
+			t.Fatalf("tensor %d has %d bytes, want %d", i, len(b), want)
+		}
+	}
+}
+
+func TestPropertiesHoldForEveryOptionAndShape(t *testing.T) {
+	c := compress.New(3)
+	defer c.Close()
+	var res compress.Result // reused throughout, as a server does
+	for name, opt := range optionSets() {
+		t.Run(name, func(t *testing.T) {
+			for _, n := range []int{1, 2, 4, 5, 35, 36, 37, 38, 64, 100, 101, 300} {
+				for _, dtype := range []compress.DType{compress.BF16, compress.F16, compress.F32, compress.F8E4M3} {
+					in := synthetic(2, 2, n, 32, dtype)
+					if err := c.Compress(context.Background(), in, &opt, &res); err != nil {
+						t.Fatal(err)
+					}
+					check(t, in, &opt, &res)
+				}
+			}
+		})
+	}
+}
+
+// A budget is met: never exceeded unless what must be kept exceeds it.
+func TestBudgetIsNotExceeded(t *testing.T) {
+	c := compress.New(2)
+	defer c.Close()
+	var res compress.Result
+	in := synthetic(2, 4, 700, 64, compress.BF16)
+	for name, opt := range variants() {
+		for _, ratio := range []float64{0.08, 0.125, 0.25, 0.5, 0.75} {
+			opt.Ratio = ratio
+			if err := c.Compress(context.Background(), in, &opt, &res); err != nil {
+				t.Fatal(err)
+			}
+			if got := res.Kept(); got > ratio || got < ratio-0.03 {
+				t.Errorf("%s at %v keeps %.4f", name, ratio, got)
+			}
+		}
+	}
+	opt := compress.Semantic()
+	opt.Ratio, opt.Spans = 0.25, []compress.Span{{From: 0, To: 500}}
+	if err := c.Compress(context.Background(), in, &opt, &res); err != nil {
+		t.Fatal(err)
+	}
+	check(t, in, &opt, &res)
+	if got := res.Kept(); got < 500.0/700 || got > 540.0/700 {
+		t.Errorf("500 of 700 tokens are protected: keeps %.3f, want those and little more", got)
+	}
+}
+
+// The result does not depend on how many goroutines made it, or on what the memory held before.
+func TestDeterministic(t *testing.T) {
+	in := synthetic(3, 4, 500, 64, compress.F16)
+	other := synthetic(1, 2, 900, 64, compress.F16)
+	for name, opt := range optionSets() {
+		var want compress.Result
+		for workers := 1; workers <= 4; workers++ {
+			c := compress.New(workers)
+			var got compress.Result
+			for _, page := range []*compress.Input{other, in} {
+				if err := c.Compress(context.Background(), page, &opt, &got); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.Close()
+			if workers == 1 {
+				want = got
+				continue
+			}
+			if !bytes.Equal(got.K, want.K) || !bytes.Equal(got.V, want.V) || fmt.Sprint(got.Assign) != fmt.Sprint(want.Assign) {
+				t.Errorf("%s: %d workers give another result than one", name, workers)
+			}
+		}
+	}
+}
+
+func TestNoAllocationInSteadyState(t *testing.T) {
+	c := compress.New(2)
+	defer c.Close()
+	in := synthetic(2, 4, 512, 64, compress.BF16)
+	var res compress.Result
+	for name, opt := range variants() {
+		one := func() {
+			if err := c.Compress(context.Background(), in, &opt, &res); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 {
+			one()
+		}
+		if n := testing.AllocsPerRun(20, one); n > 0 {
+			t.Errorf("%s: %v allocations per page, want 0", name, n)
+		}
+	}
+}
+
+// Hostile keys give a result with every property or an error, never a panic: the wire decoder refuses NaN and Inf, but
+// zero vectors, equal keys, denormals and the largest finite numbers reach the compressor.
+func TestHostileKeys(t *testing.T) {
+	c := compress.New(1)
+	defer c.Close()
+	r := rand.New(rand.NewPCG(5, 6))
+	for name, fill := range map[string]func(int) float64{
+		"zero":      func(int) float64 { return 0 },
+		"equal":     func(int) float64 { return 1.5 },
+		"denormal":  func(int) float64 { return 1e-40 },
+		"largest":   func(int) float64 { return 3e38 },
+		"alternate": func(i int) float64 { return []float64{3e38, -3e38, 1e-30, 0}[i%4] },
+		"mixed":     func(int) float64 { return math.Pow(10, float64(r.IntN(70)-35)) },
+	} {
+		in := synthetic(1, 2, 200, 32, compress.F32)
+		in.K, in.V = in.K[:0], in.V[:0]
+		for i := range 2 * 200 * 32 {
+			in.K = appendRow(in.K, []float64{fill(i)}, compress.F32)
+			in.V = appendRow(in.V, []float64{fill(i)}, compress.F32)
+		}
+		for set, opt := range optionSets() {
+			var res compress.Result
+			if err := c.Compress(context.Background(), in, &opt, &res); err != nil {
+				t.Fatalf("%s, %s: %v", name, set, err)
+			}
+			check(t, in, &opt, &res)
+			for i, x := range (tensor{DType: "F32", data: append(res.K, res.V...)}).floats() {
+				if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+					t.Fatalf("%s, %s: element %d is %v", name, set, i, x)
+				}
+			}
+		}
+	}
+}
+
+func TestBadInputIsRefused(t *testing.T) {
+	c := compress.New(1)
+	defer c.Close()
+	for code, edit := range map[string]func(*compress.Input, *compress.Options){
+		"page.bad_shape":     func(in *compress.Input, _ *compress.Options) { in.K = in.K[1:] },
+		"page.bad_dtype":     func(in *compress.Input, _ *compress.Options) { in.DType = 99 },
+		"page.bad_scale":     func(in *compress.Input, _ *compress.Options) { in.KScale = []float32{1} },
+		"page.bad_positions": func(in *compress.Input, _ *compress.Options) { in.Positions[5] = in.Positions[4] },
+		"page.bad_rope":      func(in *compress.Input, _ *compress.Options) { in.Rope.Type = "dynamic" },
+		"policy.bad_option":  func(_ *compress.Input, o *compress.Options) { o.Ratio = math.NaN() },
+	} {
+		in, opt := synthetic(1, 1, 50, 32, compress.BF16), compress.Semantic()
+		edit(in, &opt)
+		var res compress.Result
+		err := c.Compress(context.Background(), in, &opt, &res)
+		var ie *compress.InputError
+		if !errors.As(err, &ie) || ie.Code() != code {
+			t.Errorf("%v, want %s", err, code)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	in, opt := synthetic(1, 1, 50, 32, compress.BF16), compress.Semantic()
+	if err := c.Compress(ctx, in, &opt, new(compress.Result)); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
