@@ -41,10 +41,10 @@ func newInstruments(provider metric.MeterProvider, loadNow func() load) (*instru
 	var queue, bytes metric.Int64ObservableGauge
 	m := known[semconv.MetricErrors]
 	i.errors, faults[0] = meter.Int64Counter(m.Name, metric.WithDescription(m.Description), metric.WithUnit(m.Unit))
-	i.dropped, faults[1] = meter.Int64Counter(metricDropped,
-		metric.WithDescription("Messages that got no reply, by reason."), metric.WithUnit("{message}"))
-	i.panics, faults[2] = meter.Int64Counter(metricPanics,
-		metric.WithDescription("Panics of the handler that were recovered."), metric.WithUnit("{panic}"))
+	m = known[semconv.MetricDropped]
+	i.dropped, faults[1] = meter.Int64Counter(m.Name, metric.WithDescription(m.Description), metric.WithUnit(m.Unit))
+	m = known[semconv.MetricPanics]
+	i.panics, faults[2] = meter.Int64Counter(m.Name, metric.WithDescription(m.Description), metric.WithUnit(m.Unit))
 	m = known[semconv.MetricPageDuration]
 	i.duration, faults[3] = meter.Float64Histogram(m.Name, metric.WithDescription(m.Description), metric.WithUnit(m.Unit),
 		metric.WithExplicitBucketBoundaries(m.Buckets...))
@@ -78,7 +78,7 @@ func (i *instruments) countError(ctx context.Context, r *request, code string) {
 }
 
 func (i *instruments) countDropped(reason string, n int64) {
-	i.dropped.Add(context.Background(), n, metric.WithAttributes(attribute.String(attrReason, reason)))
+	i.dropped.Add(context.Background(), n, metric.WithAttributes(semconv.Reason.String(reason)))
 }
 
 // time records a stage of a page; only compress requests carry pages.

@@ -4,11 +4,6 @@ package transport
 const (
 	scope = "github.com/semproxy/semproxy/transport"
 
-	metricDropped = "semproxy.transport.dropped" // counter, by reason
-	metricPanics  = "semproxy.transport.panics"  // counter
-
-	attrReason = "semproxy.reason"
-
 	subjectTemplate = "kv.{tenant}.v1.{op}"
 	operation       = "process"
 )

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
 func TestEachOperationReachesItsMethodWithTheSubjectsTenant(t *testing.T) {
@@ -185,13 +187,13 @@ func TestMessagesThatMayNotBeAnswered(t *testing.T) {
 		"an inbox that looks alike":     {"_INBOX.acmes.x", droppedBadReply},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := metrics.sum(t, metricDropped, attrReason, row.reason)
+			before := metrics.sum(t, semconv.MetricDropped, string(semconv.Reason), row.reason)
 			msg := &nats.Msg{Subject: "kv.acme.v1.compress", Reply: row.reply, Data: []byte("page")}
 			if err := nc.PublishMsg(msg); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, "the message is counted as dropped", func() bool {
-				return metrics.sum(t, metricDropped, attrReason, row.reason) == before+1
+				return metrics.sum(t, semconv.MetricDropped, string(semconv.Reason), row.reason) == before+1
 			})
 		})
 	}

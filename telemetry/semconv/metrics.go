@@ -14,6 +14,8 @@ const (
 	MetricQueueDepth     = "semproxy.queue.depth"              // gauge
 	MetricInFlightBytes  = "semproxy.inflight.bytes"           // gauge
 	MetricErrors         = "semproxy.errors"                   // counter, by code
+	MetricDropped        = "semproxy.transport.dropped"        // counter, by reason
+	MetricPanics         = "semproxy.transport.panics"         // counter
 	MetricPolicyReloads  = "semproxy.policy.reloads"           // counter, by outcome
 )
 
@@ -49,6 +51,8 @@ func Metrics() []Metric {
 		{Name: MetricQueueDepth, Unit: "{page}", Kind: Gauge, Description: "Pages that wait for a worker."},
 		{Name: MetricInFlightBytes, Unit: "By", Kind: Gauge, Description: "Bytes of the pages that wait or are worked on."},
 		{Name: MetricErrors, Unit: "{error}", Kind: Counter, Description: "Errors answered, by code."},
+		{Name: MetricDropped, Unit: "{message}", Kind: Counter, Description: "Messages dropped without an answer, by reason."},
+		{Name: MetricPanics, Unit: "{panic}", Kind: Counter, Description: "Panics caught while a page was worked on."},
 		{Name: MetricPolicyReloads, Unit: "{reload}", Kind: Counter, Description: "Policy reloads, by outcome."},
 	}
 }
