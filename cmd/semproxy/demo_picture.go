@@ -47,7 +47,11 @@ func writeTrace(w io.Writer, spans []sdktrace.ReadOnlySpan, id, title string) {
 	fmt.Fprintf(w, "trace %s: %s\n", id, title)
 	var draw func(s sdktrace.ReadOnlySpan, depth int)
 	draw = func(s sdktrace.ReadOnlySpan, depth int) {
-		fmt.Fprintf(w, "  %-26s %s %8s  %s\n", strings.Repeat("  ", depth)+s.Name(), bar(s, begin, whole), short(s.EndTime().Sub(s.StartTime())), details(s))
+		name := s.Name()
+		if depth > 0 {
+			name = strings.Repeat("│ ", depth-1) + "└ " + name
+		}
+		fmt.Fprintf(w, "%-24s %s %8s  %s\n", name, bar(s, begin, whole), short(s.EndTime().Sub(s.StartTime())), details(s))
 		for _, c := range children[s.SpanContext().SpanID()] {
 			draw(c, depth+1)
 		}
