@@ -1,6 +1,10 @@
 package eval
 
-import "math"
+import (
+	"math"
+
+	"github.com/semproxy/semproxy/compress/internal/simd"
+)
 
 // Attention works on blocks of so many keys and tiles of at most so many queries, so that a tile's logits stay in cache.
 const keyBlock, queryTile = 128, 64
@@ -31,7 +35,7 @@ func (s *Session) attention(layer int, past *Cores, mass []float32) {
 					sc.limits[r] = seen + i + 1
 				}
 			}
-			sc.attend(s, old, d)
+			sc.attend(s.m.kernel, old, d)
 			for g := range per {
 				for i := t; i < to; i++ {
 					copy(s.att.row(i)[(head*per+g)*d:][:d], sc.output(g*(to-t)+i-t, d))
@@ -60,7 +64,7 @@ func (s *Session) Attend(q *Queries, over *Cores) []float32 {
 				sc.query(k, q.X[(first+r+k)*d:][:d], scale)
 				sc.limits[k] = p.N
 			}
-			sc.attend(s, p, d)
+			sc.attend(s.m.kernel, p, d)
 			for k := range n {
 				copy(out[(first+r+k)*d:][:d], sc.output(k, d))
 			}
@@ -117,7 +121,7 @@ func (sc *scratch) query(r int, x []float32, scale float32) {
 func (sc *scratch) output(r, d int) []float32 { return sc.out[r*Stride(d):][:d] }
 
 // attend computes the tile's outputs; query r sees the first limits[r] keys.
-func (sc *scratch) attend(s *Session, past *Plane, d int) {
+func (sc *scratch) attend(kn *simd.Kernels, past *Plane, d int) {
 	n := len(sc.limits)
 	n4, stride, d4 := up4(n), Stride(d), up4(d)
 	most := 0
@@ -128,7 +132,7 @@ func (sc *scratch) attend(s *Session, past *Plane, d int) {
 	size := n4 * keyBlock
 	sc.logit = zeroed(sc.logit, blocks*size)
 	for b := range blocks {
-		s.m.kernel.Dots(sc.logit[b*size:], keyBlock, sc.queries, sc.keys[b*keyBlock*stride:], n4, keyBlock, stride)
+		kn.Dots(sc.logit[b*size:], keyBlock, sc.queries, sc.keys[b*keyBlock*stride:], n4, keyBlock, stride)
 	}
 	var bias []float32
 	if past != nil {
@@ -138,7 +142,7 @@ func (sc *scratch) attend(s *Session, past *Plane, d int) {
 		sc.softmax(r, limit, blocks, size, bias)
 	}
 	for b := range blocks {
-		s.m.kernel.Dots(sc.out, stride, sc.logit[b*size:], sc.values[b*d4*keyBlock:], n4, d4, keyBlock)
+		kn.Dots(sc.out, stride, sc.logit[b*size:], sc.values[b*d4*keyBlock:], n4, d4, keyBlock)
 	}
 }
 

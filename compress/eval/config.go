@@ -11,18 +11,17 @@ import (
 
 // Config is the shape of a Llama-style model, as its config.json gives it.
 type Config struct {
-	Architecture           string
-	Vocab, Hidden, Inner   int // sizes of the vocabulary, the residual stream and the feed-forward layer
-	Layers, QHeads, Heads  int // Heads are KV heads
-	HeadDim, Context       int // Context is the longest sequence in tokens, 0 when unknown
-	Eps                    float64
-	Rope                   compress.Rope
-	RotaryScale            float64 // factor on cosine and sine, 1 except for YaRN
-	Tied                   bool    // the embedding is the output matrix
-	BOS                    int     // token that opens a text, -1 for none
-	DType                  compress.DType
-	slidingWindow          int
-	partial, attentionYarn float64
+	Architecture          string
+	Vocab, Hidden, Inner  int // sizes of the vocabulary, the residual stream and the feed-forward layer
+	Layers, QHeads, Heads int // Heads are KV heads
+	HeadDim, Context      int // Context is the longest sequence in tokens, 0 when unknown
+	Eps                   float64
+	Rope                  compress.Rope
+	RotaryScale           float64 // factor on cosine and sine, 1 except for YaRN
+	Tied                  bool    // the embedding is the output matrix
+	BOS                   int     // token that opens a text, -1 for none
+	DType                 compress.DType
+	slidingWindow         int
 }
 
 // architectures that the forward pass computes: they differ in biases and key norms only, which the weights show.
@@ -193,11 +192,8 @@ func yarnScale(r ropeFile) float64 {
 	return at(1)
 }
 
-// fits refuses a sequence that the model was not made for.
+// fits refuses a sequence that would be computed wrongly. A context that is a little too long is not: the rotation goes on.
 func (c *Config) fits(tokens int) error {
-	if c.Context > 0 && tokens > c.Context {
-		return badData("a sequence of %d tokens exceeds the model's context of %d", tokens, c.Context)
-	}
 	if c.slidingWindow > 0 && tokens > c.slidingWindow {
 		return badData("a sequence of %d tokens exceeds the model's sliding window of %d, which is not computed", tokens, c.slidingWindow)
 	}

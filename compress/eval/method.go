@@ -1,0 +1,135 @@
+package eval
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/semproxy/semproxy/compress"
+)
+
+// Method makes a cache smaller. An implementation may keep buffers between calls: it is used by one goroutine.
+type Method interface {
+	// Compress fills out, which has been Reset to the cache's shape, with about ratio times the tokens of c per layer and
+	// head. It returns how long the compression itself took, or zero for the caller to take the time of the call.
+	Compress(ctx context.Context, c *Cache, ratio float64, out *Cores) (time.Duration, error)
+}
+
+// maker builds a method from the parameters of its spec.
+type maker func(p *params) (Method, error)
+
+// makers are the methods by name. The first words of Names list them.
+var makers = map[string]maker{
+	"none":     func(*params) (Method, error) { return none{}, nil },
+	"semantic": func(p *params) (Method, error) { return newMerge(p, compress.Semantic()) },
+	"equal":    newEqual,
+	"paper":    func(p *params) (Method, error) { return newMerge(p, compress.Paper()) },
+	"window":   func(p *params) (Method, error) { return newEvict(p, windowScore) },
+	"random":   func(p *params) (Method, error) { return newEvict(p, randomScore) },
+	"keynorm":  func(p *params) (Method, error) { return newEvict(p, keyNormScore) },
+	"h2o":      func(p *params) (Method, error) { return newEvict(p, massScore) },
+	"snapkv":   func(p *params) (Method, error) { return newEvict(p, lastQueriesScore) },
+	"keydiff":  func(p *params) (Method, error) { return newEvict(p, outlierScore) },
+	"stride":   newStride,
+}
+
+// Names lists the methods that [Build] knows.
+func Names() []string { return sortedKeys(makers) }
+
+// Build makes a method from a spec: a name, parameters after colons, modifiers after plus signs, such as
+// "semantic:exact=0.5:budget=equal:shared+fp8". Modifiers: fp8 rounds the result to FP8 with a scale per head, nobias
+// leaves the bias out (no proportional attention). The methods that merge run on comp.
+func Build(spec string, comp *compress.Compressor) (Method, error) {
+	parts := strings.Split(spec, "+")
+	fields := strings.Split(parts[0], ":")
+	name := fields[0]
+	newMethod, ok := makers[name]
+	if !ok {
+		return nil, badMethod("method %q is not known, only %s", name, strings.Join(Names(), ", "))
+	}
+	p := &params{comp: comp, values: map[string]string{}}
+	for _, field := range fields[1:] {
+		key, value, _ := strings.Cut(field, "=")
+		p.values[key] = value
+	}
+	m, err := newMethod(p)
+	if err == nil {
+		err = p.rest()
+	}
+	if err != nil {
+		return nil, badMethod("method %q: %v", spec, err)
+	}
+	for _, modifier := range parts[1:] {
+		switch modifier {
+		case "fp8":
+			m = fp8{m}
+		case "nobias":
+			m = noBias{m}
+		default:
+			return nil, badMethod("method %q: modifier %q is not known, only fp8 and nobias", spec, modifier)
+		}
+	}
+	return m, nil
+}
+
+// params are the key=value parts of a spec. A key without a value is true.
+type params struct {
+	comp   *compress.Compressor
+	values map[string]string
+	err    error
+}
+
+func (p *params) take(key string) (string, bool) {
+	v, ok := p.values[key]
+	delete(p.values, key)
+	return v, ok
+}
+
+func (p *params) number(key string, to *float64) {
+	if v, ok := p.take(key); ok {
+		x, err := strconv.ParseFloat(v, 64)
+		if err != nil && p.err == nil {
+			p.err = badMethod("%s must be a number, got %q", key, v)
+		}
+		*to = x
+	}
+}
+
+func (p *params) count(key string, to *int) {
+	x := float64(*to)
+	p.number(key, &x)
+	if x != float64(int(x)) && p.err == nil {
+		p.err = badMethod("%s must be a whole number, got %v", key, x)
+	}
+	*to = int(x)
+}
+
+func (p *params) flag(key string, to *bool) {
+	if v, ok := p.take(key); ok {
+		*to = v == "" || v == "true" || v == "1"
+	}
+}
+
+// rest reports the first error, or a key that nobody took.
+func (p *params) rest() error {
+	if p.err != nil {
+		return p.err
+	}
+	for _, key := range sortedKeys(p.values) {
+		return badMethod("parameter %q is not known", key)
+	}
+	return nil
+}
+
+// none keeps everything, whatever the ratio.
+type none struct{}
+
+func (none) Compress(_ context.Context, c *Cache, _ float64, out *Cores) (time.Duration, error) {
+	for i := range out.Planes {
+		for t := range c.Tokens {
+			out.Planes[i].Keep(&c.Full.Planes[i], t, c.Dim)
+		}
+	}
+	return 0, nil
+}
