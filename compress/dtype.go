@@ -46,6 +46,17 @@ func (t DType) Size() int {
 // FP8 reports whether t is an 8-bit type, which needs a scale per head.
 func (t DType) FP8() bool { return t == F8E4M3 || t == F8E5M2 }
 
+// halfOf is the kernels of a 16-bit type, nil for the others.
+func halfOf(kn *simd.Kernels, t DType) *simd.Half {
+	switch t {
+	case BF16:
+		return &kn.BF16
+	case F16:
+		return &kn.F16
+	}
+	return nil
+}
+
 // widen converts len(dst) elements of src to float32 and multiplies them by scale.
 // Only FP8 carries a scale other than one.
 func widen(kn *simd.Kernels, dst []float32, src []byte, t DType, scale float32) {
@@ -55,9 +66,9 @@ func widen(kn *simd.Kernels, dst []float32, src []byte, t DType, scale float32) 
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 		}
 	case F16:
-		kn.WidenF16(dst, src)
+		kn.F16.Widen(dst, src)
 	case BF16:
-		kn.WidenBF16(dst, src)
+		kn.BF16.Widen(dst, src)
 	case F8E4M3:
 		for i, b := range src[:len(dst)] {
 			dst[i] = e4m3[b] * scale
@@ -69,23 +80,18 @@ func widen(kn *simd.Kernels, dst []float32, src []byte, t DType, scale float32) 
 	}
 }
 
-// narrow rounds len(src) floats to nearest even into dst, after dividing by scale (FP8 only). FP8 and F16 saturate to the
-// largest finite value: a merged key may be a rounding error larger than every key that it stands for.
-func narrow(dst []byte, src []float32, t DType, scale float32) {
+// narrow rounds len(src) floats to nearest even into dst, after dividing by scale (FP8 only). Beyond the largest finite
+// value it saturates: a merged key may be a rounding error larger than every key that it stands for.
+func narrow(kn *simd.Kernels, dst []byte, src []float32, t DType, scale float32) {
 	switch t {
 	case F32:
 		for i, x := range src {
 			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(x))
 		}
 	case F16:
-		for i, x := range src {
-			binary.LittleEndian.PutUint16(dst[2*i:], f32to16(x))
-		}
+		kn.F16.Narrow(dst, src)
 	case BF16:
-		for i, x := range src {
-			b := math.Float32bits(x)
-			binary.LittleEndian.PutUint16(dst[2*i:], uint16((b+0x7fff+(b>>16)&1)>>16))
-		}
+		kn.BF16.Narrow(dst, src)
 	case F8E4M3:
 		for i, x := range src {
 			dst[i] = f32to8(x/scale, e4m3Format)
@@ -95,21 +101,6 @@ func narrow(dst []byte, src []float32, t DType, scale float32) {
 			dst[i] = f32to8(x/scale, e5m2Format)
 		}
 	}
-}
-
-func f32to16(x float32) uint16 {
-	b := math.Float32bits(x)
-	sign := uint16(b>>16) & 0x8000
-	b &= 0x7fffffff
-	switch {
-	case b > 0x7f800000:
-		return sign | 0x7e00
-	case b >= 0x477ff000: // would round past 65504
-		return sign | 0x7bff
-	case b < 0x38800000: // subnormal: let the float adder round at 2^-24
-		return sign | uint16(math.Float32bits(math.Float32frombits(b)+0.5)-0x3f000000)
-	}
-	return sign | uint16((b-0x38000000+0xfff+(b>>13)&1)>>13)
 }
 
 // fp8 describes an 8-bit float: mantissa bits, exponent bias and the largest finite code.

@@ -75,12 +75,16 @@ func (w *work) mergeCluster(a *arena, out planeOut, plane, c int, ms []int32) fl
 	for _, i := range ms {
 		norm := norms[i]
 		u := units[int(i)*w.stride : int(i)*w.stride+d]
-		w.kernel.Axpy(a.acc, u, norm*inv)
-		w.kernel.Axpy(a.unit, u, 1)
+		w.kernel.Axpy2(a.acc, a.unit, u, norm*inv)
 		length += float64(norm)
 		position += float64(in.Positions[w.sinks+int(i)])
-		widen(w.kernel, a.row, in.row(in.V, plane, w.sinks+int(i)), in.DType, vscale)
-		w.kernel.Axpy(a.val, a.row, inv)
+		value := in.row(in.V, plane, w.sinks+int(i))
+		if w.half != nil {
+			w.half.Axpy(a.val, value, inv)
+		} else {
+			widen(w.kernel, a.row, value, in.DType, vscale)
+			w.kernel.Axpy(a.val, a.row, inv)
+		}
 	}
 	length *= float64(inv)
 	position /= float64(len(ms))
@@ -151,8 +155,8 @@ func (o *planeOut) copy(c, i int) {
 // set writes a merged core.
 func (o *planeOut) set(c int, count int32, position float64, k, v []float32) {
 	in := o.w.in
-	narrow(o.k[c*o.rb:(c+1)*o.rb], k, in.DType, scaleOf(in.KScale, o.plane))
-	narrow(o.v[c*o.rb:(c+1)*o.rb], v, in.DType, scaleOf(in.VScale, o.plane))
+	narrow(o.w.kernel, o.k[c*o.rb:(c+1)*o.rb], k, in.DType, scaleOf(in.KScale, o.plane))
+	narrow(o.w.kernel, o.v[c*o.rb:(c+1)*o.rb], v, in.DType, scaleOf(in.VScale, o.plane))
 	o.counts[c], o.bias[c], o.positions[c] = count, float32(math.Log(float64(count))), float32(position)
 }
 

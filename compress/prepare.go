@@ -34,10 +34,24 @@ func (w *work) prepare(worker, plane int) {
 		padded := units[i*w.stride : (i+1)*w.stride]
 		u := padded[:d]
 		clear(padded[d:])
-		widen(w.kernel, u, w.in.row(w.in.K, plane, w.sinks+i), w.in.DType, scale)
-		unrotateRow(w.kernel, u, w.cos[i*h:i*h+h], w.sin[i*h:i*h+h], w.rope.Interleaved)
-		norms[i] = normalize(w.kernel, u)
-		w.kernel.Axpy(sum, u, 1)
+		key := w.in.row(w.in.K, plane, w.sinks+i)
+		cos, sin := w.cos[i*h:i*h+h], w.sin[i*h:i*h+h]
+		var squares float32
+		if w.half != nil && 2*h == d && !w.rope.Interleaved {
+			squares = w.half.Unrotate(u, key, cos, sin)
+		} else {
+			widen(w.kernel, u, key, w.in.DType, scale)
+			unrotateRow(w.kernel, u, cos, sin, w.rope.Interleaved)
+			squares = w.kernel.Dot(u, u)
+		}
+		length, inv := lengthOf(u, squares)
+		norms[i] = length
+		if inv == 0 {
+			normalize(w.kernel, u) // out of float32's range
+			w.kernel.Axpy(sum, u, 1)
+		} else {
+			w.kernel.ScaleAdd(u, sum, inv)
+		}
 		if i%meanBlock == meanBlock-1 || i == len(norms)-1 {
 			for k, x := range sum {
 				mean[k] += float64(x)
@@ -48,25 +62,36 @@ func (w *work) prepare(worker, plane int) {
 	direction(mean)
 }
 
+// lengthOf is the length of u, whose squares sum to ss, and what to multiply u by to make it a unit vector: 1/(length+1e-9),
+// or 0 when float32 cannot hold it.
+func lengthOf(u []float32, ss float32) (length, inv float32) {
+	if ss > 1e-30 && ss < 1e37 {
+		l := math.Sqrt(float64(ss))
+		return float32(l), float32(1 / (l + 1e-9))
+	}
+	sum := 0.0
+	for _, x := range u {
+		sum += float64(x) * float64(x)
+	}
+	return float32(min(math.Sqrt(sum), math.MaxFloat32)), 0
+}
+
 // normalize divides u by its length plus 1e-9 and returns the length.
 func normalize(kn *simd.Kernels, u []float32) float32 {
-	length := float64(kn.Dot(u, u))
-	if !(length > 1e-30 && length < 1e37) { // out of float32's range for squares
-		length = 0
-		for _, x := range u {
-			length += float64(x) * float64(x)
-		}
+	length, inv := lengthOf(u, kn.Dot(u, u))
+	if inv != 0 {
+		kn.Scale(u, inv)
+		return length
 	}
-	length = math.Sqrt(length)
-	inv := 1 / (length + 1e-9)
-	if inv32 := float32(inv); inv32 > 1e-37 && inv32 < 1e37 {
-		kn.Scale(u, inv32)
-	} else {
-		for k, x := range u {
-			u[k] = float32(float64(x) * inv)
-		}
+	sum := 0.0
+	for _, x := range u {
+		sum += float64(x) * float64(x)
 	}
-	return float32(min(length, math.MaxFloat32))
+	wide := 1 / (math.Sqrt(sum) + 1e-9)
+	for k, x := range u {
+		u[k] = float32(float64(x) * wide)
+	}
+	return length
 }
 
 func direction(mean []float64) {

@@ -30,10 +30,11 @@ type work struct {
 	angles   []complex128
 
 	kernel *simd.Kernels
-	stride int       // of rows of floats, dim padded
-	unit   []float32 // [planes, n+3, stride], unit keys, un-rotated unless the options say otherwise
-	norm   []float32 // [planes, n]
-	mean   []float64 // [planes, dim], sum, then direction of the unit keys
+	half   *simd.Half // of the page's type; nil when it has no 16 bits
+	stride int        // of rows of floats, dim padded
+	unit   []float32  // [planes, n+3, stride], unit keys, un-rotated unless the options say otherwise
+	norm   []float32  // [planes, n]
+	mean   []float64  // [planes, dim], sum, then direction of the unit keys
 
 	score      []float32 // [groups, n], distance from the mean direction
 	single     []bool    // [groups, n], protected or exact: never merged
@@ -106,7 +107,7 @@ func (w *work) begin(in *Input, opt *Options, out *Result) error {
 	out.resize(in)
 
 	planes, gn := in.planes(), w.groups*w.n
-	w.stride = simd.Stride(in.Dim)
+	w.stride, w.half = simd.Stride(in.Dim), halfOf(w.kernel, in.DType)
 	w.unit = grow(w.unit, planes*(w.n+3)*w.stride)
 	w.norm = grow(w.norm, planes*w.n)
 	w.mean = grow(w.mean, planes*in.Dim)

@@ -12,9 +12,9 @@ import (
 func widen(kn *simd.Kernels, dst []float32, src []byte, t compress.DType) {
 	switch t {
 	case compress.F16:
-		kn.WidenF16(dst, src)
+		kn.F16.Widen(dst, src)
 	case compress.BF16:
-		kn.WidenBF16(dst, src)
+		kn.BF16.Widen(dst, src)
 	default:
 		for i := range dst {
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))

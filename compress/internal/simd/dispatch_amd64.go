@@ -6,9 +6,9 @@ import "golang.org/x/sys/cpu"
 
 var (
 	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
-		Unrotate: unrotateFast, WidenBF16: widenBF16Fast, WidenF16: widenF16Fast}
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, BF16: fastBF16, F16: fastF16}
 	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
-		Unrotate: unrotateFast, WidenBF16: widenBF16Fast, WidenF16: widenF16Fast}
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, BF16: fastBF16, F16: fastF16}
 	all = detect()
 )
 
@@ -111,20 +111,67 @@ func unrotateFast(lo, hi, cos, sin []float32) {
 	unrotate(lo[n:], hi[n:], cos[n:], sin[n:])
 }
 
-func widenBF16Fast(dst []float32, src []byte) {
-	n := len(dst) &^ 7
+func scaleAddFast(x, sum []float32, w float32) {
+	n := len(x) &^ 7
 	if n > 0 {
-		_ = src[2*n-1]
-		widenBF16AVX2(&dst[0], &src[0], n)
+		need(sum, len(x))
+		scaleAddAVX2(&x[0], &sum[0], w, n)
 	}
-	widenBF16(dst[n:], src[2*n:])
+	scaleAdd(x[n:], sum[n:], w)
 }
 
-func widenF16Fast(dst []float32, src []byte) {
-	n := len(dst) &^ 7
+func axpy2Fast(dst, sum, src []float32, w float32) {
+	n := len(src) &^ 7
 	if n > 0 {
-		_ = src[2*n-1]
-		widenF16AVX2(&dst[0], &src[0], n)
+		need(dst, len(src))
+		need(sum, len(src))
+		axpy2AVX2(&dst[0], &sum[0], &src[0], w, n)
 	}
-	widenF16(dst[n:], src[2*n:])
+	axpy2(dst[n:], sum[n:], src[n:], w)
+}
+
+var (
+	fastBF16 = fastHalf(genericBF16, widenBF16AVX2, narrowBF16AVX2, unrotateBF16AVX2, axpyBF16AVX2)
+	fastF16  = fastHalf(genericF16, widenF16AVX2, narrowF16AVX2, unrotateF16AVX2, axpyF16AVX2)
+)
+
+// fastHalf takes the elements by eight in assembly and what is left in Go.
+func fastHalf(slow Half, widen func(*float32, *byte, int), narrow func(*byte, *float32, int),
+	unrotate func(dst *float32, src *byte, cos, sin *float32, half int) float32, axpy func(*float32, *byte, float32, int)) Half {
+	return Half{
+		Widen: func(dst []float32, src []byte) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_ = src[2*len(dst)-1]
+				widen(&dst[0], &src[0], n)
+			}
+			slow.Widen(dst[n:], src[2*n:])
+		},
+		Narrow: func(dst []byte, src []float32) {
+			n := len(src) &^ 7
+			if n > 0 {
+				_ = dst[2*len(src)-1]
+				narrow(&dst[0], &src[0], n)
+			}
+			slow.Narrow(dst[2*n:], src[n:])
+		},
+		Unrotate: func(dst []float32, src []byte, cos, sin []float32) float32 {
+			n := len(cos)
+			if n == 0 || n%8 != 0 {
+				return slow.Unrotate(dst, src, cos, sin)
+			}
+			need(dst, 2*n)
+			need(sin, n)
+			_ = src[4*n-1]
+			return unrotate(&dst[0], &src[0], &cos[0], &sin[0], n)
+		},
+		Axpy: func(dst []float32, src []byte, w float32) {
+			n := len(dst) &^ 7
+			if n > 0 {
+				_ = src[2*len(dst)-1]
+				axpy(&dst[0], &src[0], w, n)
+			}
+			slow.Axpy(dst[n:], src[2*n:], w)
+		},
+	}
 }

@@ -1,12 +1,7 @@
 package simd
 
-import (
-	"encoding/binary"
-	"math"
-)
-
 var generic = Kernels{Name: "go", Gram: gram, Dots: dots, Dot: dot, Axpy: axpy, Scale: scale, Unrotate: unrotate,
-	WidenBF16: widenBF16, WidenF16: widenF16}
+	ScaleAdd: scaleAdd, Axpy2: axpy2, BF16: genericBF16, F16: genericF16}
 
 func gram(s []float32, ld int, u []float32, n, stride int) {
 	n4 := (n + 3) &^ 3
@@ -92,27 +87,18 @@ func unrotate(lo, hi, cos, sin []float32) {
 	}
 }
 
-func widenBF16(dst []float32, src []byte) {
-	src = src[:2*len(dst)]
-	for i := range dst {
-		dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
+func scaleAdd(x, sum []float32, w float32) {
+	sum = sum[:len(x)]
+	for i, v := range x {
+		x[i] = v * w
+		sum[i] += x[i]
 	}
 }
 
-func widenF16(dst []float32, src []byte) {
-	src = src[:2*len(dst)]
-	for i := range dst {
-		dst[i] = F16(binary.LittleEndian.Uint16(src[2*i:]))
+func axpy2(dst, sum, src []float32, w float32) {
+	dst, sum = dst[:len(src)], sum[:len(src)]
+	for i, v := range src {
+		dst[i] += w * v
+		sum[i] += v
 	}
-}
-
-// F16 widens one IEEE half.
-func F16(h uint16) float32 {
-	sign := uint32(h&0x8000) << 16
-	if h&0x7c00 == 0x7c00 { // Inf, NaN
-		return math.Float32frombits(sign | 0x7f800000 | uint32(h&0x3ff)<<13)
-	}
-	// Shifted in place the exponent is 112 too small; the product restores it and normalises subnormals.
-	m := math.Float32frombits(uint32(h&0x7fff)<<13) * 0x1p112
-	return math.Float32frombits(sign | math.Float32bits(m))
 }

@@ -17,10 +17,26 @@ type Kernels struct {
 	Axpy func(dst, src []float32, w float32)
 	// Scale multiplies x by w. The length is a multiple of Pad.
 	Scale func(x []float32, w float32)
+	// ScaleAdd multiplies x by w and adds the products to sum.
+	ScaleAdd func(x, sum []float32, w float32)
+	// Axpy2 adds w*src to dst and src to sum.
+	Axpy2 func(dst, sum, src []float32, w float32)
 	// Unrotate turns each pair (lo, hi) back by the angle whose cosine and sine are given.
 	Unrotate func(lo, hi, cos, sin []float32)
-	// WidenBF16 and WidenF16 convert len(dst) little-endian elements.
-	WidenBF16, WidenF16 func(dst []float32, src []byte)
+	// BF16 and F16 read and write the 16-bit floats, little-endian.
+	BF16, F16 Half
+}
+
+// Half is what is done with one kind of 16-bit float.
+type Half struct {
+	// Widen converts len(dst) elements.
+	Widen func(dst []float32, src []byte)
+	// Narrow rounds len(src) floats to nearest even. Beyond the largest finite value it saturates.
+	Narrow func(dst []byte, src []float32)
+	// Unrotate widens a row of 2*len(cos) elements, turns its pairs (i, len(cos)+i) back and returns the sum of their squares.
+	Unrotate func(dst []float32, src []byte, cos, sin []float32) float32
+	// Axpy adds w*src to dst.
+	Axpy func(dst []float32, src []byte, w float32)
 }
 
 // Generic is plain Go.

@@ -36,12 +36,54 @@ func scaleAVX2(x *float32, w float32, n int)
 //go:noescape
 func unrotateAVX2(lo *float32, hi *float32, cos *float32, sin *float32, n int)
 
-// widenBF16AVX2 widens n bfloat16, a multiple of 8.
+// widenBF16AVX2 widens n elements, a multiple of 8.
 //
 //go:noescape
 func widenBF16AVX2(dst *float32, src *byte, n int)
 
-// widenF16AVX2 widens n IEEE halves, a multiple of 8.
+// narrowBF16AVX2 rounds n floats, a multiple of 8, to nearest even; beyond the largest finite value it saturates.
+//
+//go:noescape
+func narrowBF16AVX2(dst *byte, src *float32, n int)
+
+// unrotateBF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and returns the sum of
+// their squares. half is a multiple of 8.
+//
+//go:noescape
+func unrotateBF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
+
+// axpyBF16AVX2 adds w*src to dst, n elements, a multiple of 8.
+//
+//go:noescape
+func axpyBF16AVX2(dst *float32, src *byte, w float32, n int)
+
+// widenF16AVX2 widens n elements, a multiple of 8.
 //
 //go:noescape
 func widenF16AVX2(dst *float32, src *byte, n int)
+
+// narrowF16AVX2 rounds n floats, a multiple of 8, to nearest even; beyond the largest finite value it saturates.
+//
+//go:noescape
+func narrowF16AVX2(dst *byte, src *float32, n int)
+
+// unrotateF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and returns the sum of
+// their squares. half is a multiple of 8.
+//
+//go:noescape
+func unrotateF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
+
+// axpyF16AVX2 adds w*src to dst, n elements, a multiple of 8.
+//
+//go:noescape
+func axpyF16AVX2(dst *float32, src *byte, w float32, n int)
+
+// scaleAddAVX2 multiplies n floats, a multiple of 8, by w and adds them to sum.
+//
+//go:noescape
+func scaleAddAVX2(x *float32, sum *float32, w float32, n int)
+
+// axpy2AVX2 adds w*src to dst and src to sum, n floats, a multiple of 8.
+//
+//go:noescape
+func axpy2AVX2(dst *float32, sum *float32, src *float32, w float32, n int)

@@ -342,6 +342,116 @@ done:
 	VZEROUPPER
 	RET
 
+// func narrowBF16AVX2(dst *byte, src *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·narrowBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ        DX, DX
+	JZ           done
+	VMOVUPS      (CX), Y0
+	VBROADCASTSS bf16max<>+0(SB), Y1
+	VMINPS       Y1, Y0, Y0
+	VBROADCASTSS bf16min<>+0(SB), Y1
+	VMAXPS       Y1, Y0, Y0
+	VPSRLD       $0x10, Y0, Y1
+	VPSLLD       $0x1f, Y1, Y1
+	VPSRLD       $0x1f, Y1, Y1
+	VPADDD       Y1, Y0, Y0
+	VPBROADCASTD bf16half<>+0(SB), Y1
+	VPADDD       Y1, Y0, Y0
+	VPSRLD       $0x10, Y0, Y0
+	VEXTRACTI128 $0x01, Y0, X1
+	VPACKUSDW    X1, X0, X0
+	VMOVDQU      X0, (AX)
+	ADDQ         $0x10, AX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA bf16max<>+0(SB)/4, $0x7f7f0000
+GLOBL bf16max<>(SB), RODATA|NOPTR, $4
+
+DATA bf16min<>+0(SB)/4, $0xff7f0000
+GLOBL bf16min<>(SB), RODATA|NOPTR, $4
+
+DATA bf16half<>+0(SB)/4, $0x00007fff
+GLOBL bf16half<>(SB), RODATA|NOPTR, $4
+
+// func unrotateBF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·unrotateBF16AVX2(SB), NOSPLIT, $0-44
+	MOVQ   dst+0(FP), AX
+	MOVQ   src+8(FP), CX
+	MOVQ   cos+16(FP), DX
+	MOVQ   sin+24(FP), BX
+	MOVQ   half+32(FP), SI
+	MOVQ   SI, DI
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+
+loop:
+	VPMOVZXWD    (CX), Y0
+	VPSLLD       $0x10, Y0, Y0
+	VPMOVZXWD    (CX)(SI*2), Y1
+	VPSLLD       $0x10, Y1, Y1
+	VMOVUPS      (DX), Y2
+	VMOVUPS      (BX), Y3
+	VMULPS       Y0, Y2, Y4
+	VFMADD231PS  Y1, Y3, Y4
+	VMULPS       Y1, Y2, Y1
+	VFNMADD231PS Y0, Y3, Y1
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y1, (AX)(SI*4)
+	VFMADD231PS  Y4, Y4, Y5
+	VFMADD231PS  Y1, Y1, Y6
+	ADDQ         $0x10, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DI
+	JNZ          loop
+	VADDPS       Y5, Y6, Y5
+	VEXTRACTF128 $0x01, Y5, X0
+	VADDPS       X0, X5, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVSS        X0, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func axpyBF16AVX2(dst *float32, src *byte, w float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·axpyBF16AVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	VBROADCASTSS w+16(FP), Y0
+	MOVQ         n+24(FP), DX
+
+loop:
+	TESTQ       DX, DX
+	JZ          done
+	VPMOVZXWD   (CX), Y1
+	VPSLLD      $0x10, Y1, Y1
+	VMOVUPS     (AX), Y2
+	VFMADD231PS Y1, Y0, Y2
+	VMOVUPS     Y2, (AX)
+	ADDQ        $0x10, CX
+	ADDQ        $0x20, AX
+	SUBQ        $0x08, DX
+	JMP         loop
+
+done:
+	VZEROUPPER
+	RET
+
 // func widenF16AVX2(dst *float32, src *byte, n int)
 // Requires: AVX, F16C
 TEXT ·widenF16AVX2(SB), NOSPLIT, $0-24
@@ -358,6 +468,153 @@ loop:
 	ADDQ      $0x20, AX
 	SUBQ      $0x08, DX
 	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func narrowF16AVX2(dst *byte, src *float32, n int)
+// Requires: AVX, F16C
+TEXT ·narrowF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	TESTQ        DX, DX
+	JZ           done
+	VMOVUPS      (CX), Y0
+	VBROADCASTSS f16max<>+0(SB), Y1
+	VMINPS       Y1, Y0, Y0
+	VBROADCASTSS f16min<>+0(SB), Y1
+	VMAXPS       Y1, Y0, Y0
+	VCVTPS2PH    $0x00, Y0, (AX)
+	ADDQ         $0x10, AX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA f16max<>+0(SB)/4, $0x477fe000
+GLOBL f16max<>(SB), RODATA|NOPTR, $4
+
+DATA f16min<>+0(SB)/4, $0xc77fe000
+GLOBL f16min<>(SB), RODATA|NOPTR, $4
+
+// func unrotateF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
+// Requires: AVX, F16C, FMA3, SSE
+TEXT ·unrotateF16AVX2(SB), NOSPLIT, $0-44
+	MOVQ   dst+0(FP), AX
+	MOVQ   src+8(FP), CX
+	MOVQ   cos+16(FP), DX
+	MOVQ   sin+24(FP), BX
+	MOVQ   half+32(FP), SI
+	MOVQ   SI, DI
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+
+loop:
+	VCVTPH2PS    (CX), Y0
+	VCVTPH2PS    (CX)(SI*2), Y1
+	VMOVUPS      (DX), Y2
+	VMOVUPS      (BX), Y3
+	VMULPS       Y0, Y2, Y4
+	VFMADD231PS  Y1, Y3, Y4
+	VMULPS       Y1, Y2, Y1
+	VFNMADD231PS Y0, Y3, Y1
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y1, (AX)(SI*4)
+	VFMADD231PS  Y4, Y4, Y5
+	VFMADD231PS  Y1, Y1, Y6
+	ADDQ         $0x10, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DI
+	JNZ          loop
+	VADDPS       Y5, Y6, Y5
+	VEXTRACTF128 $0x01, Y5, X0
+	VADDPS       X0, X5, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVSS        X0, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func axpyF16AVX2(dst *float32, src *byte, w float32, n int)
+// Requires: AVX, F16C, FMA3
+TEXT ·axpyF16AVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	VBROADCASTSS w+16(FP), Y0
+	MOVQ         n+24(FP), DX
+
+loop:
+	TESTQ       DX, DX
+	JZ          done
+	VCVTPH2PS   (CX), Y1
+	VMOVUPS     (AX), Y2
+	VFMADD231PS Y1, Y0, Y2
+	VMOVUPS     Y2, (AX)
+	ADDQ        $0x10, CX
+	ADDQ        $0x20, AX
+	SUBQ        $0x08, DX
+	JMP         loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func scaleAddAVX2(x *float32, sum *float32, w float32, n int)
+// Requires: AVX
+TEXT ·scaleAddAVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         sum+8(FP), CX
+	VBROADCASTSS w+16(FP), Y0
+	MOVQ         n+24(FP), DX
+
+loop:
+	TESTQ   DX, DX
+	JZ      done
+	VMULPS  (AX), Y0, Y1
+	VMOVUPS Y1, (AX)
+	VADDPS  (CX), Y1, Y1
+	VMOVUPS Y1, (CX)
+	ADDQ    $0x20, AX
+	ADDQ    $0x20, CX
+	SUBQ    $0x08, DX
+	JMP     loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func axpy2AVX2(dst *float32, sum *float32, src *float32, w float32, n int)
+// Requires: AVX, FMA3
+TEXT ·axpy2AVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         sum+8(FP), CX
+	MOVQ         src+16(FP), DX
+	VBROADCASTSS w+24(FP), Y0
+	MOVQ         n+32(FP), BX
+
+loop:
+	TESTQ       BX, BX
+	JZ          done
+	VMOVUPS     (DX), Y1
+	VMOVUPS     (AX), Y2
+	VFMADD231PS Y1, Y0, Y2
+	VMOVUPS     Y2, (AX)
+	VADDPS      (CX), Y1, Y1
+	VMOVUPS     Y1, (CX)
+	ADDQ        $0x20, AX
+	ADDQ        $0x20, CX
+	ADDQ        $0x20, DX
+	SUBQ        $0x08, BX
+	JMP         loop
 
 done:
 	VZEROUPPER

@@ -94,6 +94,20 @@ func TestVectors(t *testing.T) {
 					t.Fatalf("%s: scale of %d [%d] = %v, want %v", k.Name, n, i, c[i], -2*a[i])
 				}
 			}
+			sum, x := append([]float32{}, b...), append([]float32{}, a...)
+			k.ScaleAdd(x, sum, 0.5)
+			for i := range x {
+				if x[i] != a[i]*0.5 || !near(sum[i], float64(b[i])+float64(a[i])/2, 2) {
+					t.Fatalf("%s: scaleAdd of %d [%d] = %v, %v", k.Name, n, i, x[i], sum[i])
+				}
+			}
+			x, sum = append(x[:0], a...), append(sum[:0], b...)
+			k.Axpy2(x, sum, b, 3)
+			for i := range x {
+				if !near(x[i], float64(a[i])+3*float64(b[i]), 4) || sum[i] != b[i]+b[i] {
+					t.Fatalf("%s: axpy2 of %d [%d] = %v, %v", k.Name, n, i, x[i], sum[i])
+				}
+			}
 			lo, hi := append([]float32{}, a...), append([]float32{}, b...)
 			cos, sin := random(r, n, 0), random(r, n, 1)
 			k.Unrotate(lo, hi, cos, sin)
@@ -115,13 +129,13 @@ func TestWidenEveryCode(t *testing.T) {
 	}
 	bf, f16 := make([]float32, 65536), make([]float32, 65536)
 	for _, k := range All() {
-		k.WidenBF16(bf, src)
-		k.WidenF16(f16, src)
+		k.BF16.Widen(bf, src)
+		k.F16.Widen(f16, src)
 		for i := range 65536 {
 			if got, want := math.Float32bits(bf[i]), uint32(i)<<16; got != want {
 				t.Fatalf("%s: bf16 %#04x = %#08x, want %#08x", k.Name, i, got, want)
 			}
-			want := half(uint16(i))
+			want := halfValue(uint16(i))
 			if got := f16[i]; got != want && !(got != got && want != want) || math.Signbit(float64(got)) != math.Signbit(float64(want)) {
 				t.Fatalf("%s: f16 %#04x = %v, want %v", k.Name, i, got, want)
 			}
@@ -129,8 +143,8 @@ func TestWidenEveryCode(t *testing.T) {
 	}
 }
 
-// half widens by the definition.
-func half(h uint16) float32 {
+// halfValue widens by the definition.
+func halfValue(h uint16) float32 {
 	sign := 1.0
 	if h&0x8000 != 0 {
 		sign = -1
@@ -145,6 +159,93 @@ func half(h uint16) float32 {
 		return float32(math.Copysign(math.Ldexp(m, -24), sign))
 	}
 	return float32(sign * math.Ldexp(1024+m, e-25))
+}
+
+// Narrowing what was widened gives every finite code back; between two codes it rounds to the nearer, at a tie to the even
+// one, and beyond the largest finite value it saturates.
+func TestNarrow(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, k := range All() {
+		for name, h := range map[string]struct {
+			Half
+			largest uint16
+			ulp     func(uint16) (float32, float32)
+		}{
+			"bf16": {k.BF16, 0x7f7f, func(c uint16) (float32, float32) { return bf16to32(c), bf16to32(c + 1) }},
+			"f16":  {k.F16, 0x7bff, func(c uint16) (float32, float32) { return halfValue(c), halfValue(c + 1) }},
+		} {
+			for range 200 {
+				n := r.IntN(40)
+				src, want, dst := make([]float32, n), make([]uint16, n), make([]byte, 2*n)
+				for i := range src {
+					c := uint16(r.IntN(int(h.largest)))
+					lo, hi := h.ulp(c)
+					mid := lo + (hi-lo)/2
+					switch r.IntN(5) {
+					case 0:
+						src[i], want[i] = lo, c
+					case 1:
+						src[i], want[i] = math.Nextafter32(mid, lo), c
+					case 2:
+						src[i], want[i] = math.Nextafter32(mid, hi), c+1
+					case 3:
+						src[i], want[i] = mid, (c+1)&^1
+					default:
+						src[i], want[i] = []float32{math.MaxFloat32, float32(math.Inf(1))}[r.IntN(2)], h.largest
+					}
+					if lo != 0 && math.Nextafter32(mid, lo) == lo { // too few bits between two subnormals
+						src[i], want[i] = lo, c
+					}
+					if r.IntN(2) == 0 {
+						src[i], want[i] = -src[i], want[i]|0x8000
+					}
+				}
+				h.Narrow(dst, src)
+				for i := range src {
+					if got := uint16(dst[2*i]) | uint16(dst[2*i+1])<<8; got != want[i] {
+						t.Fatalf("%s: %s of %v (%d of %d) = %#04x, want %#04x", k.Name, name, src[i], i, n, got, want[i])
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestUnrotateAndAxpyOfHalves(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for _, k := range All() {
+		for name, h := range map[string]Half{"bf16": k.BF16, "f16": k.F16} {
+			for n := range 70 {
+				src := make([]byte, 4*n+1)[1:]
+				for i := range 2 * n {
+					src[2*i], src[2*i+1] = byte(r.IntN(256)), byte(0x3c+r.IntN(4))
+				}
+				x := make([]float32, 2*n)
+				h.Widen(x, src)
+				cos, sin, got := random(r, n, 1), random(r, n, 0), make([]float32, 2*n)
+				ss := h.Unrotate(got, src, cos, sin)
+				want := 0.0
+				for i := range n {
+					u, v, c, s := float64(x[i]), float64(x[n+i]), float64(cos[i]), float64(sin[i])
+					a, b := u*c+v*s, v*c-u*s
+					want += a*a + b*b
+					if !near(got[i], a, math.Abs(a)+4) || !near(got[n+i], b, math.Abs(b)+4) {
+						t.Fatalf("%s: %s unrotate of %d [%d] = %v, %v, want %v, %v", k.Name, name, n, i, got[i], got[n+i], a, b)
+					}
+				}
+				if !near(ss, want, want) {
+					t.Fatalf("%s: %s sum of squares of %d = %v, want %v", k.Name, name, n, ss, want)
+				}
+				y := make([]float32, 2*n)
+				h.Axpy(y, src, 2)
+				for i := range y {
+					if y[i] != 2*x[i] {
+						t.Fatalf("%s: %s axpy of %d [%d] = %v, want %v", k.Name, name, 2*n, i, y[i], 2*x[i])
+					}
+				}
+			}
+		}
+	}
 }
 
 func BenchmarkGram(b *testing.B) {
