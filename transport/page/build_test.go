@@ -100,6 +100,22 @@ func sampleCores(d DType) *Cores {
 	return c
 }
 
+// packedCores stands for samplePage(d) in the packed form: 1, 3, 5 and 2 cores.
+func packedCores(d DType) *Cores {
+	c := sampleCores(d)
+	c.Cores, c.Slots = 5, ints(1, 3, 5, 2)
+	c.K, c.V = pattern(d, 44, 6), pattern(d, 44, 7)
+	c.Counts = ints(5, 2, 2, 1, 1, 1, 1, 1, 1, 4, 1)
+	c.Bias = floats(1.609438, 0.6931472, 0.6931472, 0, 0, 0, 0, 0, 0, 1.3862944, 0)
+	c.Positions = floats(18.5, 16.5, 19, 21, 16, 17, 18, 20, 21, 17.75, 21)
+	c.Assign = ints(
+		0, 0, 0, 0, 0,
+		0, 0, 1, 1, 2,
+		0, 1, 2, 3, 4,
+		0, 0, 0, 0, 1)
+	return c
+}
+
 // forgery is a blob in parts, for tests that break one of them. Nothing is checked when it is put together.
 type forgery struct {
 	meta    map[string]string

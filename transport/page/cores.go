@@ -1,11 +1,15 @@
 package page
 
+import "slices"
+
 // FormatCores is the metadata value "format" of cores.
 const FormatCores = "semproxy.cores.v1"
 
-// Cores is a compressed page: what stands for the page's tokens. Heads may keep different numbers of cores; Cores is
-// the most of any head, and the rest of a shorter head is padding at its end: count 0, bias -inf, which attention
-// never sees. Of decoded cores every []byte aliases the blob.
+// Cores is a compressed page: what stands for the page's tokens. Heads may keep different numbers of cores, and there are
+// two forms. Padded, Slots is nil: every head has as many entries as the largest, and the rest of a shorter head is
+// padding at its end: count 0, bias -inf, which attention never sees. Packed: Slots says how many cores each head has,
+// and the heads' entries follow each other without padding, in row-major order of (layer, head). Head hides the
+// difference. Of decoded cores every []byte aliases the blob.
 type Cores struct {
 	Model, Sequence, Layout string // the page's own
 	LayerFirst, TokenFirst  int
@@ -14,14 +18,16 @@ type Cores struct {
 	Tokens                  int // tokens given: those of the page
 
 	DType                           DType // of K and V: the page's own
-	Layers, KVHeads, Cores, HeadDim int
+	Layers, KVHeads, Cores, HeadDim int   // Cores: the most of any head
 
-	K, V           []byte // [layers, kv_heads, cores, head_dim] of DType
+	// entries is [layers, kv_heads, cores] in the padded form, one dimension, the sum of Slots, in the packed form.
+	Slots          []byte // I32 [layers, kv_heads]: cores of each head, at least 1; nil: the padded form
+	K, V           []byte // [entries, head_dim] of DType
 	KScale, VScale []byte // F32 [layers, kv_heads]; FP8 only, otherwise nil
-	Counts         []byte // I32 [layers, kv_heads, cores]: tokens that a core stands for, 0 for padding
-	Bias           []byte // F32 [layers, kv_heads, cores]: added to the scaled logit, -inf for padding
-	Positions      []byte // F32 [layers, kv_heads, cores]: the position that the key is rotated to
-	Assign         []byte // I32 [layers, kv_heads, tokens]: the core of each token; nil when absent
+	Counts         []byte // I32 [entries]: tokens that a core stands for, 0 for padding
+	Bias           []byte // F32 [entries]: added to the scaled logit, -inf for padding
+	Positions      []byte // F32 [entries]: the position that the key is rotated to
+	Assign         []byte // I32 [layers, kv_heads, tokens]: the core of each token, within its head; nil when absent
 
 	Policy, PolicyDigest, Rule string            // what decided
 	Engine                     string            // what computed: "cuda:0", "cpu:avx512" ...
@@ -31,7 +37,11 @@ type Cores struct {
 	Extra                      map[string]string // other metadata; nil when there is none
 }
 
-const fidelityPrefix = "fidelity."
+const (
+	fidelityPrefix = "fidelity."
+	packedKey      = "packed" // metadata of the packed form, with the value packedValue
+	packedValue    = "true"
+)
 
 func (c *Cores) identity() identity {
 	return identity{
@@ -56,18 +66,22 @@ func (c *Cores) texts() [5]struct {
 
 // tensors lists what the cores hold, in a fixed order.
 func (c *Cores) tensors() []tensor {
-	kv, head := []int{c.Layers, c.KVHeads, c.Cores, c.HeadDim}, []int{c.Layers, c.KVHeads, c.Cores}
+	heads, rows := []int{c.Layers, c.KVHeads}, c.rows()
+	kv := append(slices.Clone(rows), c.HeadDim)
 	all := []tensor{
 		{name: "k", elem: c.DType.element(), shape: kv, data: c.K},
 		{name: "v", elem: c.DType.element(), shape: kv, data: c.V},
-		{name: "counts", elem: elemI32, shape: head, data: c.Counts},
-		{name: "bias", elem: elemF32, shape: head, data: c.Bias},
-		{name: "positions", elem: elemF32, shape: head, data: c.Positions},
+		{name: "counts", elem: elemI32, shape: rows, data: c.Counts},
+		{name: "bias", elem: elemF32, shape: rows, data: c.Bias},
+		{name: "positions", elem: elemF32, shape: rows, data: c.Positions},
+	}
+	if c.Slots != nil {
+		all = append(all, tensor{name: "slots", elem: elemI32, shape: heads, data: c.Slots})
 	}
 	if c.DType.IsF8() {
 		all = append(all,
-			tensor{name: "k_scale", elem: elemF32, shape: head[:2], data: c.KScale},
-			tensor{name: "v_scale", elem: elemF32, shape: head[:2], data: c.VScale})
+			tensor{name: "k_scale", elem: elemF32, shape: heads, data: c.KScale},
+			tensor{name: "v_scale", elem: elemF32, shape: heads, data: c.VScale})
 	}
 	if c.Assign != nil {
 		all = append(all, tensor{name: "assign", elem: elemI32, shape: []int{c.Layers, c.KVHeads, c.Tokens}, data: c.Assign})

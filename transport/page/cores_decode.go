@@ -6,9 +6,12 @@ import (
 	"strings"
 )
 
-var coresTensors = []string{"k", "v", "k_scale", "v_scale", "counts", "bias", "positions", "assign"}
+var (
+	paddedTensors = []string{"k", "v", "k_scale", "v_scale", "counts", "bias", "positions", "assign"}
+	packedTensors = append([]string{"slots"}, paddedTensors...)
+)
 
-// DecodeCores reads cores, verifies their checksum, and holds their counts against the tokens (see CheckCounts). It
+// DecodeCores reads cores of either form, verifies their checksum, and holds their counts against the tokens (see CheckCounts). It
 // copies no tensor: the slices alias blob, which must stay unchanged while the cores are in use. Every error is an
 // *Error.
 func DecodeCores(blob []byte, lim Limits) (*Cores, error) {
@@ -18,14 +21,18 @@ func DecodeCores(blob []byte, lim Limits) (*Cores, error) {
 		return nil, err
 	}
 	c := &Cores{}
-	checksum, err := c.readMetadata(&in)
+	checksum, packed, err := c.readMetadata(&in)
 	if err != nil {
 		return nil, err
 	}
-	if err := in.onlyKnown(coresTensors); err != nil {
+	known := paddedTensors
+	if packed {
+		known = packedTensors
+	}
+	if err := in.onlyKnown(known); err != nil {
 		return nil, err
 	}
-	if err := c.readTensors(&in, lim); err != nil {
+	if err := c.readTensors(&in, packed, lim); err != nil {
 		return nil, err
 	}
 	if err := c.identity().check(c.Tokens); err != nil {
@@ -43,15 +50,16 @@ func DecodeCores(blob []byte, lim Limits) (*Cores, error) {
 	return c, nil
 }
 
-func (c *Cores) readMetadata(in *container) (checksum string, err error) {
+func (c *Cores) readMetadata(in *container) (checksum string, packed bool, err error) {
 	m := &metadata{m: in.meta}
 	m.format(FormatCores)
 	id := m.identity()
 	c.Tokens = m.whole("tokens")
 	dtype, ratio := m.take("dtype"), m.take("ratio")
 	checksum = m.take(checksumKey)
+	packed = m.flag(packedKey, packedValue)
 	if m.err != nil {
-		return "", m.err
+		return "", false, m.err
 	}
 	c.Model, c.Sequence, c.Layout = id.model, id.sequence, id.layout
 	c.LayerFirst, c.TokenFirst, c.TokensTotal, c.Page, c.Pages = id.layerFirst, id.tokenFirst, id.tokensTotal, id.page, id.pages
@@ -69,16 +77,16 @@ func (c *Cores) readMetadata(in *container) (checksum string, err error) {
 	}
 	c.Extra = m.rest()
 	if c.Ratio, err = strconv.ParseFloat(ratio, 64); err != nil {
-		return "", refuse(CodeBadMetadata, `metadata "ratio"`, quote(ratio), "a finite number from 0")
+		return "", false, refuse(CodeBadMetadata, `metadata "ratio"`, quote(ratio), "a finite number from 0")
 	}
 	if err := checkRatio(c.Ratio, quote(ratio)); err != nil {
-		return "", err
+		return "", false, err
 	}
 	c.DType, err = ParseDType(dtype)
-	return checksum, err
+	return checksum, packed, err
 }
 
-func (c *Cores) readTensors(in *container, lim Limits) error {
+func (c *Cores) readTensors(in *container, packed bool, lim Limits) error {
 	k, err := in.need("k")
 	if err != nil {
 		return err
@@ -86,17 +94,17 @@ func (c *Cores) readTensors(in *container, lim Limits) error {
 	if err := k.wantElement(c.DType.element()); err != nil {
 		return err
 	}
-	if len(k.shape) != 4 {
-		return k.badShape("[layers, kv_heads, cores, head_dim]")
-	}
-	c.Layers, c.KVHeads, c.Cores, c.HeadDim = k.shape[0], k.shape[1], k.shape[2], k.shape[3]
-	if c.Tokens == 0 || c.Cores == 0 {
-		return refuse(CodeEmpty, "the cores stand for no token", fmt.Sprintf("%d tokens, k of %v", c.Tokens, k.shape), "at least one token and one core")
+	if c.Tokens == 0 {
+		return c.empty(k)
 	}
 	if c.Tokens > lim.MaxTokens {
 		return refuse(CodeTooLarge, `metadata "tokens"`, c.Tokens, fmt.Sprintf("at most %d", lim.MaxTokens))
 	}
-	if err := lim.sizes("k", c.Layers, c.KVHeads, c.Cores, c.HeadDim); err != nil {
+	read := c.readPadded
+	if packed {
+		read = c.readPacked
+	}
+	if err := read(in, k, lim); err != nil {
 		return err
 	}
 	c.K = k.data
@@ -108,7 +116,7 @@ func (c *Cores) readTensors(in *container, lim Limits) error {
 		elem element
 		to   *[]byte
 	}{{"counts", elemI32, &c.Counts}, {"bias", elemF32, &c.Bias}, {"positions", elemF32, &c.Positions}} {
-		if *t.to, err = in.exact(t.name, t.elem, k.shape[:3]...); err != nil {
+		if *t.to, err = in.exact(t.name, t.elem, k.shape[:len(k.shape)-1]...); err != nil {
 			return err
 		}
 	}
@@ -119,16 +127,34 @@ func (c *Cores) readTensors(in *container, lim Limits) error {
 	return err
 }
 
+// readPadded reads the sizes of the padded form off k.
+func (c *Cores) readPadded(_ *container, k *tensor, lim Limits) error {
+	if len(k.shape) != 4 {
+		return k.badShape("[layers, kv_heads, cores, head_dim]")
+	}
+	c.Layers, c.KVHeads, c.Cores, c.HeadDim = k.shape[0], k.shape[1], k.shape[2], k.shape[3]
+	if c.Cores == 0 {
+		return c.empty(k)
+	}
+	return lim.sizes("k", c.Layers, c.KVHeads, c.Cores, c.HeadDim)
+}
+
+func (c *Cores) empty(k *tensor) error {
+	return refuse(CodeEmpty, "the cores stand for no token", fmt.Sprintf("%d tokens, k of %v", c.Tokens, k.shape), "at least one token and one core")
+}
+
 // checkNumbers reads every element once, but for the counts and what hangs on them.
 func (c *Cores) checkNumbers() error {
-	if err := checkFinite("k", "core", c.K, c.DType, c.KVHeads, c.Cores, c.HeadDim); err != nil {
-		return err
-	}
-	if err := checkFinite("v", "core", c.V, c.DType, c.KVHeads, c.Cores, c.HeadDim); err != nil {
-		return err
-	}
-	if err := checkFinite("positions", "core", c.Positions, F32, c.KVHeads, c.Cores, 1); err != nil {
-		return err
+	for _, t := range []struct {
+		name  string
+		data  []byte
+		dtype DType
+		dim   int
+	}{{"k", c.K, c.DType, c.HeadDim}, {"v", c.V, c.DType, c.HeadDim}, {"positions", c.Positions, F32, 1}} {
+		if i := firstNotFinite(t.data, t.dtype); i >= 0 {
+			layer, head, core := c.where(i / t.dim)
+			return refuseNotFinite(t.name, t.dtype, layer, head, "core", core, i%t.dim)
+		}
 	}
 	if err := checkScales("k_scale", c.KScale, c.KVHeads); err != nil {
 		return err

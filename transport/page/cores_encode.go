@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Append writes the cores after dst, with a checksum, as Page.Append writes a page: deterministic, reusing dst's array,
+// Append writes the cores after dst in the form that they have, with a checksum, as Page.Append writes a page: deterministic, reusing dst's array,
 // checking shapes and metadata and not the numbers within the tensors (see CheckCounts). On an error dst is returned
 // as it was.
 func (c *Cores) Append(dst []byte) ([]byte, error) {
@@ -17,6 +17,9 @@ func (c *Cores) Append(dst []byte) ([]byte, error) {
 	meta := map[string]string{
 		"format": FormatCores, "dtype": c.DType.String(), "tokens": strconv.Itoa(c.Tokens),
 		"ratio": strconv.FormatFloat(c.Ratio, 'g', -1, 64),
+	}
+	if c.Slots != nil {
+		meta[packedKey] = packedValue
 	}
 	c.identity().put(meta)
 	for _, f := range c.texts() {
@@ -40,7 +43,7 @@ func (c *Cores) reserved(key string) bool {
 			return true
 		}
 	}
-	return key == checksumKey || strings.HasPrefix(key, fidelityPrefix)
+	return key == checksumKey || key == packedKey || strings.HasPrefix(key, fidelityPrefix)
 }
 
 func (c *Cores) checkShapes() error {
@@ -51,6 +54,9 @@ func (c *Cores) checkShapes() error {
 		return refuse(CodeEmpty, "the cores stand for no token", 0, "at least one token")
 	}
 	if err := unbounded.sizes("k", c.Layers, c.KVHeads, c.Cores, c.HeadDim); err != nil {
+		return err
+	}
+	if err := c.checkSlots(); err != nil {
 		return err
 	}
 	if err := c.identity().check(c.Tokens); err != nil {

@@ -16,6 +16,7 @@ func TestDecodeCoresOfAppendIsTheCores(t *testing.T) {
 	all := map[string]*Cores{"only what is required": bare, "extra metadata": extra}
 	for _, d := range allDTypes {
 		all[d.String()] = sampleCores(d)
+		all[d.String()+", packed"] = packedCores(d)
 	}
 	for name, want := range all {
 		t.Run(name, func(t *testing.T) {

@@ -7,15 +7,19 @@ import (
 
 // CheckCounts proves that nothing was lost: of every head the counts sum to the tokens given; a count of 0 is padding,
 // stands only at the end and has bias -inf, every other bias is finite; and, where there is an assignment, it gives
-// every core exactly as many tokens as its count. It allocates one counter per core of a head and only with Assign.
+// every core exactly as many tokens as its count. The packed form has no padding, and every head as many counts as its
+// slots say. It allocates one counter per core of a head and only with Assign.
 func (c *Cores) CheckCounts() error {
 	if err := unbounded.sizes("k", c.Layers, c.KVHeads, c.Cores, c.HeadDim); err != nil {
 		return err
 	}
-	perCore := []int{c.Layers, c.KVHeads, c.Cores}
+	if err := c.checkSlots(); err != nil {
+		return err
+	}
+	rows := c.rows()
 	tensors := []tensor{
-		{name: "counts", elem: elemI32, shape: perCore, data: c.Counts},
-		{name: "bias", elem: elemF32, shape: perCore, data: c.Bias},
+		{name: "counts", elem: elemI32, shape: rows, data: c.Counts},
+		{name: "bias", elem: elemF32, shape: rows, data: c.Bias},
 	}
 	if c.Assign != nil {
 		tensors = append(tensors, tensor{name: "assign", elem: elemI32, shape: []int{c.Layers, c.KVHeads, c.Tokens}, data: c.Assign})
@@ -29,15 +33,17 @@ func (c *Cores) CheckCounts() error {
 	if c.Assign != nil {
 		given = make([]int32, c.Cores)
 	}
-	for head := range c.Layers * c.KVHeads {
-		if err := c.checkHead(head); err != nil {
+	head := 0
+	for first, n := range c.spans {
+		if err := c.checkHead(head, first, n); err != nil {
 			return err
 		}
 		if c.Assign != nil {
-			if err := c.checkAssign(head, given); err != nil {
+			if err := c.checkAssign(head, first, given[:n]); err != nil {
 				return err
 			}
 		}
+		head++
 	}
 	return nil
 }
@@ -46,13 +52,16 @@ func (c *Cores) badCount(head int, what string, got, want any) error {
 	return refuse(CodeBadCounts, fmt.Sprintf("%s at layer %d, head %d", what, head/c.KVHeads, head%c.KVHeads), got, want)
 }
 
-func (c *Cores) checkHead(head int) error {
+// checkHead reads the entries first to first+entries of a head.
+func (c *Cores) checkHead(head, first, entries int) error {
 	sum, padding := 0, false
-	for i := range c.Cores {
-		n, bias := int32At(c.Counts, head*c.Cores+i), float64(float32At(c.Bias, head*c.Cores+i))
+	for i := range entries {
+		n, bias := int32At(c.Counts, first+i), float64(float32At(c.Bias, first+i))
 		switch {
 		case n < 0:
 			return c.badCount(head, fmt.Sprintf(`tensor "counts" is negative for core %d`, i), n, "at least 0")
+		case n == 0 && c.Slots != nil:
+			return c.badCount(head, fmt.Sprintf(`tensor "counts" has padding for core %d of the packed form`, i), n, "at least 1")
 		case n > 0 && padding:
 			return c.badCount(head, fmt.Sprintf(`tensor "counts" has core %d after padding`, i), n, "padding only at the end")
 		case n == 0 && !math.IsInf(bias, -1):
@@ -69,18 +78,18 @@ func (c *Cores) checkHead(head int) error {
 	return nil
 }
 
-// checkAssign counts the tokens of each core into given, its scratch, and compares.
-func (c *Cores) checkAssign(head int, given []int32) error {
+// checkAssign counts the tokens of each core into given, its scratch, one for each entry of the head, and compares.
+func (c *Cores) checkAssign(head, first int, given []int32) error {
 	clear(given)
 	for i := range c.Tokens {
 		core := int32At(c.Assign, head*c.Tokens+i)
-		if core < 0 || int(core) >= c.Cores {
-			return c.badCount(head, fmt.Sprintf(`tensor "assign" gives token %d to no core`, i), core, fmt.Sprintf("from 0 to %d", c.Cores-1))
+		if core < 0 || int(core) >= len(given) {
+			return c.badCount(head, fmt.Sprintf(`tensor "assign" gives token %d to no core`, i), core, fmt.Sprintf("from 0 to %d", len(given)-1))
 		}
 		given[core]++
 	}
 	for i, got := range given {
-		if want := int32At(c.Counts, head*c.Cores+i); got != want {
+		if want := int32At(c.Counts, first+i); got != want {
 			return c.badCount(head, fmt.Sprintf(`tensor "assign" disagrees with the count of core %d`, i), got, want)
 		}
 	}

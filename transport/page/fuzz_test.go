@@ -45,8 +45,14 @@ func FuzzCores(f *testing.F) {
 	addGoldens(f, ".cores.safetensors")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := maker{data}
-		cores.survives(t, m.cores())
+		padded := m.cores()
+		cores.survives(t, padded)
+		packed := packedOf(padded)
+		cores.survives(t, packed)
+		wantSameHeads(t, packed, padded)
 		lying := &Cores{Layers: m.upTo(3), KVHeads: m.upTo(3), Cores: m.upTo(4), HeadDim: 1, Tokens: m.upTo(9), Counts: data, Bias: data, Assign: data}
+		_ = lying.CheckCounts()
+		lying.Slots = m.data
 		_ = lying.CheckCounts()
 		cores.try(t, data)
 		cores.try(t, mend(data))
@@ -64,6 +70,9 @@ func (c codec) try(t *testing.T, data []byte) {
 	}
 	if err == nil {
 		c.survives(t, got)
+		if c, is := got.(*Cores); is {
+			wantWholeHeads(t, c)
+		}
 		return
 	}
 	var refusal *Error

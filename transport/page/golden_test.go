@@ -29,6 +29,7 @@ func pythonGoldens() map[string]appender {
 		"py_f16.page": fullPage(F16), "py_f32.page": samplePage(F32), "py_bf16_i64.page": wide,
 		"py_f8e4m3.page": fullPage(F8E4M3), "py_f8e5m2.page": samplePage(F8E5M2),
 		"py_bf16.cores": sampleCores(BF16), "py_f8e4m3.cores": sampleCores(F8E4M3),
+		"py_f16_packed.cores": packedCores(F16), "py_f8e5m2_packed.cores": packedCores(F8E5M2),
 	}
 }
 
@@ -44,9 +45,12 @@ func goGoldens() map[string]appender {
 	one.TokenIDs, one.Positions = IntsOf([]int32{3}), IntsOf([]int32{16})
 	bare := sampleCores(F32)
 	bare.Assign, bare.Fidelity, bare.TraceParent = nil, nil, ""
+	packed := packedCores(BF16)
+	packed.Assign, packed.Fidelity, packed.TraceParent = nil, nil, ""
 	return map[string]appender{
 		"go_llama3_bf16.page": scaled, "go_text_f8e4m3.page": text, "go_one_token.page": one,
 		"go_f8e5m2.cores": sampleCores(F8E5M2), "go_bare_f32.cores": bare,
+		"go_packed_f8e4m3.cores": packedCores(F8E4M3), "go_packed_bare_bf16.cores": packed,
 	}
 }
 

@@ -45,6 +45,16 @@ func (r *metadata) optional(key string) string {
 	return s
 }
 
+// flag removes a key that has this one value or is absent, and reports which.
+func (r *metadata) flag(key, value string) bool {
+	s, has := r.m[key]
+	delete(r.m, key)
+	if has && s != value {
+		r.fault(CodeBadMetadata, key, quote(s), quote(value)+" or nothing")
+	}
+	return has
+}
+
 // format demands the one format that the caller reads.
 func (r *metadata) format(want string) {
 	if got := r.take("format"); r.err == nil && got != want {

@@ -58,7 +58,11 @@ func checkFinite(name, rowName string, b []byte, d DType, heads, rows, dim int) 
 		return nil
 	}
 	row := i / dim
-	where := fmt.Sprintf("NaN or Inf at layer %d, head %d, %s %d, dim %d", row/(heads*rows), row/rows%heads, rowName, row%rows, i%dim)
+	return refuseNotFinite(name, d, row/(heads*rows), row/rows%heads, rowName, row%rows, i%dim)
+}
+
+func refuseNotFinite(name string, d DType, layer, head int, rowName string, row, dim int) error {
+	where := fmt.Sprintf("NaN or Inf at layer %d, head %d, %s %d, dim %d", layer, head, rowName, row, dim)
 	return refuse(CodeNotFinite, fmt.Sprintf("tensor %q is not finite", name), where, "finite "+d.String())
 }
 

@@ -68,7 +68,7 @@ def page(dtype, full, wide=False):
     return meta, tensors, full
 
 
-def cores(dtype):
+def cores(dtype, packed=False):
     meta = metadata("semproxy.cores.v1", dtype)
     meta |= {"tokens": "5", "policy": "acme/balanced", "policy_digest": "9f86d081", "rule": "rules[1]", "engine": "cpu:avx512",
              "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "ratio": "0.55",
@@ -82,6 +82,17 @@ def cores(dtype):
         "positions": ("F32", [2, 2, 3], pack("f", [16, 18.25, 21, 16.5, 19, 21, 16, 17, 19.75, 17.75, 21, 0])),
         "assign": ("I32", [2, 2, 5], pack("i", [0, 1, 1, 1, 2, 0, 0, 1, 1, 2, 0, 1, 2, 2, 2, 0, 0, 0, 0, 1])),
     }
+    if packed:  # 1, 3, 5 and 2 cores instead of 3, 3, 3 and 2 with one of padding
+        meta["packed"] = "true"
+        tensors |= {
+            "slots": ("I32", [2, 2], pack("i", [1, 3, 5, 2])),
+            "k": (dtype, [11, 4], pattern(dtype, 44, 6)),
+            "v": (dtype, [11, 4], pattern(dtype, 44, 7)),
+            "counts": ("I32", [11], pack("i", [5, 2, 2, 1, 1, 1, 1, 1, 1, 4, 1])),
+            "bias": ("F32", [11], pack("f", [1.609438, low, low, 0, 0, 0, 0, 0, 0, high, 0])),
+            "positions": ("F32", [11], pack("f", [18.5, 16.5, 19, 21, 16, 17, 18, 20, 21, 17.75, 21])),
+            "assign": ("I32", [2, 2, 5], pack("i", [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 1, 2, 3, 4, 0, 0, 0, 0, 1])),
+        }
     if dtype.startswith("F8"):
         tensors["k_scale"] = tensors["v_scale"] = scales()
     return meta, tensors, True
@@ -95,6 +106,8 @@ CASES = {
     "py_f8e5m2.page": page("F8_E5M2", full=False),
     "py_bf16.cores": cores("BF16"),
     "py_f8e4m3.cores": cores("F8_E4M3"),
+    "py_f16_packed.cores": cores("F16", packed=True),
+    "py_f8e5m2_packed.cores": cores("F8_E5M2", packed=True),
 }
 
 
