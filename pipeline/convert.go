@@ -126,26 +126,26 @@ func (j *job) object(d *policy.Decision) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// encode writes the reply.
+// encode writes the reply: packed where padding would cost more than a sixteenth.
 func (j *job) encode(ctx context.Context, d *policy.Decision, device string) (err error) {
 	p, res, r := j.page, &j.res, &j.report
-	j.tensors = j.tensors[:0]
-	counts := j.append32(len(res.Counts), func(i int) uint32 { return uint32(res.Counts[i]) })
-	bias := j.append32(len(res.Bias), func(i int) uint32 { return math.Float32bits(res.Bias[i]) })
-	positions := j.append32(len(res.Positions), func(i int) uint32 { return math.Float32bits(res.Positions[i]) })
-	assign := [2]int{}
-	if d.Plan.Assign {
-		assign = j.append32(len(res.Assign), func(i int) uint32 { return uint32(res.Assign[i]) })
-	}
+	t := &j.tensors
 	c := page.Cores{
 		Layout: p.Layout, Tokens: p.Tokens, DType: p.DType, Layers: p.Layers, KVHeads: p.KVHeads, Cores: res.Cores, HeadDim: p.HeadDim,
 		K: res.K, V: res.V, KScale: p.KScale, VScale: p.VScale,
-		Counts: j.cut(counts), Bias: j.cut(bias), Positions: j.cut(positions),
 		Policy: d.Profile, PolicyDigest: d.PolicyDigest, Rule: d.Rule, Engine: device,
 		Ratio: r.Ratio, Fidelity: r.fidelity(),
 	}
+	if wasteful(res) {
+		pack(t, res)
+		c.Slots, c.K, c.V = t.slots, t.k, t.v
+	} else {
+		pad(t, res)
+	}
+	c.Counts, c.Bias, c.Positions = t.counts, t.bias, t.positions
 	if d.Plan.Assign {
-		c.Assign = j.cut(assign)
+		t.assign = appendInts(t.assign[:0], res.Assign)
+		c.Assign = t.assign
 	}
 	return j.write(ctx, &c)
 }
@@ -173,17 +173,6 @@ func (j *job) again(ctx context.Context, c *page.Cores, key store.Key) error {
 	}
 	return j.write(ctx, c)
 }
-
-// append32 adds n little-endian words to the tensors and returns where they are.
-func (j *job) append32(n int, at func(i int) uint32) [2]int {
-	start := len(j.tensors)
-	for i := range n {
-		j.tensors = binary.LittleEndian.AppendUint32(j.tensors, at(i))
-	}
-	return [2]int{start, len(j.tensors)}
-}
-
-func (j *job) cut(r [2]int) []byte { return j.tensors[r[0]:r[1]:r[1]] }
 
 func floats(dst []float32, src []byte) {
 	for i := range dst {

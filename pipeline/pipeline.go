@@ -96,7 +96,7 @@ type job struct {
 	res       compress.Result
 	full, got compress.Attention
 	fidelity  compress.Fidelity
-	tensors   []byte
+	tensors   tensors
 	reply     []byte
 }
 

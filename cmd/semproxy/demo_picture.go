@@ -173,26 +173,11 @@ func writeStrip(w io.Writer, p *page.Page, c *page.Cores, words *delimiter.Table
 func typicalLayer(p *page.Page, c *page.Cores) int {
 	best, distance := 0, math.Inf(1)
 	for l := range p.Layers {
-		kept := 0
-		for _, n := range int32s(c.Counts[4*l*p.KVHeads*c.Cores:], c.Cores) {
-			if n > 0 {
-				kept++
-			}
-		}
-		if d := math.Abs(float64(kept) - c.Ratio*float64(p.Tokens)); d < distance {
+		if d := math.Abs(float64(c.Head(l, 0).N) - c.Ratio*float64(p.Tokens)); d < distance {
 			best, distance = l, d
 		}
 	}
 	return best
-}
-
-// int32s reads n little-endian I32.
-func int32s(b []byte, n int) []int32 {
-	out := make([]int32, n)
-	for i := range out {
-		out[i] = int32(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return out
 }
 
 const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
