@@ -8,7 +8,7 @@ async def main(url, tenant, file):
     reply = await nc.request(f"kv.{tenant}.v1.compress", open(file, "rb").read(), timeout=10)
     if reply.headers["Semproxy-Status"] != "ok":
         sys.exit(f"{reply.headers['Semproxy-Code']}: {reply.data.decode()}")
-    cores = load(reply.data)  # k, v, counts, bias, positions
+    cores = load(reply.data)  # k, v, counts, bias, positions; and slots where they are packed
     print({name: t.shape for name, t in cores.items()}, "ratio", reply.headers["Semproxy-Ratio"])
     await nc.close()
 

@@ -1,9 +1,12 @@
 package page
 
 import (
+	"encoding/hex"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -35,14 +38,61 @@ func TestReferenceListsEveryCode(t *testing.T) {
 	}
 }
 
+// pythonExample is one of the Python examples of the reference.
+func pythonExample(t *testing.T, n int) string {
+	t.Helper()
+	parts := strings.Split(readText(t, "../../docs/wire-format.md"), "```python\n")
+	if len(parts) < n+2 {
+		t.Fatalf("docs/wire-format.md has %d Python examples, want at least %d", len(parts)-1, n+1)
+	}
+	example, _, ends := strings.Cut(parts[n+1], "```")
+	if !ends {
+		t.Fatalf("example %d of docs/wire-format.md does not end", n)
+	}
+	return example
+}
+
+// The reference's Python function finds in both forms the heads that Head finds.
+func TestReferenceFunctionInPythonUnpacksBothForms(t *testing.T) {
+	python := needPython(t)
+	script := "import json, sys\nimport numpy as np\nfrom safetensors.numpy import load\n" + pythonExample(t, 1) + `
+all = heads(load(open(sys.argv[1], "rb").read()))
+json.dump([[{x: t.tobytes().hex() for x, t in head.items()} for head in layer] for layer in all], sys.stdout)
+`
+	for name, c := range map[string]*Cores{"padded": sampleCores(F16), "packed": packedCores(F16), "packed from padded": packedOf(sampleCores(F32))} {
+		file := filepath.Join(t.TempDir(), "cores")
+		if err := os.WriteFile(file, encode(t, c), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		output, err := exec.Command(python, "-c", script, file).Output()
+		if err != nil {
+			t.Fatalf("%s: the function fails: %v\n%s", name, err, output)
+		}
+		var got [][]map[string]string
+		if err := json.Unmarshal(output, &got); err != nil {
+			t.Fatal(err)
+		}
+		var want [][]map[string]string
+		for l := range c.Layers {
+			want = append(want, nil)
+			for h := range c.KVHeads {
+				v := c.Head(l, h)
+				want[l] = append(want[l], map[string]string{
+					"k": hex.EncodeToString(v.K), "v": hex.EncodeToString(v.V), "counts": hex.EncodeToString(v.Counts),
+					"bias": hex.EncodeToString(v.Bias), "positions": hex.EncodeToString(v.Positions),
+				})
+			}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+	}
+}
+
 // The reference's Python example makes a page that is accepted, and reads cores.
 func TestReferenceExampleInPythonWorks(t *testing.T) {
 	python := needPython(t)
-	_, rest, found := strings.Cut(readText(t, "../../docs/wire-format.md"), "```python\n")
-	example, _, ends := strings.Cut(rest, "```")
-	if !found || !ends {
-		t.Fatal("docs/wire-format.md has no Python example")
-	}
+	example := pythonExample(t, 0)
 	dir := t.TempDir()
 	out, reply := filepath.Join(dir, "page"), filepath.Join(dir, "reply")
 	if err := os.WriteFile(reply, encode(t, sampleCores(F16)), 0o600); err != nil {
