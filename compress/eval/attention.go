@@ -109,7 +109,7 @@ func (sc *scratch) load(past *Plane, k, v *rows, head, d int) {
 func (sc *scratch) tile(n, d int) {
 	sc.queries = zeroed(sc.queries, up4(n)*Stride(d))
 	sc.out = zeroed(sc.out, up4(n)*Stride(d))
-	sc.limits = grow(sc.limits, n)
+	sc.limits, sc.inverse = grow(sc.limits, n), grow(sc.inverse, n)
 }
 
 func (sc *scratch) query(r int, x []float32, scale float32) {
@@ -144,9 +144,15 @@ func (sc *scratch) attend(kn *simd.Kernels, past *Plane, d int) {
 	for b := range blocks {
 		kn.Dots(sc.out, stride, sc.logit[b*size:], sc.values[b*d4*keyBlock:], n4, d4, keyBlock)
 	}
+	for r, inverse := range sc.inverse {
+		out := sc.output(r, d)
+		for i := range out {
+			out[i] *= inverse
+		}
+	}
 }
 
-// softmax turns the logits of query r into weights and clears those past its limit.
+// softmax turns the logits of query r into weights, of which inverse[r] makes the sum 1, and clears those past its limit.
 func (sc *scratch) softmax(r, limit, blocks, size int, bias []float32) {
 	top := float32(math.Inf(-1))
 	for b := range blocks {
@@ -166,22 +172,10 @@ func (sc *scratch) softmax(r, limit, blocks, size int, bias []float32) {
 	for b := range blocks {
 		row := sc.logit[b*size+r*keyBlock:][:keyBlock]
 		seen := min(max(limit-b*keyBlock, 0), keyBlock)
-		part := float32(0)
-		for i, x := range row[:seen] {
-			e := exp(x - top)
-			row[i] = e
-			part += e
-		}
-		sum += part
+		sum += expAll(row[:seen], top)
 		clear(row[seen:])
 	}
-	inv := 1 / sum
-	for b := range blocks {
-		row := sc.logit[b*size+r*keyBlock:][:keyBlock]
-		for i := range row {
-			row[i] *= inv
-		}
-	}
+	sc.inverse[r] = 1 / sum
 }
 
 // sum adds the weights of the tile's queries to mass.
@@ -191,24 +185,36 @@ func (sc *scratch) sum(mass []float32) {
 		for b := 0; b*keyBlock < limit; b++ {
 			row := sc.logit[b*size+r*keyBlock:][:min(keyBlock, limit-b*keyBlock)]
 			for i, p := range row {
-				mass[b*keyBlock+i] += p
+				mass[b*keyBlock+i] += p * sc.inverse[r]
 			}
 		}
 	}
 }
 
-// exp is e^x in float32, 2^k times a polynomial in the fraction; the relative error is below 1e-7 * (3 + |x|).
-func exp(x float32) float32 {
-	const log2e = 1.4426950408889634
-	z := x * log2e
-	switch {
-	case z < -126:
-		return 0
-	case z > 127:
-		return float32(math.Inf(1))
+// The polynomial of 2^k * e^f, with f from -ln2/2 to ln2/2.
+const (
+	log2e  = 1 / math.Ln2
+	exp2   = 1.0 / 2
+	exp3   = 1.0 / 6
+	exp4   = 1.0 / 24
+	exp5   = 1.0 / 120
+	exp6   = 1.0 / 720
+	expMin = -124 // as a power of two: below, the result is as good as zero
+)
+
+// expAll sets every x to e^(x-top), where no x exceeds top, and returns their sum. The relative error is below
+// 1e-7 * (3 + top-x).
+func expAll(x []float32, top float32) float32 {
+	sum := float32(0)
+	for i, v := range x {
+		z := max((v-top)*log2e, expMin)
+		k := int32(z - 0.5)
+		f := (z - float32(k)) * math.Ln2
+		g := f * f
+		p := (1 + f) + g*(exp2+f*exp3) + g*g*(exp4+f*exp5+g*exp6)
+		e := math.Float32frombits(math.Float32bits(p) + uint32(k)<<23)
+		x[i] = e
+		sum += e
 	}
-	k := int32(z+128.5) - 128
-	f := (z - float32(k)) * float32(math.Ln2)
-	p := 1 + f*(1+f*(0.5+f*(1.0/6+f*(1.0/24+f*(1.0/120+f*(1.0/720))))))
-	return p * math.Float32frombits(uint32(k+127)<<23)
+	return sum
 }

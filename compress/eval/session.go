@@ -21,6 +21,7 @@ type scratch struct {
 	keys, values        []float32
 	queries, logit, out []float32
 	limits              []int
+	inverse             []float32
 }
 
 // NewSession makes a session that spreads each product over that many goroutines; 0 means one per processor.
@@ -113,13 +114,23 @@ func (s *Session) forward(ids []int32, start int, past *Cores, mass []float32, s
 		for t := range s.gate.n {
 			up := s.up.row(t)
 			for j, g := range s.gate.row(t) {
-				up[j] *= g / (1 + exp(-g))
+				up[j] *= silu(g)
 			}
 		}
 		s.multiply(&s.h, &s.up, &l.down)
 		s.add(&s.h)
 	}
 	return nil
+}
+
+// silu is g / (1 + e^-g), with the exponential taken of a number that cannot overflow.
+func silu(g float32) float32 {
+	e := [1]float32{-max(g, -g)}
+	expAll(e[:], 0)
+	if g < 0 {
+		return g * e[0] / (1 + e[0])
+	}
+	return g / (1 + e[0])
 }
 
 func (s *Session) add(y *rows) {
