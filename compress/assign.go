@@ -20,22 +20,20 @@ func (w *work) assign(worker, g int) {
 	cent := group(w.centrality, g, w.n)
 	for i, s := range seed {
 		if int(s) == i {
-			a.order = append(a.order, ranked{cent[i], s})
+			a.order = append(a.order, rank(cent[i], s, w.whole || w.opt.ByPosition))
 		}
 	}
-	if !w.whole && !w.opt.ByPosition {
-		slices.SortFunc(a.order, byCentrality)
-	}
-	rank := group(w.index, g, w.n)
+	slices.Sort(a.order)
+	rankOf := group(w.index, g, w.n)
 	for r, s := range a.order {
-		rank[s.index] = int32(r)
+		rankOf[s.index()] = int32(r)
 	}
 	// Count, then place: a counting sort keeps the members of a cluster in order of position.
 	m := len(a.order)
 	start := group(w.start, g, w.n+1)[:m+1]
 	clear(start)
 	for i, s := range seed {
-		label[i] = rank[s]
+		label[i] = rankOf[s]
 		start[label[i]+1]++
 	}
 	for c := range m {

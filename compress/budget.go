@@ -1,26 +1,7 @@
 package compress
 
-import "slices"
-
 // chunkBlock is the number of chunks in one task of the similarity phase.
 const chunkBlock = 8
-
-// ranked is a token with its seed priority.
-type ranked struct {
-	centrality float32
-	index      int32
-}
-
-// byCentrality orders seeds: higher centrality first, then the lower index.
-func byCentrality(a, b ranked) int {
-	switch {
-	case a.centrality > b.centrality:
-		return -1
-	case a.centrality < b.centrality:
-		return 1
-	}
-	return int(a.index - b.index)
-}
 
 // runSimilar cuts the chunks and computes the similarities inside them.
 func (w *work) runSimilar(p *pool) {
@@ -33,18 +14,33 @@ func (w *work) runSimilar(p *pool) {
 	}
 	minLen, maxLen := w.opt.ChunkMin, w.opt.ChunkMax
 	for {
-		w.chunks = chunks(w.chunks, w.boundary, w.n, minLen, maxLen)
+		w.cut(minLen, maxLen)
+		p.run(&w.phase, w.groups*w.blocks, w.similarTask)
+		w.chooseExact(p)
 		if w.opt.Budget == Fixed || maxLen >= maxChunk || w.feasible() {
-			break
+			return
 		}
 		minLen, maxLen = min(2*minLen, maxChunk), min(2*maxLen, maxChunk)
 	}
+}
+
+// cut makes the chunks and the memory that depends on them.
+func (w *work) cut(minLen, maxLen int) {
+	w.chunks = chunks(w.chunks, w.boundary, w.n, minLen, maxLen)
+	positions, span := w.in.Positions[w.sinks:], 0
+	for k, c := range w.chunks {
+		for i := c.lo; i < c.hi; i++ {
+			w.chunkOf[i] = int32(k)
+		}
+		span = max(span, int(positions[c.hi-1]-positions[c.lo]))
+	}
+	w.cover(span + 1)
 	last := w.chunks[len(w.chunks)-1]
 	w.simLen = last.sim + last.len()*last.len()
 	w.sim = grow(w.sim, w.groups*w.simLen)
+	w.sums = grow(w.sums, w.in.planes()*len(w.chunks)*w.in.Dim)
 	w.candLen = grow(w.candLen, w.groups*len(w.chunks))
 	w.blocks = (len(w.chunks) + chunkBlock - 1) / chunkBlock
-	p.run(&w.phase, w.groups*w.blocks, w.similarTask)
 }
 
 // feasible reports whether the chunks leave room for the budget: below every similarity, each chunk with a candidate is
@@ -78,7 +74,6 @@ func (w *work) feasible() bool {
 func (w *work) similar(worker, task int) {
 	g, block := task/w.blocks, task%w.blocks
 	a := &w.arena[worker]
-	lens := group(w.candLen, g, len(w.chunks))
 	for k := block * chunkBlock; k < min((block+1)*chunkBlock, len(w.chunks)); k++ {
 		c := w.chunks[k]
 		n := c.len()
@@ -86,24 +81,10 @@ func (w *work) similar(worker, task int) {
 		a.sim = grow(a.sim, ld*ld)
 		clear(a.sim)
 		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
-			w.kernel.Gram(a.sim, ld, w.units(plane)[c.lo*w.stride:], n, w.stride)
+			w.unitKeys(a, plane, k)
+			w.kernel.Gram(a.sim, ld, a.units, n, w.stride)
 		}
-		cent := group(w.centrality, g, w.n)[c.lo:c.hi]
-		quantize(group(w.sim, g, w.simLen)[c.sim:c.sim+n*n], cent, a.sim, n, ld, w.heads)
-		a.order = a.order[:0]
-		for i, s := range group(w.single, g, w.n)[c.lo:c.hi] {
-			if !s {
-				a.order = append(a.order, ranked{cent[i], int32(i)})
-			}
-		}
-		if !w.opt.ByPosition {
-			slices.SortFunc(a.order, byCentrality)
-		}
-		cand := group(w.cand, g, w.n)[c.lo:c.hi]
-		for i, r := range a.order {
-			cand[i] = uint16(r.index)
-		}
-		lens[k] = int32(len(a.order))
+		quantize(group(w.sim, g, w.simLen)[c.sim:c.sim+n*n], group(w.centrality, g, w.n)[c.lo:c.hi], a.sim, n, ld, w.heads)
 	}
 }
 

@@ -40,6 +40,9 @@ func scaleOf(s []float32, plane int) float32 {
 // maxElements bounds what Check multiplies, so that products of the shape cannot overflow.
 const maxElements = 1 << 40
 
+// maxTokens is what fits the keys that seeds are sorted by.
+const maxTokens = 1 << 20
+
 // Check refuses shapes that do not fit their buffers. It does not look at the elements: the wire decoder has refused NaN
 // and Inf, and a caller without it gets garbage cores from garbage keys but never a panic.
 func (in *Input) Check() error {
@@ -50,6 +53,9 @@ func (in *Input) Check() error {
 				in.Layers, in.Heads, in.Tokens, in.Dim)
 		}
 		elems *= n
+	}
+	if in.Tokens > maxTokens {
+		return badInput("page.too_large", "a page has at most %d tokens, got %d", maxTokens, in.Tokens)
 	}
 	if in.DType >= dtypes {
 		return badInput("page.bad_dtype", "element type %s is not supported", in.DType)

@@ -22,7 +22,7 @@ func (w *work) merge(worker, plane int) {
 		out.copy(i, i)
 	}
 	a := &w.arena[worker]
-	a.resize(w.in.Dim, w.freq)
+	a.resize(w.in.Dim)
 	start, member := group(w.start, g, w.n+1), group(w.member, g, w.n)
 	similarity := float64(w.sinks + w.recent)
 	for c := range m {
@@ -54,30 +54,26 @@ func (w *work) merge(worker, plane int) {
 	}
 }
 
-func (a *arena) resize(d int, freq []float64) {
+func (a *arena) resize(d int) {
 	a.row, a.acc, a.val, a.unit = grow(a.row, d), grow(a.acc, d), grow(a.val, d), grow(a.unit, d)
-	a.cos, a.sin, a.freq = grow(a.cos, len(freq)), grow(a.sin, len(freq)), grow(a.freq, len(freq))
-	for i, f := range freq {
-		a.freq[i] = float32(f)
-	}
 }
 
-// mergeCluster merges tokens ms of a plane into core c and returns the sum of their similarities to it.
+// mergeCluster merges tokens ms of a plane, all of one chunk, into core c and returns the sum of their similarities to it.
 func (w *work) mergeCluster(a *arena, out planeOut, plane, c int, ms []int32) float64 {
-	in, d := w.in, w.in.Dim
-	units, norms := w.units(plane), group(w.norm, plane, w.n)
+	in := w.in
+	norms, positions := group(w.norm, plane, w.n), in.Positions[w.sinks:]
+	ch := &w.chunks[w.chunkOf[ms[0]]]
 	clear(a.acc)
 	clear(a.val)
 	clear(a.unit)
-	length, position := 0.0, 0.0
+	length, distance := 0.0, 0.0
 	vscale := scaleOf(in.VScale, plane)
 	inv := 1 / float32(len(ms))
 	for _, i := range ms {
-		norm := norms[i]
-		u := units[int(i)*w.stride : int(i)*w.stride+d]
-		w.kernel.Axpy2(a.acc, a.unit, u, norm*inv)
-		length += float64(norm)
-		position += float64(in.Positions[w.sinks+int(i)])
+		w.unrotate(a, a.row, plane, ch, int(i))
+		w.kernel.Axpy2(a.acc, a.unit, a.row, inv, 1/(norms[i]+1e-9))
+		length += float64(norms[i])
+		distance += float64(positions[i] - positions[ch.lo])
 		value := in.row(in.V, plane, w.sinks+int(i))
 		if w.half != nil {
 			w.half.Axpy(a.val, value, inv)
@@ -86,47 +82,16 @@ func (w *work) mergeCluster(a *arena, out planeOut, plane, c int, ms []int32) fl
 			w.kernel.Axpy(a.val, a.row, inv)
 		}
 	}
-	length *= float64(inv)
-	position /= float64(len(ms))
+	distance /= float64(len(ms))
 	// acc is the mean key; its direction, whatever its length, is what the members are compared with.
-	mean := normalize(w.kernel, a.acc)
+	scale := normalize(w.kernel, a.acc)
 	similarity := float64(w.kernel.Dot(a.unit, a.acc))
 	if !w.opt.PlainMean {
-		mean = float32(length)
+		scale = float32(length * float64(inv))
 	}
-	w.kernel.Scale(a.acc, mean)
-	if len(w.freq) > 0 {
-		w.angleAt(a, position)
-		rotateRow(a.acc, a.cos, a.sin, w.rope.Interleaved)
-	}
-	out.set(c, int32(len(ms)), position, a.acc, a.val)
+	w.turn(w.kernel, a, a.acc, distance, scale)
+	out.set(c, int32(len(ms)), float64(positions[ch.lo])+distance, a.acc, a.val)
 	return similarity
-}
-
-// angleAt fills a.cos and a.sin for a fractional position. Next to a position of the table it adds the small angle by its
-// series; the error is below float32's.
-func (w *work) angleAt(a *arena, position float64) {
-	h := len(w.freq)
-	first := float64(w.in.Positions[w.sinks])
-	near := math.Round(position)
-	i := int(near - first)
-	if i < 0 || i >= w.n || float64(w.in.Positions[w.sinks+i]) != near {
-		for k, f := range w.freq {
-			s, c := math.Sincos(position * f)
-			a.cos[k], a.sin[k] = float32(c), float32(s)
-		}
-		return
-	}
-	delta := float32(position - near)
-	cos, sin := w.cos[i*h:i*h+h], w.sin[i*h:i*h+h]
-	for k, f := range a.freq[:h] {
-		x := delta * f // at most a half in size, since no frequency exceeds one
-		y := x * x
-		s := x * (1 - y*(1.0/6-y*(1.0/120-y*(1.0/5040))))
-		c := 1 - y*(0.5-y*(1.0/24-y*(1.0/720-y*(1.0/40320))))
-		a.cos[k] = cos[k]*c - sin[k]*s
-		a.sin[k] = sin[k]*c + cos[k]*s
-	}
 }
 
 // planeOut is one plane of the result.

@@ -7,24 +7,23 @@ const thresholdSteps = 1024
 // the rows of s / heads: the centrality of each token in its chunk.
 //
 // The floor loses nothing: thresholds are whole numbers, and floor(x) >= t exactly when x >= t.
-func quantize(q []int16, centrality []float32, s []float32, n, ld, heads int) {
+func quantize(q []int16, centrality []float64, s []float32, n, ld, heads int) {
 	scale := thresholdSteps / float64(heads)
-	for i := range n {
-		centrality[i] = 0
-	}
+	clear(centrality)
 	for i := range n {
 		row, cent := s[i*ld+i:i*ld+n], centrality[i:n]
 		qrow := q[i*n+i : i*n+n]
 		sum := 0.0
 		for j, x := range row {
 			// The shift makes every value positive, so that truncation is floor.
-			v := int16(int32(float64(x)*scale+2*thresholdSteps) - 2*thresholdSteps)
+			wide := float64(x)
+			v := int16(int32(wide*scale+2*thresholdSteps) - 2*thresholdSteps)
 			qrow[j] = v
 			q[(i+j)*n+i] = v
-			sum += float64(x)
-			cent[j] += x
+			sum += wide
+			cent[j] += wide
 		}
-		// The loop has added the row's first entry, which is not below the diagonal.
-		centrality[i] = float32(float64(centrality[i]-row[0])+sum) / float32(heads)
+		// The loop has added the row's first entry to its own token, which the sum holds too.
+		centrality[i] = (centrality[i] - float64(row[0]) + sum) / float64(heads)
 	}
 }

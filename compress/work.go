@@ -21,30 +21,26 @@ type work struct {
 	keep     []bool // [n], protected
 	boundary []byte
 	chunks   []chunk
-	blocks   int // chunk blocks per group, the tasks of the similarity phase
+	chunkOf  []int32 // [n]
+	blocks   int     // chunk blocks per group, the tasks of the similarity phase
 
-	rope     Rope
-	allFreq  []float64 // of rope
-	freq     []float64 // what un-rotation uses: none when the options say so
-	cos, sin []float32 // [n, len(freq)]
-	angles   []complex128
+	rotation
 
 	kernel *simd.Kernels
 	half   *simd.Half // of the page's type; nil when it has no 16 bits
 	stride int        // of rows of floats, dim padded
-	unit   []float32  // [planes, n+3, stride], unit keys, un-rotated unless the options say otherwise
-	norm   []float32  // [planes, n]
-	mean   []float64  // [planes, dim], sum, then direction of the unit keys
+	norm   []float32  // [planes, n], length of each key
+	sums   []float32  // [planes, chunks, dim], sum of the chunk's unit keys, turned back to the chunk's first position
+	mean   []float32  // [planes, dim], mean direction of the un-rotated unit keys
 
 	score      []float32 // [groups, n], distance from the mean direction
 	single     []bool    // [groups, n], protected or exact: never merged
 	index      []int32   // [groups, n], scratch of the selection and of the ranking
 	sim        []int16   // [groups, simLen]
 	simLen     int
-	centrality []float32 // [groups, n]
+	centrality []float64 // [groups, n]
 	cand       []uint16  // [groups, n], per chunk the candidates by seed priority, as indices in the chunk
 	candLen    []int32   // [groups, chunks]
-	singles    []int32   // [groups]
 
 	threshold []int32 // [groups]
 	counts    []int   // [groups], clusters at the threshold that is being tried
@@ -59,41 +55,35 @@ type work struct {
 	phase phase
 	steps []func(*pool)
 
-	prepareTask, singlesTask, similarTask, budgetTask, countTask, assignTask, mergeTask func(worker, i int)
+	similarTask, meanTask, singlesTask, budgetTask, countTask, assignTask, mergeTask func(worker, i int)
 }
 
 // arena is the scratch of one worker.
 type arena struct {
 	row, acc, val, unit []float32
 	cos, sin            []float32
+	units               []float32 // [chunk, stride], unit keys of one chunk of one plane
 	sim                 []float32
 	live                []uint16
 	order               []ranked
-	freq                []float32
 	logits, queries     []float32
+	wide                []float64
 }
 
 func newWork(workers int, kernel *simd.Kernels) *work {
 	w := &work{arena: make([]arena, workers), kernel: kernel}
-	w.prepareTask, w.singlesTask, w.similarTask = w.prepare, w.chooseSingles, w.similar
+	w.similarTask, w.meanTask, w.singlesTask = w.similar, w.meanDirection, w.chooseSingles
 	w.budgetTask, w.countTask, w.assignTask, w.mergeTask = w.meetBudget, w.count, w.assign, w.merge
-	w.steps = []func(*pool){w.runPrepare, w.runSingles, w.runSimilar, w.runBudget, w.runAssign, w.runMerge}
+	w.steps = []func(*pool){w.runSimilar, w.runBudget, w.runAssign, w.runMerge}
 	return w
 }
 
 // begin takes the page in and sizes the memory that does not depend on the chunks.
 func (w *work) begin(in *Input, opt *Options, out *Result) error {
-	if w.allFreq == nil || w.rope != in.Rope { // pages of one model follow each other
-		freq, err := in.Rope.Frequencies()
-		if err != nil {
-			return err
-		}
-		w.allFreq, w.rope = freq, in.Rope
+	if err := w.rotation.use(in.Rope, opt.Rotated); err != nil {
+		return err
 	}
-	w.in, w.opt, w.out, w.freq = in, opt, out, w.allFreq
-	if opt.Rotated {
-		w.freq = nil
-	}
+	w.in, w.opt, w.out = in, opt, out
 	w.sinks = min(opt.Sinks, in.Tokens)
 	w.recent = min(opt.Recent, in.Tokens-w.sinks)
 	w.n = in.Tokens - w.sinks - w.recent
@@ -108,14 +98,12 @@ func (w *work) begin(in *Input, opt *Options, out *Result) error {
 
 	planes, gn := in.planes(), w.groups*w.n
 	w.stride, w.half = simd.Stride(in.Dim), halfOf(w.kernel, in.DType)
-	w.unit = grow(w.unit, planes*(w.n+3)*w.stride)
-	w.norm = grow(w.norm, planes*w.n)
-	w.mean = grow(w.mean, planes*in.Dim)
+	w.norm, w.mean, w.chunkOf = grow(w.norm, planes*w.n), grow(w.mean, planes*in.Dim), grow(w.chunkOf, w.n)
 	w.score, w.single, w.index = grow(w.score, gn), grow(w.single, gn), grow(w.index, gn)
 	w.centrality, w.cand = grow(w.centrality, gn), grow(w.cand, gn)
 	w.seed, w.label, w.member = grow(w.seed, gn), grow(w.label, gn), grow(w.member, gn)
 	w.start = grow(w.start, w.groups*(w.n+1))
-	w.singles, w.threshold, w.counts = grow(w.singles, w.groups), grow(w.threshold, w.groups), grow(w.counts, w.groups)
+	w.threshold, w.counts = grow(w.threshold, w.groups), grow(w.counts, w.groups)
 	w.cores = grow(w.cores, w.groups)
 	return nil
 }
@@ -148,9 +136,6 @@ func (w *work) budget() (slots, exact int) {
 	free := max(w.slots-kept, 1)
 	return free + kept, int(float64(free) * w.opt.Exact)
 }
-
-// units is plane p of unit; the three rows past n exist so that kernels may take rows by four.
-func (w *work) units(p int) []float32 { return group(w.unit, p, (w.n+3)*w.stride) }
 
 // group returns the part of s that belongs to group g.
 func group[T any](s []T, g, n int) []T { return s[g*n : (g+1)*n : (g+1)*n] }

@@ -6,9 +6,9 @@ import "golang.org/x/sys/cpu"
 
 var (
 	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, BF16: fastBF16, F16: fastF16}
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, BF16: fastBF16, F16: fastF16}
 	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, BF16: fastBF16, F16: fastF16}
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, BF16: fastBF16, F16: fastF16}
 	all = detect()
 )
 
@@ -120,14 +120,26 @@ func scaleAddFast(x, sum []float32, w float32) {
 	scaleAdd(x[n:], sum[n:], w)
 }
 
-func axpy2Fast(dst, sum, src []float32, w float32) {
+func axpy2Fast(dst, sum, src []float32, w, v float32) {
 	n := len(src) &^ 7
 	if n > 0 {
 		need(dst, len(src))
 		need(sum, len(src))
-		axpy2AVX2(&dst[0], &sum[0], &src[0], w, n)
+		axpy2AVX2(&dst[0], &sum[0], &src[0], w, v, n)
 	}
-	axpy2(dst[n:], sum[n:], src[n:], w)
+	axpy2(dst[n:], sum[n:], src[n:], w, v)
+}
+
+func rotateByFast(lo, hi, cos, sin, freq []float32, delta, scale float32) {
+	n := len(lo) &^ 7
+	if n > 0 {
+		need(hi, len(lo))
+		need(cos, len(lo))
+		need(sin, len(lo))
+		need(freq, len(lo))
+		rotateByAVX2(&lo[0], &hi[0], &cos[0], &sin[0], &freq[0], delta, scale, n)
+	}
+	rotateBy(lo[n:], hi[n:], cos[n:], sin[n:], freq[n:], delta, scale)
 }
 
 var (

@@ -1,7 +1,7 @@
 package simd
 
 var generic = Kernels{Name: "go", Gram: gram, Dots: dots, Dot: dot, Axpy: axpy, Scale: scale, Unrotate: unrotate,
-	ScaleAdd: scaleAdd, Axpy2: axpy2, BF16: genericBF16, F16: genericF16}
+	ScaleAdd: scaleAdd, Axpy2: axpy2, RotateBy: rotateBy, BF16: genericBF16, F16: genericF16}
 
 func gram(s []float32, ld int, u []float32, n, stride int) {
 	n4 := (n + 3) &^ 3
@@ -95,10 +95,25 @@ func scaleAdd(x, sum []float32, w float32) {
 	}
 }
 
-func axpy2(dst, sum, src []float32, w float32) {
+func axpy2(dst, sum, src []float32, w, v float32) {
 	dst, sum = dst[:len(src)], sum[:len(src)]
-	for i, v := range src {
-		dst[i] += w * v
-		sum[i] += v
+	for i, x := range src {
+		dst[i] += w * x
+		sum[i] += v * x
+	}
+}
+
+func rotateBy(lo, hi, cos, sin, freq []float32, delta, scale float32) {
+	n := len(lo)
+	hi, cos, sin, freq = hi[:n], cos[:n], sin[:n], freq[:n]
+	for i, a := range lo {
+		x := delta * freq[i]
+		y := x * x
+		s := x * (1 - y*(1.0/6-y*(1.0/120-y*(1.0/5040))))
+		c := 1 - y*(0.5-y*(1.0/24-y*(1.0/720-y*(1.0/40320))))
+		u := scale * (cos[i]*c - sin[i]*s)
+		v := scale * (sin[i]*c + cos[i]*s)
+		b := hi[i]
+		lo[i], hi[i] = a*u-b*v, b*u+a*v
 	}
 }

@@ -19,8 +19,11 @@ type Kernels struct {
 	Scale func(x []float32, w float32)
 	// ScaleAdd multiplies x by w and adds the products to sum.
 	ScaleAdd func(x, sum []float32, w float32)
-	// Axpy2 adds w*src to dst and src to sum.
-	Axpy2 func(dst, sum, src []float32, w float32)
+	// Axpy2 adds w*src to dst and v*src to sum.
+	Axpy2 func(dst, sum, src []float32, w, v float32)
+	// RotateBy turns each pair (lo, hi) by the angle whose cosine and sine are given plus delta*freq, with |delta*freq| at
+	// most a half, and multiplies it by scale.
+	RotateBy func(lo, hi, cos, sin, freq []float32, delta, scale float32)
 	// Unrotate turns each pair (lo, hi) back by the angle whose cosine and sine are given.
 	Unrotate func(lo, hi, cos, sin []float32)
 	// BF16 and F16 read and write the 16-bit floats, little-endian.

@@ -83,7 +83,12 @@ func axpyF16AVX2(dst *float32, src *byte, w float32, n int)
 //go:noescape
 func scaleAddAVX2(x *float32, sum *float32, w float32, n int)
 
-// axpy2AVX2 adds w*src to dst and src to sum, n floats, a multiple of 8.
+// axpy2AVX2 adds w*src to dst and v*src to sum, n floats, a multiple of 8.
 //
 //go:noescape
-func axpy2AVX2(dst *float32, sum *float32, src *float32, w float32, n int)
+func axpy2AVX2(dst *float32, sum *float32, src *float32, w float32, v float32, n int)
+
+// rotateByAVX2 turns n pairs (lo, hi), a multiple of 8, by the angles of (cos, sin) plus delta*freq and multiplies them by scale.
+//
+//go:noescape
+func rotateByAVX2(lo *float32, hi *float32, cos *float32, sin *float32, freq *float32, delta float32, scale float32, n int)

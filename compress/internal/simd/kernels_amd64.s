@@ -592,24 +592,26 @@ done:
 	VZEROUPPER
 	RET
 
-// func axpy2AVX2(dst *float32, sum *float32, src *float32, w float32, n int)
+// func axpy2AVX2(dst *float32, sum *float32, src *float32, w float32, v float32, n int)
 // Requires: AVX, FMA3
 TEXT ·axpy2AVX2(SB), NOSPLIT, $0-40
 	MOVQ         dst+0(FP), AX
 	MOVQ         sum+8(FP), CX
 	MOVQ         src+16(FP), DX
 	VBROADCASTSS w+24(FP), Y0
+	VBROADCASTSS v+28(FP), Y1
 	MOVQ         n+32(FP), BX
 
 loop:
 	TESTQ       BX, BX
 	JZ          done
-	VMOVUPS     (DX), Y1
-	VMOVUPS     (AX), Y2
-	VFMADD231PS Y1, Y0, Y2
-	VMOVUPS     Y2, (AX)
-	VADDPS      (CX), Y1, Y1
-	VMOVUPS     Y1, (CX)
+	VMOVUPS     (DX), Y2
+	VMOVUPS     (AX), Y3
+	VMOVUPS     (CX), Y4
+	VFMADD231PS Y2, Y0, Y3
+	VFMADD231PS Y2, Y1, Y4
+	VMOVUPS     Y3, (AX)
+	VMOVUPS     Y4, (CX)
 	ADDQ        $0x20, AX
 	ADDQ        $0x20, CX
 	ADDQ        $0x20, DX
@@ -619,3 +621,89 @@ loop:
 done:
 	VZEROUPPER
 	RET
+
+// func rotateByAVX2(lo *float32, hi *float32, cos *float32, sin *float32, freq *float32, delta float32, scale float32, n int)
+// Requires: AVX, FMA3
+TEXT ·rotateByAVX2(SB), NOSPLIT, $0-56
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         cos+16(FP), DX
+	MOVQ         sin+24(FP), BX
+	MOVQ         freq+32(FP), SI
+	VBROADCASTSS delta+40(FP), Y0
+	VBROADCASTSS scale+44(FP), Y1
+	MOVQ         n+48(FP), DI
+
+loop:
+	TESTQ        DI, DI
+	JZ           done
+	VMULPS       (SI), Y0, Y2
+	VMULPS       Y2, Y2, Y3
+	VBROADCASTSS s7<>+0(SB), Y4
+	VBROADCASTSS s5<>+0(SB), Y5
+	VFMADD213PS  Y5, Y3, Y4
+	VBROADCASTSS s3<>+0(SB), Y5
+	VFMADD213PS  Y5, Y3, Y4
+	VBROADCASTSS one<>+0(SB), Y5
+	VFMADD213PS  Y5, Y3, Y4
+	VMULPS       Y2, Y4, Y4
+	VBROADCASTSS c8<>+0(SB), Y2
+	VBROADCASTSS c6<>+0(SB), Y5
+	VFMADD213PS  Y5, Y3, Y2
+	VBROADCASTSS c4<>+0(SB), Y5
+	VFMADD213PS  Y5, Y3, Y2
+	VBROADCASTSS c2<>+0(SB), Y5
+	VFMADD213PS  Y5, Y3, Y2
+	VBROADCASTSS one<>+0(SB), Y5
+	VFMADD213PS  Y5, Y3, Y2
+	VMOVUPS      (DX), Y5
+	VMOVUPS      (BX), Y3
+	VMULPS       Y5, Y2, Y7
+	VFNMADD231PS Y3, Y4, Y7
+	VMULPS       Y3, Y2, Y6
+	VFMADD231PS  Y5, Y4, Y6
+	VMULPS       Y7, Y1, Y7
+	VMULPS       Y6, Y1, Y6
+	VMOVUPS      (AX), Y5
+	VMOVUPS      (CX), Y3
+	VMULPS       Y5, Y7, Y2
+	VFNMADD231PS Y3, Y6, Y2
+	VMULPS       Y3, Y7, Y3
+	VFMADD231PS  Y5, Y6, Y3
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, (CX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	SUBQ         $0x08, DI
+	JMP          loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA one<>+0(SB)/4, $0x3f800000
+GLOBL one<>(SB), RODATA|NOPTR, $4
+
+DATA s3<>+0(SB)/4, $0xbe2aaaab
+GLOBL s3<>(SB), RODATA|NOPTR, $4
+
+DATA s5<>+0(SB)/4, $0x3c088889
+GLOBL s5<>(SB), RODATA|NOPTR, $4
+
+DATA s7<>+0(SB)/4, $0xb9500d01
+GLOBL s7<>(SB), RODATA|NOPTR, $4
+
+DATA c2<>+0(SB)/4, $0xbf000000
+GLOBL c2<>(SB), RODATA|NOPTR, $4
+
+DATA c4<>+0(SB)/4, $0x3d2aaaab
+GLOBL c4<>(SB), RODATA|NOPTR, $4
+
+DATA c6<>+0(SB)/4, $0xbab60b61
+GLOBL c6<>(SB), RODATA|NOPTR, $4
+
+DATA c8<>+0(SB)/4, $0x37d00d01
+GLOBL c8<>(SB), RODATA|NOPTR, $4

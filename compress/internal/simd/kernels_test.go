@@ -102,10 +102,26 @@ func TestVectors(t *testing.T) {
 				}
 			}
 			x, sum = append(x[:0], a...), append(sum[:0], b...)
-			k.Axpy2(x, sum, b, 3)
+			k.Axpy2(x, sum, b, 3, 1)
 			for i := range x {
 				if !near(x[i], float64(a[i])+3*float64(b[i]), 4) || sum[i] != b[i]+b[i] {
 					t.Fatalf("%s: axpy2 of %d [%d] = %v, %v", k.Name, n, i, x[i], sum[i])
+				}
+			}
+			turned, other := append([]float32{}, a...), append([]float32{}, b...)
+			angle, freq := random(r, n, 1), random(r, n, 2)
+			tc, ts := make([]float32, n), make([]float32, n)
+			for i := range angle {
+				freq[i] = float32(1 / (1 + math.Abs(float64(freq[i]))))
+				s, c := math.Sincos(float64(angle[i]))
+				tc[i], ts[i] = float32(c), float32(s)
+			}
+			k.RotateBy(turned, other, tc, ts, freq, -0.43, 1.5)
+			for i := range turned {
+				s, c := math.Sincos(float64(angle[i]) - 0.43*float64(freq[i]))
+				u, v := float64(a[i]), float64(b[i])
+				if !near(turned[i], 1.5*(u*c-v*s), 8) || !near(other[i], 1.5*(v*c+u*s), 8) {
+					t.Fatalf("%s: rotateBy of %d [%d] = %v, %v, want %v, %v", k.Name, n, i, turned[i], other[i], 1.5*(u*c-v*s), 1.5*(v*c+u*s))
 				}
 			}
 			lo, hi := append([]float32{}, a...), append([]float32{}, b...)

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"math"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -24,6 +26,7 @@ func main() {
 	}
 	scaleAdd()
 	axpy2()
+	rotateBy()
 	Generate()
 }
 
@@ -462,20 +465,83 @@ func scaleAdd() {
 }
 
 func axpy2() {
-	TEXT("axpy2AVX2", NOSPLIT, "func(dst, sum, src *float32, w float32, n int)")
+	TEXT("axpy2AVX2", NOSPLIT, "func(dst, sum, src *float32, w, v float32, n int)")
 	Pragma("noescape")
-	Doc("axpy2AVX2 adds w*src to dst and src to sum, n floats, a multiple of 8.")
+	Doc("axpy2AVX2 adds w*src to dst and v*src to sum, n floats, a multiple of 8.")
 	dst, sum, src := Load(Param("dst"), GP64()), Load(Param("sum"), GP64()), Load(Param("src"), GP64())
-	w, x, y := YMM(), YMM(), YMM()
+	w, v, x, y, z := YMM(), YMM(), YMM(), YMM(), YMM()
 	p, _ := Param("w").Resolve()
 	VBROADCASTSS(p.Addr, w)
+	p, _ = Param("v").Resolve()
+	VBROADCASTSS(p.Addr, v)
 	n := Load(Param("n"), GP64())
 	each(n, func() {
 		VMOVUPS(Mem{Base: src}, x)
 		VMOVUPS(Mem{Base: dst}, y)
+		VMOVUPS(Mem{Base: sum}, z)
 		VFMADD231PS(x, w, y)
+		VFMADD231PS(x, v, z)
 		VMOVUPS(y, Mem{Base: dst})
-		VADDPS(Mem{Base: sum}, x, x)
-		VMOVUPS(x, Mem{Base: sum})
+		VMOVUPS(z, Mem{Base: sum})
 	}, dst, sum, src)
+}
+
+// rotateBy turns a merged key to its fractional position: the table's angle plus delta*freq, whose sine and cosine are
+// their series (delta is at most a half and no frequency exceeds one).
+func rotateBy() {
+	TEXT("rotateByAVX2", NOSPLIT, "func(lo, hi, cos, sin, freq *float32, delta, scale float32, n int)")
+	Pragma("noescape")
+	Doc("rotateByAVX2 turns n pairs (lo, hi), a multiple of 8, by the angles of (cos, sin) plus delta*freq and multiplies them by scale.")
+	lo, hi := Load(Param("lo"), GP64()), Load(Param("hi"), GP64())
+	cos, sin := Load(Param("cos"), GP64()), Load(Param("sin"), GP64())
+	freq := Load(Param("freq"), GP64())
+	delta, scale := YMM(), YMM()
+	p, _ := Param("delta").Resolve()
+	VBROADCASTSS(p.Addr, delta)
+	p, _ = Param("scale").Resolve()
+	VBROADCASTSS(p.Addr, scale)
+	n := Load(Param("n"), GP64())
+	x, y, s, c, t, a, b, u, v := YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
+	series := func(dst reg.VecVirtual, coefficients ...string) {
+		VBROADCASTSS(constants[coefficients[0]], dst)
+		for _, name := range coefficients[1:] {
+			VBROADCASTSS(constants[name], t)
+			VFMADD213PS(t, y, dst) // dst = dst*y + t
+		}
+	}
+	for _, f := range floats {
+		constant(f.name, math.Float32bits(f.value))
+	}
+	each(n, func() {
+		VMULPS(Mem{Base: freq}, delta, x)
+		VMULPS(x, x, y)
+		series(s, "s7", "s5", "s3", "one")
+		VMULPS(x, s, s)
+		series(c, "c8", "c6", "c4", "c2", "one")
+		VMOVUPS(Mem{Base: cos}, a)
+		VMOVUPS(Mem{Base: sin}, b)
+		VMULPS(a, c, u) // cos of the whole angle
+		VFNMADD231PS(b, s, u)
+		VMULPS(b, c, v) // its sine
+		VFMADD231PS(a, s, v)
+		VMULPS(u, scale, u)
+		VMULPS(v, scale, v)
+		VMOVUPS(Mem{Base: lo}, a)
+		VMOVUPS(Mem{Base: hi}, b)
+		VMULPS(a, u, x)
+		VFNMADD231PS(b, v, x)
+		VMULPS(b, u, y)
+		VFMADD231PS(a, v, y)
+		VMOVUPS(x, Mem{Base: lo})
+		VMOVUPS(y, Mem{Base: hi})
+	}, lo, hi, cos, sin, freq)
+}
+
+// floats are the coefficients of the series of sine and cosine.
+var floats = []struct {
+	name  string
+	value float32
+}{
+	{"one", 1}, {"s3", -1.0 / 6}, {"s5", 1.0 / 120}, {"s7", -1.0 / 5040},
+	{"c2", -0.5}, {"c4", 1.0 / 24}, {"c6", -1.0 / 720}, {"c8", 1.0 / 40320},
 }

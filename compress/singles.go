@@ -1,0 +1,120 @@
+package compress
+
+import (
+	"math"
+	"slices"
+)
+
+// chooseExact finds the tokens that are never merged: the protected ones and, when the options give them a share of the
+// budget, the outliers.
+func (w *work) chooseExact(p *pool) {
+	if _, exact := w.budget(); exact > 0 {
+		w.bases(w.in.Positions[w.sinks:], w.chunks)
+		p.run(&w.phase, w.in.planes(), w.meanTask)
+	}
+	p.run(&w.phase, w.groups, w.singlesTask)
+}
+
+// meanDirection is the direction of the mean of a plane's un-rotated unit keys.
+func (w *work) meanDirection(worker, plane int) {
+	a, d := &w.arena[worker], w.in.Dim
+	a.row = grow(a.row, d)
+	mean := make64(a, d)
+	for k := range w.chunks {
+		copy(a.row, w.sums[(plane*len(w.chunks)+k)*d:][:d])
+		cos, sin := w.base(k)
+		unrotateRow(w.kernel, a.row, cos, sin, w.rope.Interleaved)
+		for i, x := range a.row {
+			mean[i] += float64(x)
+		}
+	}
+	squares := 0.0
+	for _, x := range mean {
+		squares += x * x
+	}
+	inv := 1 / (math.Sqrt(squares) + 1e-9)
+	out := group(w.mean, plane, d)
+	for i, x := range mean {
+		out[i] = float32(x * inv)
+	}
+}
+
+// make64 is the arena's zeroed row of float64.
+func make64(a *arena, d int) []float64 {
+	a.wide = grow(a.wide, d)
+	clear(a.wide)
+	return a.wide
+}
+
+// chooseSingles does one group, and lists the other tokens of each chunk by seed priority.
+func (w *work) chooseSingles(worker, g int) {
+	single := group(w.single, g, w.n)
+	copy(single, w.keep)
+	if _, exact := w.budget(); exact > 0 {
+		w.outliers(worker, g, exact, single)
+	}
+	a := &w.arena[worker]
+	lens := group(w.candLen, g, len(w.chunks))
+	for k, c := range w.chunks {
+		cent, cand := group(w.centrality, g, w.n)[c.lo:c.hi], group(w.cand, g, w.n)[c.lo:c.hi]
+		a.order = a.order[:0]
+		for i, s := range single[c.lo:c.hi] {
+			if !s {
+				a.order = append(a.order, rank(cent[i], int32(i), w.opt.ByPosition))
+			}
+		}
+		slices.Sort(a.order)
+		for i, r := range a.order {
+			cand[i] = uint16(r.index())
+		}
+		lens[k] = int32(len(a.order))
+	}
+}
+
+// outliers marks the tokens with the highest score: the sum over the heads of 1 - u . mean direction (KeyDiff's criterion,
+// on un-rotated keys). The direction is turned to each chunk's first position, as the chunk's keys are.
+func (w *work) outliers(worker, g, exact int, single []bool) {
+	a, d := &w.arena[worker], w.in.Dim
+	a.acc, a.row = grow(a.acc, d), grow(a.row, d)
+	score := group(w.score, g, w.n)
+	clear(score)
+	for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+		norms := group(w.norm, plane, w.n)
+		for k := range w.chunks {
+			c := &w.chunks[k]
+			copy(a.acc, group(w.mean, plane, d))
+			cos, sin := w.base(k)
+			rotateRow(a.acc, cos, sin, w.rope.Interleaved)
+			for i := c.lo; i < c.hi; i++ {
+				w.unrotate(a, a.row, plane, c, i)
+				score[i] += 1 - w.kernel.Dot(a.row, a.acc)/(norms[i]+1e-9)
+			}
+		}
+	}
+	idx := group(w.index, g, w.n)[:0]
+	for i, k := range w.keep {
+		if !k {
+			idx = append(idx, int32(i))
+		}
+	}
+	exact = min(exact, len(idx))
+	selectTop(idx, score, exact)
+	for _, i := range idx[:exact] {
+		single[i] = true
+	}
+}
+
+// ranked is a token with its seed priority, packed so that plain integers sort into seed order: the more central first,
+// then the lower index.
+type ranked uint64
+
+// rank takes indices below 2^20, as many as a page may have, and centralities within maxChunk of zero, to 2^-32.
+func rank(centrality float64, index int32, byPosition bool) ranked {
+	key := uint64(0)
+	if !byPosition {
+		key = uint64((2*maxChunk - centrality) * (1 << 32))
+	}
+	return ranked(key<<20 | uint64(index))
+}
+
+func (r ranked) index() int32 { return int32(r & (1<<20 - 1)) }
