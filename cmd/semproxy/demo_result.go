@@ -19,16 +19,16 @@ import (
 
 // demoResult is what one tenant got.
 type demoResult struct {
-	tenant                      demoTenant
-	pages, again                int // compressed; served from the store when sent again
-	tokens, cores               float64
-	bytesIn, bytesOut           int
-	similarity, attention       float64 // sums over pages
-	equal, wrong                int     // pages held against the reference
-	times, againTimes           []time.Duration
+	tenant                  demoTenant
+	pages, again            int // compressed; served from the store when sent again
+	tokens, cores           float64
+	bytesIn, bytesOut       int
+	similarity, attention   float64 // sums over pages
+	equal, wrong            int     // pages held against the reference
+	times, againTimes       []time.Duration
 	profile, guard, traceID string
-	sample                      *page.Page
-	sampleCores                 *page.Cores
+	sample                  *page.Page
+	sampleCores             *page.Cores
 }
 
 // exchange sends one page and takes the reply in.
