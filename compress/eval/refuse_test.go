@@ -15,8 +15,8 @@ func refused(t *testing.T, err error, code, says string) {
 	switch {
 	case !errors.As(err, &e):
 		t.Errorf("got error %v, want one that says %q", err, says)
-	case e.Code() != code || !strings.Contains(e.Error(), says):
-		t.Errorf("got %s: %v, want %s and %q", e.Code(), e, code, says)
+	case e.Code() != code || !strings.Contains(err.Error(), says):
+		t.Errorf("got %s: %v, want %s and %q", e.Code(), err, code, says)
 	}
 }
 

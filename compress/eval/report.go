@@ -72,15 +72,16 @@ func (r *Row) fill(all [][]measure, index int) {
 		sum.tokens += m.tokens
 		sum.answers += m.answers
 		sum.recalled += m.recalled
-		n := float64(len(all))
-		r.Kept += m.kept / n
-		r.Bytes += m.bytes / n
-		r.Attention += m.attention / n
+		r.Kept += m.kept
+		r.Bytes += m.bytes
+		r.Attention += m.attention
 		took = append(took, m.took)
 		if m.tokens > 0 {
 			excess = append(excess, (m.nll-f.nll)/float64(m.tokens))
 		}
 	}
+	n := float64(len(all))
+	r.Kept, r.Bytes, r.Attention = r.Kept/n, r.Bytes/n, r.Attention/n
 	slices.Sort(took)
 	r.Millis = float64(took[len(took)/2]) / float64(time.Millisecond)
 	if sum.tokens > 0 {

@@ -46,14 +46,18 @@ func Run(ctx context.Context, m *Model, cases []Case, plan Plan) (*Report, error
 		}
 	}
 	workers = min(workers, len(cases))
-	runners := make([]*runner, workers)
-	for i := range runners {
+	var runners []*runner
+	defer func() {
+		for _, r := range runners {
+			r.comp.Close()
+		}
+	}()
+	for range workers {
 		r, err := newRunner(m, &plan, max(runtime.GOMAXPROCS(0)/workers, 1))
 		if err != nil {
 			return nil, err
 		}
-		defer r.comp.Close()
-		runners[i] = r
+		runners = append(runners, r)
 	}
 	all := make([][]measure, len(cases))
 	next := make(chan int)

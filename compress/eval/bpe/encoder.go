@@ -152,7 +152,7 @@ func (e *Encoder) word(ids []int32, piece string) []int32 {
 // symbols cuts a piece into what merging starts from: characters, or the bytes of a character that the vocabulary lacks.
 func (e *Encoder) symbols(piece string) []string {
 	out := make([]string, 0, len(piece))
-	for len(piece) > 0 {
+	for piece != "" {
 		_, n := utf8.DecodeRuneInString(piece)
 		c := piece[:n]
 		piece = piece[n:]
