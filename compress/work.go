@@ -80,7 +80,7 @@ func newWork(workers int, kernel *simd.Kernels) *work {
 
 // begin takes the page in and sizes the memory that does not depend on the chunks.
 func (w *work) begin(in *Input, opt *Options, out *Result) error {
-	if err := w.rotation.use(in.Rope, opt.Rotated); err != nil {
+	if err := w.use(in.Rope, opt.Rotated); err != nil {
 		return err
 	}
 	w.in, w.opt, w.out = in, opt, out
