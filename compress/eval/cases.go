@@ -27,8 +27,8 @@ type Text struct {
 func ParseTexts(data []byte) ([]Text, error) { return parseLines[Text](data) }
 
 // Windows cuts texts into perplexity cases of context tokens and follow tokens after them: the first window of every text
-// that is long enough, then the second windows and so on, at most limit of them. Windows of a text do not overlap. Each
-// starts with the tokens of first.
+// that is long enough, then the second windows and so on, at most limit of them. Windows of a text are follow tokens
+// apart: contexts overlap, the tokens that are predicted do not. Each starts with the tokens of first.
 func Windows(texts []Text, first []int32, context, follow, limit int) []Case {
 	var out []Case
 	size := context - len(first) + follow
@@ -38,8 +38,8 @@ func Windows(texts []Text, first []int32, context, follow, limit int) []Case {
 	for w := 0; len(out) < limit; w++ {
 		before := len(out)
 		for i, t := range texts {
-			if len(out) < limit && len(t.IDs) >= (w+1)*size {
-				ids := append(append([]int32(nil), first...), t.IDs[w*size:(w+1)*size]...)
+			if from := w * follow; len(out) < limit && len(t.IDs) >= from+size {
+				ids := append(append([]int32(nil), first...), t.IDs[from:from+size]...)
 				out = append(out, Case{Name: fmt.Sprintf("%s %d.%d", t.Source, i, w), Context: ids[:context], Follow: ids[context:]})
 			}
 		}

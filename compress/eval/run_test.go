@@ -124,7 +124,7 @@ func TestWindowsTakeTheFirstOfEveryTextFirst(t *testing.T) {
 		}
 		return out
 	}
-	texts := []eval.Text{{Source: "a", IDs: ids(25)}, {Source: "b", IDs: ids(9)}, {Source: "c", IDs: ids(10)}}
+	texts := []eval.Text{{Source: "a", IDs: ids(14)}, {Source: "b", IDs: ids(9)}, {Source: "c", IDs: ids(10)}}
 	cases := eval.Windows(texts, []int32{99}, 8, 3, 3)
 	var names []string
 	for _, c := range cases {
