@@ -12,15 +12,28 @@ func (w *work) assign(worker, g int) {
 		seed[i] = int32(i)
 	}
 	if !w.whole {
-		w.seeds(worker, g, seed)
+		switch w.opt.Rest {
+		case Cluster:
+			w.seeds(worker, g, seed)
+			w.fill(worker, g, seed)
+		case Stride:
+			w.strides(g, seed)
+		case Drop:
+			for i, s := range group(w.single, g, w.n) {
+				if !s {
+					seed[i] = dropped
+				}
+			}
+		}
 	}
 	// Rank the seeds.
 	a := &w.arena[worker]
 	a.order = a.order[:0]
 	cent := group(w.centrality, g, w.n)
+	byPosition := w.whole || w.opt.ByPosition || w.opt.Rest != Cluster
 	for i, s := range seed {
 		if int(s) == i {
-			a.order = append(a.order, rank(cent[i], s, w.whole || w.opt.ByPosition))
+			a.order = append(a.order, rank(cent[i], s, byPosition))
 		}
 	}
 	slices.Sort(a.order)
@@ -33,8 +46,11 @@ func (w *work) assign(worker, g int) {
 	start := group(w.start, g, w.n+1)[:m+1]
 	clear(start)
 	for i, s := range seed {
-		label[i] = rankOf[s]
-		start[label[i]+1]++
+		label[i] = dropped
+		if s != dropped {
+			label[i] = rankOf[s]
+			start[label[i]+1]++
+		}
 	}
 	for c := range m {
 		start[c+1] += start[c]
@@ -43,12 +59,15 @@ func (w *work) assign(worker, g int) {
 	copy(next, start)
 	member := group(w.member, g, w.n)
 	for i, l := range label {
-		member[next[l]] = int32(i)
-		next[l]++
+		if l != dropped {
+			member[next[l]] = int32(i)
+			next[l]++
+		}
 	}
 	w.cores[g] = int32(m)
 }
 
+// seeds finds the clusters of every chunk.
 func (w *work) seeds(worker, g int, seed []int32) {
 	a := &w.arena[worker]
 	sim, cand := group(w.sim, g, w.simLen), group(w.cand, g, w.n)
@@ -59,3 +78,60 @@ func (w *work) seeds(worker, g int, seed []int32) {
 		assignClusters(sim[c.sim:c.sim+n*n], n, cand[c.lo:c.lo+int(lens[k])], a.live, int(w.threshold[g]), seed[c.lo:c.hi], int32(c.lo))
 	}
 }
+
+// dropped is the seed and the label of a token that no core stands for.
+const dropped = -1
+
+// fill makes up for a budget that no threshold meets to the core: the members least similar to their seeds leave their
+// clusters.
+func (w *work) fill(worker, g int, seed []int32) {
+	if !w.opt.Regular || w.opt.Budget != Equal {
+		return
+	}
+	slots, _ := w.budget()
+	a, sim := &w.arena[worker], group(w.sim, g, w.simLen)
+	a.order = a.order[:0]
+	for i, s := range seed {
+		if int(s) == i {
+			slots--
+			continue
+		}
+		c := w.chunks[w.chunkOf[i]]
+		similarity := sim[c.sim+(int(s)-c.lo)*c.len()+i-c.lo]
+		a.order = append(a.order, rank(-float64(similarity), int32(i), false))
+	}
+	if slots <= 0 {
+		return
+	}
+	slices.Sort(a.order)
+	for _, r := range a.order[:min(slots, len(a.order))] {
+		seed[r.index()] = r.index()
+	}
+}
+
+// strides merges neighbours: the tokens that are not kept are cut into as many runs of equal length as there are slots.
+func (w *work) strides(g int, seed []int32) {
+	slots, _ := w.budget()
+	rest := 0
+	for _, s := range group(w.single, g, w.n) {
+		if s {
+			slots--
+		} else {
+			rest++
+		}
+	}
+	slots = max(slots, 1)
+	run, first, k := -1, int32(0), 0
+	for i, s := range group(w.single, g, w.n) {
+		if s {
+			continue
+		}
+		if r := k * slots / rest; r != run || int(positionOf(w, i)-positionOf(w, int(first))) >= maxTable {
+			run, first = r, int32(i)
+		}
+		seed[i] = first
+		k++
+	}
+}
+
+func positionOf(w *work, i int) int32 { return w.in.Positions[w.sinks+i] }

@@ -59,35 +59,37 @@ type keys struct {
 	n              int
 	bias           []float32 // nil: none
 	kscale, vscale float32
+	dtype          DType
 }
 
 func keysOf(in *Input, res *Result, plane int) keys {
-	rb := in.rowBytes()
-	s := keys{n: in.Tokens, kscale: scaleOf(in.KScale, plane), vscale: scaleOf(in.VScale, plane)}
 	if res == nil {
-		s.k, s.v = group(in.K, plane, in.Tokens*rb), group(in.V, plane, in.Tokens*rb)
-		return s
+		rb := in.rowBytes()
+		return keys{n: in.Tokens, dtype: in.DType, kscale: scaleOf(in.KScale, plane), vscale: scaleOf(in.VScale, plane),
+			k: group(in.K, plane, in.Tokens*rb), v: group(in.V, plane, in.Tokens*rb)}
 	}
-	s.n = int(res.Slots[plane])
-	s.k, s.v = group(res.K, plane, res.Cores*rb), group(res.V, plane, res.Cores*rb)
-	s.bias = group(res.Bias, plane, res.Cores)
+	rb := in.Dim * res.DType.Size()
+	s := keys{n: int(res.Slots[plane]), dtype: res.DType, bias: group(res.Bias, plane, res.Cores),
+		k: group(res.K, plane, res.Cores*rb), v: group(res.V, plane, res.Cores*rb), kscale: 1, vscale: 1}
+	if res.DType.FP8() {
+		s.kscale, s.vscale = res.KScale[plane], res.VScale[plane]
+	}
 	return s
 }
 
 // attendRows is how many keys are widened at a time.
 const attendRows = 32
 
-// attendPlane runs every query of the plane's query heads over its keys. Queries of all heads of the group are taken
-// together, so that each key and value is widened once.
-func (w *work) attendPlane(worker int, in *Input, kv keys, plane int, out *Attention) {
+// weights fills a.logits, [nq, ld], with the attention of every query of the plane's query heads to its keys. Queries of all
+// heads of the group are taken together, so that each key is widened once.
+func (w *work) weights(worker int, in *Input, kv keys, plane int) (nq, ld int) {
 	a, kn := &w.arena[worker], w.kernel
-	d, rb, stride := in.Dim, in.rowBytes(), simd.Stride(in.Dim)
-	per := in.QHeads / in.Heads
-	layer, head := plane/in.Heads, plane%in.Heads
-	nq := per * in.QWindow
-	nq4, ld := (nq+3)&^3, (kv.n+attendRows-1)/attendRows*attendRows
-	first := ((layer*in.QHeads + head*per) * in.QWindow) * d
+	d, rb, stride := in.Dim, kv.dtype.Size()*in.Dim, simd.Stride(in.Dim)
+	nq = in.QHeads / in.Heads * in.QWindow
+	nq4 := (nq + 3) &^ 3
+	ld = (kv.n + attendRows - 1) / attendRows * attendRows
 	scale := float32(1 / math.Sqrt(float64(d)))
+	first := in.firstQuery(plane)
 	a.queries = grow(a.queries, nq4*stride)
 	clear(a.queries)
 	for q := range nq {
@@ -95,15 +97,15 @@ func (w *work) attendPlane(worker int, in *Input, kv keys, plane int, out *Atten
 		widen(kn, row, in.Q[(first+q*d)*in.QDType.Size():], in.QDType, 1)
 		kn.Scale(row, scale)
 	}
-	a.row = grow(a.row, attendRows*stride)
-	clear(a.row)
+	a.rows = grow(a.rows, attendRows*stride)
+	clear(a.rows)
 	a.logits = grow(a.logits, nq4*ld)
 	clear(a.logits)
 	for i := 0; i < kv.n; i += attendRows {
 		for k := range min(attendRows, kv.n-i) {
-			widen(kn, a.row[k*stride:k*stride+d], kv.k[(i+k)*rb:], in.DType, kv.kscale)
+			widen(kn, a.rows[k*stride:k*stride+d], kv.k[(i+k)*rb:], kv.dtype, kv.kscale)
 		}
-		kn.Dots(a.logits[i:], ld, a.queries, a.row, nq4, attendRows, stride)
+		kn.Dots(a.logits[i:], ld, a.queries, a.rows, nq4, attendRows, stride)
 	}
 	for q := range nq {
 		logits := a.logits[q*ld : q*ld+kv.n]
@@ -112,13 +114,28 @@ func (w *work) attendPlane(worker int, in *Input, kv keys, plane int, out *Atten
 		}
 		softmax(logits)
 	}
+	return nq, ld
+}
+
+// firstQuery is the index in Q, in elements, of the first query of a plane's query heads.
+func (in *Input) firstQuery(plane int) int {
+	per := in.QHeads / in.Heads
+	layer, head := plane/in.Heads, plane%in.Heads
+	return (layer*in.QHeads + head*per) * in.QWindow * in.Dim
+}
+
+// attendPlane runs every query of the plane's query heads over its keys and values.
+func (w *work) attendPlane(worker int, in *Input, kv keys, plane int, out *Attention) {
+	nq, ld := w.weights(worker, in, kv, plane)
+	a, kn := &w.arena[worker], w.kernel
+	d, rb, first := in.Dim, kv.dtype.Size()*in.Dim, in.firstQuery(plane)
 	o := out.Out[first : first+nq*d]
 	clear(o)
 	for i := range kv.n {
-		widen(kn, a.row[:d], kv.v[i*rb:], in.DType, kv.vscale)
+		widen(kn, a.rows[:d], kv.v[i*rb:], kv.dtype, kv.vscale)
 		for q := range nq {
 			if p := a.logits[q*ld+i]; p > 1e-12 {
-				kn.Axpy(o[q*d:q*d+d], a.row[:d], p)
+				kn.Axpy(o[q*d:q*d+d], a.rows[:d], p)
 			}
 		}
 	}

@@ -44,6 +44,8 @@ func synthetic(layers, heads, tokens, dim int, dtype compress.DType) *compress.I
 			in.V = appendRow(in.V, gauss(r, dim), dtype)
 		}
 	}
+	in.QDType, in.QHeads, in.QWindow = compress.F32, 2*heads, 3
+	in.Q = appendRow(nil, gauss(r, layers*in.QHeads*in.QWindow*dim), compress.F32)
 	if dtype.FP8() {
 		in.KScale, in.VScale = make([]float32, layers*heads), make([]float32, layers*heads)
 		for i := range in.KScale {

@@ -17,7 +17,7 @@ func (w *work) runSimilar(p *pool) {
 		w.cut(minLen, maxLen)
 		p.run(&w.phase, w.groups*w.blocks, w.similarTask)
 		w.chooseExact(p)
-		if w.opt.Budget == Fixed || maxLen >= maxChunk || w.feasible() {
+		if w.opt.Rest != Cluster || w.opt.Budget == Fixed || maxLen >= maxChunk || w.feasible() {
 			return
 		}
 		minLen, maxLen = min(2*minLen, maxChunk), min(2*maxLen, maxChunk)
@@ -82,7 +82,12 @@ func (w *work) similar(worker, task int) {
 		clear(a.sim)
 		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
 			w.unitKeys(a, plane, k)
-			w.kernel.Gram(a.sim, ld, a.units, n, w.stride)
+			if w.opt.Rest == Cluster {
+				w.kernel.Gram(a.sim, ld, a.units, n, w.stride)
+			}
+		}
+		if w.opt.Rest != Cluster {
+			continue
 		}
 		quantize(group(w.sim, g, w.simLen)[c.sim:c.sim+n*n], group(w.centrality, g, w.n)[c.lo:c.hi], a.sim, n, ld, w.heads)
 	}
@@ -91,7 +96,7 @@ func (w *work) similar(worker, task int) {
 // runBudget finds the thresholds.
 func (w *work) runBudget(p *pool) {
 	switch {
-	case w.whole:
+	case w.whole, w.opt.Rest != Cluster:
 		for g := range w.threshold {
 			w.threshold[g] = Unmerged
 		}

@@ -46,8 +46,14 @@ func (w *work) merge(worker, plane int) {
 	for i := range w.sinks {
 		assign[i] = int32(i)
 	}
+	w.out.Dropped[plane] = 0
 	for i, l := range group(w.label, g, w.n) {
-		assign[w.sinks+i] = int32(w.sinks) + l
+		if l == dropped {
+			assign[w.sinks+i] = dropped
+			w.out.Dropped[plane]++
+		} else {
+			assign[w.sinks+i] = int32(w.sinks) + l
+		}
 	}
 	for i := range w.recent {
 		assign[w.sinks+w.n+i] = int32(w.sinks + m + i)
@@ -90,6 +96,11 @@ func (w *work) mergeCluster(a *arena, out planeOut, plane, c int, ms []int32) fl
 		scale = float32(length * float64(inv))
 	}
 	w.turn(w.kernel, a, a.acc, distance, scale)
+	if s := w.kernel.Dot(a.acc, a.acc); s != s || math.IsInf(similarity, 0) || similarity != similarity {
+		// Keys near float32's largest number overflow when they are turned. No model makes them; the first member stands in.
+		widen(w.kernel, a.acc, in.row(in.K, plane, w.sinks+int(ms[0])), in.DType, scaleOf(in.KScale, plane))
+		similarity = 0
+	}
 	out.set(c, int32(len(ms)), float64(positions[ch.lo])+distance, a.acc, a.val)
 	return similarity
 }

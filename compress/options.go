@@ -17,13 +17,42 @@ const (
 // String names the budget as a policy does.
 func (b Budget) String() string { return [...]string{"equal", "adaptive", "fixed"}[b] }
 
+// Keep says which tokens get the exact share of the budget.
+type Keep uint8
+
+const (
+	// Outliers are the tokens whose un-rotated key lies furthest from the mean direction.
+	Outliers Keep = iota
+	// SmallKeys are the tokens with the shortest keys.
+	SmallKeys
+	// Attended are the tokens that the page's last queries look at most (SnapKV: the weights are summed over queries and
+	// averaged over neighbours). The page must carry queries.
+	Attended
+)
+
+// Rest says what becomes of the tokens that are neither protected nor exact.
+type Rest uint8
+
+const (
+	// Cluster merges those that mean the same.
+	Cluster Rest = iota
+	// Stride merges neighbours, as many at a time as the budget demands.
+	Stride
+	// Drop forgets them: eviction. Counts then sum to less than the tokens given.
+	Drop
+)
+
 // Options choose the variant of the algorithm. Start from [Semantic] or [Paper].
 type Options struct {
 	Ratio     float64 // cores / tokens to aim at, in (0, 1]; 1 keeps every token
 	Budget    Budget
 	Threshold float64 // similarity in [-1, 1], for Fixed; used on the grid of 1/1024
 	Shared    bool    // one clustering for all heads of a layer
-	Exact     float64 // share of the budget, in [0, 1), that goes to key outliers, unmerged
+	Exact     float64 // share of the budget, in [0, 1], that goes unmerged to the tokens that Keep names
+	Keep      Keep
+	Rest      Rest
+	Regular   bool  // Equal: meet the budget to the core, so that all heads have one shape; the worst members leave their clusters
+	FP8       DType // F8E4M3 or F8E5M2: the cores' type, with a scale per head; any other: the page's own
 
 	ChunkMin, ChunkMax int // a chunk closes at a delimiter from ChunkMin tokens on, at ChunkMax at the latest
 	Sinks, Recent      int // first and last tokens kept as they are
@@ -51,6 +80,33 @@ func Paper() Options {
 		Rotated: true, ByPosition: true, PlainMean: true}
 }
 
+// The methods beside them: honest baselines, and what a policy may choose.
+
+// Window keeps the sinks and as many recent tokens as the budget allows (StreamingLLM).
+func Window() Options { return baseline(Drop, Outliers, 0) }
+
+// KeyNorm keeps the tokens with the shortest keys.
+func KeyNorm() Options { return baseline(Drop, SmallKeys, 1) }
+
+// SnapKV keeps the tokens that the last queries look at most.
+func SnapKV() Options { return baseline(Drop, Attended, 1) }
+
+// Uniform merges neighbours.
+func Uniform() Options { return baseline(Stride, Outliers, 0) }
+
+// Hybrid keeps what the last queries look at and merges the rest by meaning.
+func Hybrid() Options {
+	o := Semantic()
+	o.Keep = Attended
+	return o
+}
+
+func baseline(rest Rest, keep Keep, exact float64) Options {
+	o := Semantic()
+	o.Budget, o.Rest, o.Keep, o.Exact = Equal, rest, keep, exact
+	return o
+}
+
 // Check refuses options that have no meaning.
 func (o *Options) Check() error {
 	switch {
@@ -60,8 +116,12 @@ func (o *Options) Check() error {
 		return badInput("policy.bad_option", "unknown budget %d", o.Budget)
 	case !(math.Abs(o.Threshold) <= 1):
 		return badInput("policy.bad_option", "threshold must be in [-1, 1], got %v", o.Threshold)
-	case !(o.Exact >= 0 && o.Exact < 1):
-		return badInput("policy.bad_option", "exact must be in [0, 1), got %v", o.Exact)
+	case !(o.Exact >= 0 && o.Exact <= 1):
+		return badInput("policy.bad_option", "exact must be in [0, 1], got %v", o.Exact)
+	case o.Keep > Attended || o.Rest > Drop:
+		return badInput("policy.bad_option", "unknown keep %d or rest %d", o.Keep, o.Rest)
+	case o.Rest != Cluster && o.Budget != Equal:
+		return badInput("policy.bad_option", "only clusters have a threshold: a method that does not cluster needs the equal budget")
 	case o.ChunkMin < 1 || o.ChunkMax < o.ChunkMin || o.ChunkMax > maxChunk:
 		return badInput("policy.bad_option", "chunk lengths must satisfy 1 <= min <= max <= %d, got %d and %d", maxChunk, o.ChunkMin, o.ChunkMax)
 	case o.Sinks < 0 || o.Recent < 0:

@@ -10,11 +10,14 @@ import "time"
 type Result struct {
 	Layers, Heads, Cores, Dim int
 	Tokens                    int
-	K, V                      []byte    // [Layers, Heads, Cores, Dim] in the page's element type, scaled as the page is
+	K, V                      []byte    // [Layers, Heads, Cores, Dim] in DType
 	Counts                    []int32   // [Layers, Heads, Cores], tokens that each core stands for
 	Bias                      []float32 // [Layers, Heads, Cores], ln(count)
 	Positions                 []float32 // [Layers, Heads, Cores], mean position; K is rotated to it
-	Assign                    []int32   // [Layers, Heads, Tokens], the core of each token
+	Assign                    []int32   // [Layers, Heads, Tokens], the core of each token; -1: dropped
+	Dropped                   []int32   // [Layers, Heads], tokens that no core stands for; all 0 unless the method evicts
+	DType                     DType     // of K and V
+	KScale, VScale            []float32 // [Layers, Heads], FP8 only
 	Slots                     []int32   // [Layers, Heads], cores in use
 	Thresholds                []int32   // [Layers, Heads], the similarity threshold times 1024; [Unmerged] where nothing merged
 	KeySimilarity             []float32 // [Layers, Heads], mean cosine of a token's un-rotated key and its core's
@@ -51,7 +54,9 @@ func (r *Result) Len() int {
 func (r *Result) resize(in *Input) {
 	r.Layers, r.Heads, r.Tokens, r.Dim = in.Layers, in.Heads, in.Tokens, in.Dim
 	p := in.planes()
-	r.Slots = grow(r.Slots, p)
+	r.Slots, r.Dropped = grow(r.Slots, p), grow(r.Dropped, p)
+	r.DType = in.DType
+	r.KScale, r.VScale = append(r.KScale[:0], in.KScale...), append(r.VScale[:0], in.VScale...)
 	r.Thresholds = grow(r.Thresholds, p)
 	r.KeySimilarity = grow(r.KeySimilarity, p)
 	r.Assign = grow(r.Assign, p*in.Tokens)

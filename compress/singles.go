@@ -8,7 +8,7 @@ import (
 // chooseExact finds the tokens that are never merged: the protected ones and, when the options give them a share of the
 // budget, the outliers.
 func (w *work) chooseExact(p *pool) {
-	if _, exact := w.budget(); exact > 0 {
+	if _, exact := w.budget(); exact > 0 && w.opt.Keep == Outliers {
 		w.bases(w.in.Positions[w.sinks:], w.chunks)
 		p.run(&w.phase, w.in.planes(), w.meanTask)
 	}
@@ -51,7 +51,24 @@ func (w *work) chooseSingles(worker, g int) {
 	single := group(w.single, g, w.n)
 	copy(single, w.keep)
 	if _, exact := w.budget(); exact > 0 {
-		w.outliers(worker, g, exact, single)
+		score := group(w.score, g, w.n)
+		clear(score)
+		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+			switch w.opt.Keep {
+			case Outliers:
+				w.outliers(worker, plane, score)
+			case SmallKeys:
+				for i, n := range group(w.norm, plane, w.n) {
+					score[i] -= n
+				}
+			case Attended:
+				w.attended(worker, plane, score)
+			}
+		}
+		w.mark(g, exact, score, single)
+	}
+	if w.opt.Rest != Cluster {
+		return
 	}
 	a := &w.arena[worker]
 	lens := group(w.candLen, g, len(w.chunks))
@@ -71,26 +88,47 @@ func (w *work) chooseSingles(worker, g int) {
 	}
 }
 
-// outliers marks the tokens with the highest score: the sum over the heads of 1 - u . mean direction (KeyDiff's criterion,
-// on un-rotated keys). The direction is turned to each chunk's first position, as the chunk's keys are.
-func (w *work) outliers(worker, g, exact int, single []bool) {
+// outliers adds 1 - u . mean direction to each token's score (KeyDiff's criterion, on un-rotated keys). The direction is
+// turned to each chunk's first position, as the chunk's keys are.
+func (w *work) outliers(worker, plane int, score []float32) {
 	a, d := &w.arena[worker], w.in.Dim
 	a.acc, a.row = grow(a.acc, d), grow(a.row, d)
-	score := group(w.score, g, w.n)
-	clear(score)
-	for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
-		norms := group(w.norm, plane, w.n)
-		for k := range w.chunks {
-			c := &w.chunks[k]
-			copy(a.acc, group(w.mean, plane, d))
-			cos, sin := w.base(k)
-			rotateRow(a.acc, cos, sin, w.rope.Interleaved)
-			for i := c.lo; i < c.hi; i++ {
-				w.unrotate(a, a.row, plane, c, i)
-				score[i] += 1 - w.kernel.Dot(a.row, a.acc)/(norms[i]+1e-9)
-			}
+	norms := group(w.norm, plane, w.n)
+	for k := range w.chunks {
+		c := &w.chunks[k]
+		copy(a.acc, group(w.mean, plane, d))
+		cos, sin := w.base(k)
+		rotateRow(a.acc, cos, sin, w.rope.Interleaved)
+		for i := c.lo; i < c.hi; i++ {
+			w.unrotate(a, a.row, plane, c, i)
+			score[i] += 1 - w.kernel.Dot(a.row, a.acc)/(norms[i]+1e-9)
 		}
 	}
+}
+
+// attendedPool is how many neighbours share their attention, so that a token is kept with its surroundings (SnapKV).
+const attendedPool = 7
+
+// attended adds the attention that the page's queries give to each token, averaged over its neighbours.
+func (w *work) attended(worker, plane int, score []float32) {
+	nq, ld := w.weights(worker, w.in, keysOf(w.in, nil, plane), plane)
+	a := &w.arena[worker]
+	a.acc = grow(a.acc, w.in.Tokens)
+	clear(a.acc)
+	for q := range nq {
+		w.kernel.Axpy(a.acc, a.logits[q*ld:q*ld+w.in.Tokens], 1)
+	}
+	const half = attendedPool / 2
+	for i := range score {
+		at := w.sinks + i
+		for j := max(at-half, 0); j <= min(at+half, w.in.Tokens-1); j++ {
+			score[i] += a.acc[j] / attendedPool
+		}
+	}
+}
+
+// mark makes the tokens with the highest score singles.
+func (w *work) mark(g, exact int, score []float32, single []bool) {
 	idx := group(w.index, g, w.n)[:0]
 	for i, k := range w.keep {
 		if !k {

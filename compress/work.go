@@ -51,16 +51,19 @@ type work struct {
 	start     []int32 // [groups, n+1], first member of each cluster
 	member    []int32 // [groups, n]
 
+	k8, v8 []byte // the cores in 8 bits
+
 	arena []arena
 	phase phase
 	steps []func(*pool)
 
-	similarTask, meanTask, singlesTask, budgetTask, countTask, assignTask, mergeTask func(worker, i int)
+	similarTask, meanTask, singlesTask, budgetTask, countTask, assignTask, mergeTask, fp8Task func(worker, i int)
 }
 
 // arena is the scratch of one worker.
 type arena struct {
 	row, acc, val, unit []float32
+	rows                []float32
 	cos, sin            []float32
 	units               []float32 // [chunk, stride], unit keys of one chunk of one plane
 	sim                 []float32
@@ -74,18 +77,25 @@ func newWork(workers int, kernel *simd.Kernels) *work {
 	w := &work{arena: make([]arena, workers), kernel: kernel}
 	w.similarTask, w.meanTask, w.singlesTask = w.similar, w.meanDirection, w.chooseSingles
 	w.budgetTask, w.countTask, w.assignTask, w.mergeTask = w.meetBudget, w.count, w.assign, w.merge
-	w.steps = []func(*pool){w.runSimilar, w.runBudget, w.runAssign, w.runMerge}
+	w.fp8Task = w.toFP8
+	w.steps = []func(*pool){w.runSimilar, w.runBudget, w.runAssign, w.runMerge, w.runFP8}
 	return w
 }
 
 // begin takes the page in and sizes the memory that does not depend on the chunks.
 func (w *work) begin(in *Input, opt *Options, out *Result) error {
+	if opt.Keep == Attended && opt.Exact > 0 && in.Q == nil {
+		return badInput("page.no_queries", "the page carries no q, which this method chooses tokens by")
+	}
 	if err := w.use(in.Rope, opt.Rotated); err != nil {
 		return err
 	}
 	w.in, w.opt, w.out = in, opt, out
 	w.sinks = min(opt.Sinks, in.Tokens)
 	w.recent = min(opt.Recent, in.Tokens-w.sinks)
+	if opt.Rest == Drop && opt.Exact == 0 { // a window: it takes the whole budget
+		w.recent = min(max(opt.slots(in.Tokens)-w.sinks, 0), in.Tokens-w.sinks)
+	}
 	w.n = in.Tokens - w.sinks - w.recent
 	w.groups, w.heads = in.planes(), 1
 	if opt.Shared {
