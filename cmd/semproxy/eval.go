@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,9 @@ const (
 	evalModel     = "configs/eval"
 	evalTokenizer = "configs/demo/tokenizer.json"
 )
+
+// evalMethods is what the table compares by default.
+var evalMethods = []string{"semantic", "equal", "semantic+fp8", "hybrid", "paper", "window", "snapkv", "h2o", "keydiff", "keynorm", "random", "uniform"}
 
 func newEvalCommand() *cobra.Command {
 	f := evalFlags{}
@@ -57,7 +61,7 @@ the first of 4 digit tokens in questions}].`,
 	fl.StringVar(&f.tokenizer, "tokenizer", "", "tokenizer.json (default: the model's, else "+evalTokenizer+" for the default model)")
 	fl.StringVar(&f.text, "text", filepath.Join(evalModel, "text.jsonl"), "texts for perplexity; empty: none")
 	fl.StringVar(&f.recall, "recall", filepath.Join(evalModel, "recall.jsonl"), "cases for recall; empty: none")
-	fl.StringSliceVar(&f.methods, "methods", []string{"semantic", "equal", "paper", "window", "snapkv", "h2o", "keydiff", "keynorm", "random", "stride"}, "methods to compare")
+	fl.StringSliceVar(&f.methods, "methods", evalMethods, "methods to compare; known are "+strings.Join(eval.Names(), ", "))
 	fl.Float64SliceVar(&f.ratios, "ratios", []float64{0.5, 0.25, 0.125}, "tokens kept, in (0, 1]")
 	fl.IntVar(&f.cases, "cases", 0, "at most so many windows and so many recall cases, for a quick look; 0: all")
 	fl.IntVar(&f.context, "context", 864, "tokens of a perplexity window that are compressed")

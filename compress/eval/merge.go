@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/semproxy/semproxy/compress"
@@ -16,22 +17,27 @@ type merge struct {
 }
 
 func newMerge(p *params, opt compress.Options) (Method, error) {
-	if v, ok := p.take("budget"); ok {
-		switch v {
-		case "equal":
-			opt.Budget = compress.Equal
-		case "adaptive":
-			opt.Budget = compress.Adaptive
-		default:
-			return nil, badMethod("budget must be equal or adaptive, got %q", v)
-		}
-	}
+	p.choice("budget", map[string]func(){
+		"equal":    func() { opt.Budget = compress.Equal },
+		"adaptive": func() { opt.Budget = compress.Adaptive },
+	})
 	p.flag("shared", &opt.Shared)
 	p.number("exact", &opt.Exact)
 	p.count("min", &opt.ChunkMin)
 	p.count("max", &opt.ChunkMax)
 	p.count("sinks", &opt.Sinks)
 	p.count("recent", &opt.Recent)
+	p.choice("keep", map[string]func(){
+		"outliers":  func() { opt.Keep = compress.Outliers },
+		"smallkeys": func() { opt.Keep = compress.SmallKeys },
+		"attended":  func() { opt.Keep = compress.Attended },
+	})
+	p.choice("rest", map[string]func(){
+		"cluster": func() { opt.Rest = compress.Cluster },
+		"stride":  func() { opt.Rest = compress.Stride },
+		"drop":    func() { opt.Rest = compress.Drop },
+	})
+	p.flag("regular", &opt.Regular)
 	p.flag("rotated", &opt.Rotated)
 	p.flag("byposition", &opt.ByPosition)
 	p.flag("plainmean", &opt.PlainMean)
@@ -64,18 +70,51 @@ func (m *merge) Compress(ctx context.Context, c *Cache, ratio float64, out *Core
 	if err := m.run(ctx, c, ratio); err != nil {
 		return 0, err
 	}
-	r, kn := &m.res, simd.Best()
-	size, stride := c.Dim*c.DType.Size(), Stride(c.Dim)
+	r := &m.res
+	size := c.Dim * r.DType.Size()
+	out.ElementBits, out.Scaled = 8*r.DType.Size(), r.DType.FP8()
 	for i := range out.Planes {
 		p := &out.Planes[i]
 		p.N = int(r.Slots[i])
-		p.K, p.V = zeroed(p.K, p.N*stride), zeroed(p.V, p.N*stride)
-		p.Bias = append([]float32(nil), r.Bias[i*r.Cores:i*r.Cores+p.N]...)
+		p.K, p.V = zeroed(p.K, p.N*Stride(c.Dim)), zeroed(p.V, p.N*Stride(c.Dim))
+		if m.opt.Rest != compress.Drop { // a token that stays alone has bias 0
+			p.Bias = append([]float32(nil), r.Bias[i*r.Cores:i*r.Cores+p.N]...)
+		}
 		for s := range p.N {
 			o := (i*r.Cores + s) * size
-			widen(kn, p.key(s, c.Dim), r.K[o:o+size], c.DType)
-			widen(kn, p.value(s, c.Dim), r.V[o:o+size], c.DType)
+			widenScaled(p.key(s, c.Dim), r.K[o:o+size], r.DType, r.KScale, i)
+			widenScaled(p.value(s, c.Dim), r.V[o:o+size], r.DType, r.VScale, i)
 		}
 	}
 	return r.Elapsed, nil
+}
+
+// widenScaled converts elements that may be in FP8, with a scale per plane.
+func widenScaled(dst []float32, src []byte, t compress.DType, scale []float32, plane int) {
+	if !t.FP8() {
+		widen(simd.Best(), dst, src, t)
+		return
+	}
+	for i, code := range src {
+		dst[i] = fromFP8(code, t) * scale[plane]
+	}
+}
+
+// fromFP8 decodes a finite FP8 number by its definition (OCP).
+func fromFP8(code byte, t compress.DType) float32 {
+	mantissa, bias := 3, 7
+	if t == compress.F8E5M2 {
+		mantissa, bias = 2, 15
+	}
+	e, f := int(code&0x7f)>>mantissa, float64(int(code)&(1<<mantissa-1))
+	if e == 0 {
+		e = 1
+	} else {
+		f += float64(int(1) << mantissa)
+	}
+	x := math.Ldexp(f, e-bias-mantissa)
+	if code >= 128 {
+		x = -x
+	}
+	return float32(x)
 }

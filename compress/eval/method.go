@@ -19,19 +19,30 @@ type Method interface {
 // maker builds a method from the parameters of its spec.
 type maker func(p *params) (Method, error)
 
-// makers are the methods by name. The first words of Names list them.
+// makers are the methods by name: those of compress first, which policies may choose, then baselines in plain Go. The
+// plain- ones are a second, independent reading of methods that compress has too.
 var makers = map[string]maker{
 	"none":     func(*params) (Method, error) { return none{}, nil },
-	"semantic": func(p *params) (Method, error) { return newMerge(p, compress.Semantic()) },
+	"semantic": preset(compress.Semantic),
 	"equal":    newEqual,
-	"paper":    func(p *params) (Method, error) { return newMerge(p, compress.Paper()) },
-	"window":   func(p *params) (Method, error) { return newEvict(p, windowScore) },
-	"random":   func(p *params) (Method, error) { return newEvict(p, randomScore) },
-	"keynorm":  func(p *params) (Method, error) { return newEvict(p, keyNormScore) },
-	"h2o":      func(p *params) (Method, error) { return newEvict(p, massScore) },
-	"snapkv":   func(p *params) (Method, error) { return newEvict(p, lastQueriesScore) },
-	"keydiff":  func(p *params) (Method, error) { return newEvict(p, outlierScore) },
-	"stride":   newStride,
+	"hybrid":   preset(compress.Hybrid),
+	"paper":    preset(compress.Paper),
+	"window":   preset(compress.Window),
+	"keynorm":  preset(compress.KeyNorm),
+	"snapkv":   preset(compress.SnapKV),
+	"uniform":  preset(compress.Uniform),
+
+	"random":        func(p *params) (Method, error) { return newEvict(p, randomScore) },
+	"h2o":           func(p *params) (Method, error) { return newEvict(p, massScore) },
+	"keydiff":       func(p *params) (Method, error) { return newEvict(p, outlierScore) },
+	"plain-window":  func(p *params) (Method, error) { return newEvict(p, windowScore) },
+	"plain-keynorm": func(p *params) (Method, error) { return newEvict(p, keyNormScore) },
+	"plain-snapkv":  func(p *params) (Method, error) { return newEvict(p, lastQueriesScore) },
+	"plain-uniform": newStride,
+}
+
+func preset(options func() compress.Options) maker {
+	return func(p *params) (Method, error) { return newMerge(p, options()) }
 }
 
 // Names lists the methods that [Build] knows.
@@ -63,7 +74,11 @@ func Build(spec string, comp *compress.Compressor) (Method, error) {
 	for _, modifier := range parts[1:] {
 		switch modifier {
 		case "fp8":
-			m = fp8{m}
+			if c, ok := m.(*merge); ok {
+				c.opt.FP8 = compress.F8E4M3
+			} else {
+				m = fp8{m}
+			}
 		case "nobias":
 			m = noBias{m}
 		default:
@@ -108,6 +123,19 @@ func (p *params) count(key string, to *int) {
 func (p *params) flag(key string, to *bool) {
 	if v, ok := p.take(key); ok {
 		*to = v == "" || v == "true" || v == "1"
+	}
+}
+
+func (p *params) choice(key string, choices map[string]func()) {
+	v, ok := p.take(key)
+	if !ok {
+		return
+	}
+	set, ok := choices[v]
+	if ok {
+		set()
+	} else if p.err == nil {
+		p.err = badMethod("%s must be one of %s, got %q", key, strings.Join(sortedKeys(choices), ", "), v)
 	}
 }
 

@@ -2,7 +2,9 @@ package eval_test
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 
@@ -99,7 +101,7 @@ func TestMergedCoresStandForAllTokens(t *testing.T) {
 	cache := shippedCache(t)
 	comp := compress.New(1)
 	defer comp.Close()
-	for _, spec := range []string{"semantic", "equal", "paper", "stride"} {
+	for _, spec := range []string{"semantic", "equal", "hybrid", "paper", "uniform", "plain-uniform"} {
 		method, err := eval.Build(spec, comp)
 		if err != nil {
 			t.Fatal(err)
@@ -121,6 +123,41 @@ func TestMergedCoresStandForAllTokens(t *testing.T) {
 	}
 }
 
+// The plain readings keep the same tokens, and the emulated FP8 rounds to the same numbers, as compress does.
+func TestCompressAgreesWithThePlainReadings(t *testing.T) {
+	cache := shippedCache(t)
+	comp := compress.New(1)
+	defer comp.Close()
+	for _, pair := range [][2]string{{"window", "plain-window"}, {"keynorm", "plain-keynorm"}, {"window+fp8", "plain-window+fp8"}} {
+		var out [2]eval.Cores
+		for i, spec := range pair {
+			method, err := eval.Build(spec, comp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[i].Reset(cache)
+			if _, err := method.Compress(context.Background(), cache, 0.25, &out[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range out[0].Planes {
+			if a, b := rowSet(&out[0].Planes[i]), rowSet(&out[1].Planes[i]); !slices.Equal(a, b) {
+				t.Fatalf("plane %d: %s and %s keep different tokens: %d and %d", i, pair[0], pair[1], len(a), len(b))
+			}
+		}
+	}
+}
+
+// rowSet is a plane's rows without their order, to within the last bits: scales may be rounded differently.
+func rowSet(p *eval.Plane) []string {
+	var out []string
+	for r := range p.N {
+		out = append(out, fmt.Sprintf("%.4g %.4g", p.K[r*64:(r+1)*64], p.V[r*64:(r+1)*64]))
+	}
+	slices.Sort(out)
+	return out
+}
+
 func TestBytesCountBiasesAndScales(t *testing.T) {
 	cache := shippedCache(t)
 	comp := compress.New(1)
@@ -132,8 +169,9 @@ func TestBytesCountBiasesAndScales(t *testing.T) {
 	}{
 		{"window", planes * 432 * row},
 		{"window+fp8", planes * (432*row/2 + 8)},
-		{"stride", planes * 432 * (row + 4)},
-		{"stride+nobias", planes * 432 * row},
+		{"random+fp8", planes * (432*row/2 + 8)},
+		{"uniform", planes * 432 * (row + 4)},
+		{"uniform+nobias", planes * 432 * row},
 	} {
 		method, err := eval.Build(tc.spec, comp)
 		if err != nil {
@@ -154,17 +192,19 @@ func TestSpecsThatMeanNothingAreRefused(t *testing.T) {
 	comp := compress.New(1)
 	defer comp.Close()
 	for spec, says := range map[string]string{
-		"magic":                 `"magic" is not known`,
-		"semantic:speed=2":      `"speed" is not known`,
-		"semantic:exact=much":   "must be a number",
-		"semantic:min=1.5":      "whole number",
-		"semantic:exact=1":      "exact must be",
-		"semantic:budget=large": "budget must be",
-		"window:sinks=-1":       "must not be negative",
-		"window:sizes=paper":    "sizes must be",
-		"window+zip":            `modifier "zip"`,
-		"stride:recent=-1":      "must not be negative",
-		"none:shared":           `"shared" is not known`,
+		"magic":                   `"magic" is not known`,
+		"semantic:speed=2":        `"speed" is not known`,
+		"semantic:exact=much":     "must be a number",
+		"semantic:min=1.5":        "whole number",
+		"semantic:exact=2":        "exact must be",
+		"semantic:budget=large":   "budget must be one of adaptive, equal",
+		"window:sinks=-1":         "must not be negative",
+		"random:sinks=-1":         "must not be negative",
+		"window:rest=burn":        "rest must be one of cluster, drop, stride",
+		"keydiff:sizes=paper":     "sizes must be",
+		"window+zip":              `modifier "zip"`,
+		"plain-uniform:recent=-1": "must not be negative",
+		"none:shared":             `"shared" is not known`,
 	} {
 		_, err := eval.Build(spec, comp)
 		refused(t, err, "eval.method", says)
