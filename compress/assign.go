@@ -73,9 +73,8 @@ func (w *work) seeds(worker, g int, seed []int32) {
 	sim, cand := group(w.sim, g, w.simLen), group(w.cand, g, w.n)
 	lens := group(w.candLen, g, len(w.chunks))
 	for k, c := range w.chunks {
-		n := c.len()
-		a.live = grow(a.live, n)
-		assignClusters(sim[c.sim:c.sim+n*n], n, cand[c.lo:c.lo+int(lens[k])], a.live, int(w.threshold[g]), seed[c.lo:c.hi], int32(c.lo))
+		a.live = grow(a.live, c.len())
+		assignClusters(c.rows(sim), c.ld, cand[c.lo:c.lo+int(lens[k])], a.live, int(w.threshold[g]), seed[c.lo:c.hi], int32(c.lo))
 	}
 }
 
@@ -97,7 +96,7 @@ func (w *work) fill(worker, g int, seed []int32) {
 			continue
 		}
 		c := w.chunks[w.chunkOf[i]]
-		similarity := sim[c.sim+(int(s)-c.lo)*c.len()+i-c.lo]
+		similarity := sim[c.sim+(int(s)-c.lo)*c.ld+i-c.lo]
 		a.order = append(a.order, rank(-float64(similarity), int32(i), false))
 	}
 	if slots <= 0 {

@@ -1,5 +1,8 @@
 package compress
 
+// thresholdSteps is the resolution of a similarity threshold: t stands for t/1024.
+const thresholdSteps = 1024
+
 // chunkBlock is the number of chunks in one task of the similarity phase.
 const chunkBlock = 8
 
@@ -36,10 +39,10 @@ func (w *work) cut(minLen, maxLen int) {
 	}
 	w.cover(span + 1)
 	last := w.chunks[len(w.chunks)-1]
-	w.simLen = last.sim + last.len()*last.len()
+	w.simLen = last.sim + last.len()*last.ld
 	w.sim = grow(w.sim, w.groups*w.simLen)
 	w.sums = grow(w.sums, w.in.planes()*len(w.chunks)*w.in.Dim)
-	w.candLen = grow(w.candLen, w.groups*len(w.chunks))
+	w.candLen, w.free = grow(w.candLen, w.groups*len(w.chunks)), grow(w.free, w.groups*len(w.chunks))
 	w.blocks = (len(w.chunks) + chunkBlock - 1) / chunkBlock
 }
 
@@ -76,8 +79,7 @@ func (w *work) similar(worker, task int) {
 	a := &w.arena[worker]
 	for k := block * chunkBlock; k < min((block+1)*chunkBlock, len(w.chunks)); k++ {
 		c := w.chunks[k]
-		n := c.len()
-		ld := (n + 3) &^ 3
+		n, ld := c.len(), c.ld
 		a.sim = grow(a.sim, ld*ld)
 		clear(a.sim)
 		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
@@ -89,7 +91,12 @@ func (w *work) similar(worker, task int) {
 		if w.opt.Rest != Cluster {
 			continue
 		}
-		quantize(group(w.sim, g, w.simLen)[c.sim:c.sim+n*n], group(w.centrality, g, w.n)[c.lo:c.hi], a.sim, n, ld, w.heads)
+		// Thresholds are whole numbers of 1/1024, and floor(x) >= t exactly when x >= t: rounding down loses nothing.
+		w.kernel.Mirror(a.sim, ld, (n+3)&^3)
+		rows, cent := c.rows(group(w.sim, g, w.simLen)), group(w.centrality, g, w.n)[c.lo:c.hi]
+		for i := range n {
+			cent[i] = w.kernel.Quantize(rows[i*ld:(i+1)*ld], a.sim[i*ld:], thresholdSteps/float32(w.heads), n, ld) / float64(w.heads)
+		}
 	}
 }
 
@@ -168,15 +175,14 @@ func (w *work) count(worker, g int) { w.counts[g] = w.countGroup(worker, g, w.tr
 func (w *work) countGroup(worker, g, t, limit int) int {
 	a := &w.arena[worker]
 	sim, cand := group(w.sim, g, w.simLen), group(w.cand, g, w.n)
-	lens := group(w.candLen, g, len(w.chunks))
+	lens, free := group(w.candLen, g, len(w.chunks)), group(w.free, g, len(w.chunks))
 	total := w.n
 	for _, l := range lens {
 		total -= int(l)
 	}
 	for k, c := range w.chunks {
-		n := c.len()
-		a.live = grow(a.live, n)
-		total += countClusters(sim[c.sim:c.sim+n*n], n, cand[c.lo:c.lo+int(lens[k])], a.live, t, limit-total)
+		a.live = grow(a.live, c.len())
+		total += w.kernel.Count(c.rows(sim), c.ld, cand[c.lo:c.lo+int(lens[k])], a.live, &free[k], t, limit-total)
 		if total > limit {
 			return total
 		}

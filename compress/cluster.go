@@ -1,31 +1,10 @@
 package compress
 
-// countClusters runs greedy seed-based clustering on one chunk and returns the number of clusters, or limit+1 as soon as
-// it is exceeded. sim is [n, n], cand holds the candidates in order of seed priority, live is scratch of the same length.
+// assignClusters runs greedy seed-based clustering on one chunk and notes for each candidate its seed: seed[j] = base +
+// seed's index in the chunk. sim has rows of n, cand holds the candidates in order of seed priority, live is scratch.
 //
 // The first candidate that is still free is the seed; it takes every free candidate at least t similar. Those that stay
 // are compacted in place, so that nothing is looked at again after it has joined a cluster.
-func countClusters(sim []int16, n int, cand, live []uint16, t int, limit int) int {
-	live = live[:copy(live, cand)]
-	count := 0
-	for len(live) > 0 {
-		if count++; count > limit {
-			return count
-		}
-		row := sim[int(live[0])*n:][:n]
-		w := 0
-		for _, j := range live[1:] {
-			live[w] = j
-			if int(row[j]) < t {
-				w++
-			}
-		}
-		live = live[:w]
-	}
-	return count
-}
-
-// assignClusters does the same and notes for each candidate its seed: seed[j] = base + seed's index in the chunk.
 func assignClusters(sim []int16, n int, cand, live []uint16, t int, seed []int32, base int32) {
 	live = live[:copy(live, cand)]
 	for len(live) > 0 {

@@ -71,7 +71,7 @@ func (w *work) chooseSingles(worker, g int) {
 		return
 	}
 	a := &w.arena[worker]
-	lens := group(w.candLen, g, len(w.chunks))
+	lens, free := group(w.candLen, g, len(w.chunks)), group(w.free, g, len(w.chunks))
 	for k, c := range w.chunks {
 		cent, cand := group(w.centrality, g, w.n)[c.lo:c.hi], group(w.cand, g, w.n)[c.lo:c.hi]
 		a.order = a.order[:0]
@@ -81,8 +81,12 @@ func (w *work) chooseSingles(worker, g int) {
 			}
 		}
 		slices.Sort(a.order)
+		free[k] = [2]uint64{}
 		for i, r := range a.order {
 			cand[i] = uint16(r.index())
+			if c.ld <= 128 {
+				free[k][r.index()/64] |= 1 << (r.index() % 64)
+			}
 		}
 		lens[k] = int32(len(a.order))
 	}

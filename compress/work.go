@@ -38,9 +38,10 @@ type work struct {
 	index      []int32   // [groups, n], scratch of the selection and of the ranking
 	sim        []int16   // [groups, simLen]
 	simLen     int
-	centrality []float64 // [groups, n]
-	cand       []uint16  // [groups, n], per chunk the candidates by seed priority, as indices in the chunk
-	candLen    []int32   // [groups, chunks]
+	centrality []float64   // [groups, n]
+	cand       []uint16    // [groups, n], per chunk the candidates by seed priority, as indices in the chunk
+	candLen    []int32     // [groups, chunks]
+	free       [][2]uint64 // [groups, chunks], the candidates as bits, for chunks of at most 128 tokens
 
 	threshold []int32 // [groups]
 	counts    []int   // [groups], clusters at the threshold that is being tried

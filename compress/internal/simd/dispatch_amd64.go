@@ -6,9 +6,11 @@ import "golang.org/x/sys/cpu"
 
 var (
 	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, BF16: fastBF16, F16: fastF16}
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Count: count,
+		BF16: fastBF16, F16: fastF16}
 	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, BF16: fastBF16, F16: fastF16}
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Count: countFast,
+		BF16: fastBF16, F16: fastF16}
 	all = detect()
 )
 
@@ -17,7 +19,7 @@ func detect() []*Kernels {
 	// Every processor with AVX2 and FMA that was ever sold has F16C; x/sys/cpu does not report it.
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		sets = append(sets, &avx2)
-		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
+		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasBMI1 {
 			sets = append(sets, &avx512)
 		}
 	}
@@ -140,6 +142,35 @@ func rotateByFast(lo, hi, cos, sin, freq []float32, delta, scale float32) {
 		rotateByAVX2(&lo[0], &hi[0], &cos[0], &sin[0], &freq[0], delta, scale, n)
 	}
 	rotateBy(lo[n:], hi[n:], cos[n:], sin[n:], freq[n:], delta, scale)
+}
+
+func mirrorFast(s []float32, ld, n int) {
+	if n > 4 {
+		need(s, (n-1)*ld+n)
+		mirrorAVX2(&s[0], ld, n)
+	}
+}
+
+func quantizeFast(dst []int16, src []float32, scale float32, n, ld int) float64 {
+	if n == 0 || ld%16 != 0 {
+		return quantize(dst, src, scale, n, ld)
+	}
+	need(src, n)
+	_ = dst[ld-1]
+	return quantizeRowAVX512(&dst[0], &src[0], scale, n, ld)
+}
+
+// countFast trusts that candidates are rows of sim.
+func countFast(sim []int16, ld int, cand, scratch []uint16, free *[2]uint64, t, limit int) int {
+	switch {
+	case len(cand) == 0:
+		return 0
+	case ld == 64:
+		return count64AVX512(&sim[0], &cand[0], len(cand), &free[0], t, limit)
+	case ld == 128:
+		return count128AVX512(&sim[0], &cand[0], len(cand), &free[0], t, limit)
+	}
+	return count(sim, ld, cand, scratch, free, t, limit)
 }
 
 var (

@@ -26,6 +26,15 @@ type Kernels struct {
 	RotateBy func(lo, hi, cos, sin, freq []float32, delta, scale float32)
 	// Unrotate turns each pair (lo, hi) back by the angle whose cosine and sine are given.
 	Unrotate func(lo, hi, cos, sin []float32)
+	// Mirror copies each 4x4 block above the diagonal of s, rows of ld, transposed below it; n is a multiple of 4.
+	Mirror func(s []float32, ld, n int)
+	// Quantize writes floor(scale*src) to dst for n elements, the least int16 for the rest of ld, a multiple of 16, and
+	// returns the sum of the n. A product that whole numbers of 16 bits cannot hold saturates.
+	Quantize func(dst []int16, src []float32, scale float32, n, ld int) float64
+	// Count runs greedy clustering and returns the number of clusters, or limit+1 as soon as it is exceeded. sim has rows of
+	// ld similarities; cand lists the candidates, rows of sim, by seed priority and free has a bit for each below 128. The first
+	// candidate that is free is a seed; it takes every free one at least t similar. scratch is as long as cand.
+	Count func(sim []int16, ld int, cand, scratch []uint16, free *[2]uint64, t, limit int) int
 	// BF16 and F16 read and write the 16-bit floats, little-endian.
 	BF16, F16 Half
 }

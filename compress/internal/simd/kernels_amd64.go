@@ -92,3 +92,26 @@ func axpy2AVX2(dst *float32, sum *float32, src *float32, w float32, v float32, n
 //
 //go:noescape
 func rotateByAVX2(lo *float32, hi *float32, cos *float32, sin *float32, freq *float32, delta float32, scale float32, n int)
+
+// mirrorAVX2 copies each 4x4 block above the diagonal of s, rows of ld, transposed below it. n is a multiple of 4.
+//
+//go:noescape
+func mirrorAVX2(s *float32, ld int, n int)
+
+// quantizeRowAVX512 writes floor(scale*src) to dst for n floats, the least number for the rest of ld, and returns the sum of src.
+// ld is a multiple of 16.
+//
+//go:noescape
+func quantizeRowAVX512(dst *int16, src *float32, scale float32, n int, ld int) float64
+
+// count64AVX512 counts the clusters of a chunk at threshold t: sim has rows of 64 or 128 similarities, cand lists n candidates by
+// priority, live has a bit for each. It stops when there are more than limit.
+//
+//go:noescape
+func count64AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
+
+// count128AVX512 counts the clusters of a chunk at threshold t: sim has rows of 64 or 128 similarities, cand lists n candidates by
+// priority, live has a bit for each. It stops when there are more than limit.
+//
+//go:noescape
+func count128AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int

@@ -707,3 +707,224 @@ GLOBL c6<>(SB), RODATA|NOPTR, $4
 
 DATA c8<>+0(SB)/4, $0x37d00d01
 GLOBL c8<>(SB), RODATA|NOPTR, $4
+
+// func mirrorAVX2(s *float32, ld int, n int)
+// Requires: AVX
+TEXT ·mirrorAVX2(SB), NOSPLIT, $0-24
+	MOVQ s+0(FP), AX
+	MOVQ ld+8(FP), CX
+	MOVQ n+16(FP), DX
+	SHLQ $0x02, CX
+	LEAQ (CX)(CX*2), BX
+
+row:
+	SUBQ $0x04, DX
+	JLE  done
+	LEAQ 16(AX), SI
+	LEAQ (AX)(CX*4), DI
+	MOVQ DX, R8
+
+block:
+	VMOVUPS   (SI), X0
+	VMOVUPS   (SI)(CX*1), X1
+	VMOVUPS   (SI)(CX*2), X2
+	VMOVUPS   (SI)(BX*1), X3
+	VUNPCKLPS X1, X0, X4
+	VUNPCKHPS X1, X0, X5
+	VUNPCKLPS X3, X2, X1
+	VUNPCKHPS X3, X2, X3
+	VUNPCKLPD X1, X4, X0
+	VUNPCKHPD X1, X4, X1
+	VUNPCKLPD X3, X5, X2
+	VUNPCKHPD X3, X5, X3
+	VMOVUPS   X0, (DI)
+	VMOVUPS   X1, (DI)(CX*1)
+	VMOVUPS   X2, (DI)(CX*2)
+	VMOVUPS   X3, (DI)(BX*1)
+	ADDQ      $0x10, SI
+	LEAQ      (DI)(CX*4), DI
+	SUBQ      $0x04, R8
+	JNZ       block
+	LEAQ      (AX)(CX*4), AX
+	ADDQ      $0x10, AX
+	JMP       row
+
+done:
+	VZEROUPPER
+	RET
+
+// func quantizeRowAVX512(dst *int16, src *float32, scale float32, n int, ld int) float64
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, SSE2
+TEXT ·quantizeRowAVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), DX
+	VBROADCASTSS scale+16(FP), Z0
+	MOVQ         n+24(FP), CX
+	MOVQ         ld+32(FP), BX
+	VPTERNLOGD   $0xff, Z2, Z2, Z2
+	VPSLLW       $0x0f, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+
+full:
+	CMPQ          CX, $0x10
+	JL            tail
+	VMOVUPS       (DX), Z1
+	VCVTPS2PD     Y1, Z5
+	VADDPD        Z5, Z3, Z3
+	VEXTRACTF32X8 $0x01, Z1, Y5
+	VCVTPS2PD     Y5, Z5
+	VADDPD        Z5, Z4, Z4
+	VMULPS        Z0, Z1, Z1
+	VRNDSCALEPS   $0x01, Z1, Z1
+	VCVTPS2DQ     Z1, Z1
+	VPMOVSDW      Z1, Y5
+	VMOVDQU       Y5, (AX)
+	ADDQ          $0x40, DX
+	ADDQ          $0x20, AX
+	SUBQ          $0x10, CX
+	SUBQ          $0x10, BX
+	JMP           full
+
+tail:
+	TESTQ         CX, CX
+	JZ            rest
+	MOVL          $0x0000ffff, SI
+	SHLL          CL, SI
+	NOTL          SI
+	ANDL          $0x0000ffff, SI
+	KMOVW         SI, K1
+	VMOVUPS.Z     (DX), K1, Z1
+	VCVTPS2PD     Y1, Z5
+	VADDPD        Z5, Z3, Z3
+	VEXTRACTF32X8 $0x01, Z1, Y5
+	VCVTPS2PD     Y5, Z5
+	VADDPD        Z5, Z4, Z4
+	VMULPS        Z0, Z1, Z1
+	VRNDSCALEPS   $0x01, Z1, Z1
+	VCVTPS2DQ     Z1, Z1
+	VPMOVSDW      Z1, Y5
+	VPBLENDMW     Y5, Y2, K1, Y5
+	VMOVDQU       Y5, (AX)
+	ADDQ          $0x20, AX
+	SUBQ          $0x10, BX
+
+rest:
+	TESTQ   BX, BX
+	JLE     done
+	VMOVDQU Y2, (AX)
+	ADDQ    $0x20, AX
+	SUBQ    $0x10, BX
+	JMP     rest
+
+done:
+	VADDPD        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y5
+	VADDPD        Y5, Y3, Y5
+	VEXTRACTF128  $0x01, Y5, X0
+	VADDPD        X0, X5, X0
+	VHADDPD       X0, X0, X0
+	MOVSD         X0, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func count64AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
+// Requires: AVX, AVX512BW, AVX512F, BMI
+TEXT ·count64AVX512(SB), NOSPLIT, $0-56
+	MOVQ         sim+0(FP), AX
+	MOVQ         cand+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         live+24(FP), BX
+	MOVQ         (BX), BX
+	MOVQ         t+32(FP), SI
+	VPBROADCASTW SI, Z0
+	MOVQ         limit+40(FP), SI
+	XORQ         DI, DI
+
+next:
+	TESTQ     DX, DX
+	JZ        done
+	MOVWQZX   (CX), R8
+	ADDQ      $0x02, CX
+	DECQ      DX
+	BTQ       R8, BX
+	JCC       next
+	INCQ      DI
+	CMPQ      DI, SI
+	JGT       done
+	MOVQ      R8, R9
+	SHLQ      $0x07, R9
+	ADDQ      AX, R9
+	VMOVDQU64 (R9), Z1
+	VPCMPW    $0x05, Z0, Z1, K1
+	VMOVDQU64 64(R9), Z1
+	VPCMPW    $0x05, Z0, Z1, K2
+	KUNPCKDQ  K1, K2, K1
+	KMOVQ     K1, R9
+	ANDNQ     BX, R9, BX
+	BTRQ      R8, BX
+	JMP       next
+
+done:
+	MOVQ DI, ret+48(FP)
+	VZEROUPPER
+	RET
+
+// func count128AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
+// Requires: AVX, AVX512BW, AVX512F, BMI, CMOV
+TEXT ·count128AVX512(SB), NOSPLIT, $0-56
+	MOVQ         sim+0(FP), AX
+	MOVQ         cand+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         live+24(FP), BX
+	MOVQ         (BX), SI
+	MOVQ         8(BX), BX
+	MOVQ         t+32(FP), DI
+	VPBROADCASTW DI, Z0
+	MOVQ         limit+40(FP), DI
+	XORQ         R8, R8
+
+next:
+	TESTQ     DX, DX
+	JZ        done
+	MOVWQZX   (CX), R9
+	ADDQ      $0x02, CX
+	DECQ      DX
+	MOVQ      SI, R10
+	CMPQ      R9, $0x40
+	CMOVQGE   BX, R10
+	BTQ       R9, R10
+	JCC       next
+	INCQ      R8
+	CMPQ      R8, DI
+	JGT       done
+	MOVQ      R9, R10
+	SHLQ      $0x08, R10
+	ADDQ      AX, R10
+	VMOVDQU64 (R10), Z1
+	VPCMPW    $0x05, Z0, Z1, K1
+	VMOVDQU64 64(R10), Z1
+	VPCMPW    $0x05, Z0, Z1, K2
+	KUNPCKDQ  K1, K2, K1
+	KMOVQ     K1, R11
+	ANDNQ     SI, R11, SI
+	VMOVDQU64 128(R10), Z1
+	VPCMPW    $0x05, Z0, Z1, K1
+	VMOVDQU64 192(R10), Z1
+	VPCMPW    $0x05, Z0, Z1, K2
+	KUNPCKDQ  K1, K2, K1
+	KMOVQ     K1, R11
+	ANDNQ     BX, R11, BX
+	CMPQ      R9, $0x40
+	JGE       upper
+	BTRQ      R9, SI
+	JMP       next
+
+upper:
+	BTRQ R9, BX
+	JMP  next
+
+done:
+	MOVQ R8, ret+48(FP)
+	VZEROUPPER
+	RET

@@ -264,6 +264,92 @@ func TestUnrotateAndAxpyOfHalves(t *testing.T) {
 	}
 }
 
+func TestMirror(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	for _, k := range All() {
+		for n := 4; n <= 100; n += 4 {
+			ld := n + 4*(n%3)
+			s := random(r, n*ld, n%5)
+			want := append([]float32{}, s...)
+			for i := range n {
+				for j := range i &^ 3 {
+					want[i*ld+j] = s[j*ld+i]
+				}
+			}
+			k.Mirror(s, ld, n)
+			for i := range want {
+				if s[i] != want[i] {
+					t.Fatalf("%s: mirror of %d [%d,%d] = %v, want %v", k.Name, n, i/ld, i%ld, s[i], want[i])
+				}
+			}
+		}
+	}
+}
+
+func TestQuantize(t *testing.T) {
+	r := rand.New(rand.NewPCG(13, 14))
+	for _, k := range All() {
+		for n := range 130 {
+			for _, ld := range []int{(n + 15) &^ 15, 128, 144} {
+				if ld < n {
+					continue
+				}
+				src, dst := random(r, n+16, 1), make([]int16, ld+1)
+				if n > 3 {
+					src[0], src[1], src[2] = 1, -1, 0.5
+				}
+				dst[ld] = 77
+				sum, want := k.Quantize(dst, src, 1024, n, ld), 0.0
+				for i := range ld {
+					w := float64(math.MinInt16)
+					if i < n {
+						want += float64(src[i])
+						w = min(max(math.Floor(float64(src[i]*1024)), math.MinInt16), math.MaxInt16)
+					}
+					if float64(dst[i]) != w {
+						t.Fatalf("%s: quantize of %d [%d of %d] = %d, want %v (%v)", k.Name, n, i, ld, dst[i], w, src[i])
+					}
+				}
+				if math.Abs(sum-want) > 1e-9*(1+math.Abs(want)) || dst[ld] != 77 {
+					t.Fatalf("%s: quantize of %d: sum %v, want %v; behind the row %d", k.Name, n, sum, want, dst[ld])
+				}
+			}
+		}
+	}
+}
+
+// Every set counts as the plain loop does.
+func TestCount(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 16))
+	for _, k := range All() {
+		for range 300 {
+			n := 1 + r.IntN(128)
+			ld := 64
+			if n > 64 || r.IntN(2) == 0 {
+				ld = 128
+			}
+			sim := make([]int16, n*ld)
+			for i := range sim {
+				sim[i] = math.MinInt16
+				if i%ld < n {
+					sim[i] = int16(r.IntN(2049) - 1024)
+				}
+			}
+			var cand []uint16
+			var free [2]uint64
+			for _, i := range r.Perm(n)[:r.IntN(n+1)] {
+				cand = append(cand, uint16(i))
+				free[i/64] |= 1 << (i % 64)
+			}
+			at, limit := r.IntN(2052)-1025, r.IntN(n+2)
+			want := generic.Count(sim, ld, cand, make([]uint16, n), &free, at, limit)
+			if got := k.Count(sim, ld, cand, make([]uint16, n), &free, at, limit); got != want {
+				t.Fatalf("%s: %d clusters of %d candidates of %d at %d, want %d", k.Name, got, len(cand), n, at, want)
+			}
+		}
+	}
+}
+
 func BenchmarkGram(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	const n, d = 64, 128

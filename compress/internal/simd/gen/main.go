@@ -23,5 +23,9 @@ func main() {
 	scaleAdd()
 	axpy2()
 	rotateBy()
+	mirror()
+	quantizeRow()
+	count(1)
+	count(2)
 	Generate()
 }
