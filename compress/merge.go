@@ -39,6 +39,9 @@ func (w *work) merge(worker, plane int) {
 	}
 	out.pad(w.sinks + m + w.recent)
 
+	if len(w.out.ValueError) > 0 {
+		w.out.ValueError[plane] = w.valueError(a, plane)
+	}
 	w.out.Slots[plane] = int32(w.sinks + m + w.recent)
 	w.out.Thresholds[plane] = w.threshold[g]
 	w.out.KeySimilarity[plane] = float32(similarity / float64(w.in.Tokens))
@@ -58,6 +61,48 @@ func (w *work) merge(worker, plane int) {
 	for i := range w.recent {
 		assign[w.sinks+w.n+i] = int32(w.sinks + m + i)
 	}
+}
+
+// valueError compares the values of the tokens between sinks and recent window with those of their clusters. With the mean
+// m of n values v, the squared error is sum |v|^2 - n |m|^2.
+func (w *work) valueError(a *arena, plane int) float32 {
+	g, scale := plane/w.heads, scaleOf(w.in.VScale, plane)
+	start, member := group(w.start, g, w.n+1), group(w.member, g, w.n)
+	all, lost := 0.0, 0.0
+	square := func(i int) float64 {
+		widen(w.kernel, a.row, w.in.row(w.in.V, plane, i), w.in.DType, scale)
+		return float64(w.kernel.Dot(a.row, a.row))
+	}
+	for i := range w.sinks {
+		all += square(i)
+	}
+	for i := range w.recent {
+		all += square(w.sinks + w.n + i)
+	}
+	for c := range int(w.cores[g]) {
+		ms := member[start[c]:start[c+1]]
+		clear(a.val)
+		squares := 0.0
+		for _, i := range ms {
+			squares += square(w.sinks + int(i))
+			w.kernel.Axpy(a.val, a.row, 1)
+		}
+		all += squares
+		lost += max(squares-float64(w.kernel.Dot(a.val, a.val))/float64(len(ms)), 0)
+	}
+	if w.opt.Rest == Drop && !w.whole {
+		for i, l := range group(w.label, g, w.n) {
+			if l == dropped {
+				s := square(w.sinks + i)
+				all += s
+				lost += s
+			}
+		}
+	}
+	if all == 0 {
+		return 0
+	}
+	return float32(math.Sqrt(lost / all))
 }
 
 func (a *arena) resize(d int) {

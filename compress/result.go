@@ -21,7 +21,11 @@ type Result struct {
 	Slots                     []int32   // [Layers, Heads], cores in use
 	Thresholds                []int32   // [Layers, Heads], the similarity threshold times 1024; [Unmerged] where nothing merged
 	KeySimilarity             []float32 // [Layers, Heads], mean cosine of a token's un-rotated key and its core's
-	Elapsed                   time.Duration
+	// ValueError, [Layers, Heads], is the relative error of the values, |values - their cores'| / |values|, taken over all
+	// tokens of a head; a dropped token counts as lost whole. It is measured when the page carries no queries, and says what
+	// can be said without them; empty otherwise.
+	ValueError []float32
+	Elapsed    time.Duration
 }
 
 // Unmerged stands in Result.Thresholds for a page that was kept whole.
@@ -34,6 +38,15 @@ func (r *Result) Kept() float64 {
 		total += int(s)
 	}
 	return float64(total) / float64(len(r.Slots)*r.Tokens)
+}
+
+// MeanValueError averages over layers and heads; false when it was not measured.
+func (r *Result) MeanValueError() (float64, bool) {
+	sum := 0.0
+	for _, e := range r.ValueError {
+		sum += float64(e)
+	}
+	return sum / float64(max(len(r.ValueError), 1)), len(r.ValueError) > 0
 }
 
 // MeanKeySimilarity averages over layers and heads.
@@ -55,6 +68,10 @@ func (r *Result) resize(in *Input) {
 	r.Layers, r.Heads, r.Tokens, r.Dim = in.Layers, in.Heads, in.Tokens, in.Dim
 	p := in.planes()
 	r.Slots, r.Dropped = grow(r.Slots, p), grow(r.Dropped, p)
+	r.ValueError = r.ValueError[:0]
+	if in.Q == nil {
+		r.ValueError = grow(r.ValueError, p)
+	}
 	r.DType = in.DType
 	r.KScale, r.VScale = append(r.KScale[:0], in.KScale...), append(r.VScale[:0], in.VScale...)
 	r.Thresholds = grow(r.Thresholds, p)
