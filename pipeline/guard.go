@@ -78,6 +78,7 @@ func (p *Pipeline) attempt(ctx context.Context, j *job) error {
 	r.Ratio, r.KeySimilarity = j.res.Kept(), j.res.MeanKeySimilarity()
 	r.Cores = int(r.Ratio*float64(r.Tokens) + 0.5)
 	if j.in.Q == nil {
+		r.ValueError, _ = j.res.MeanValueError()
 		return nil
 	}
 	start := time.Now()

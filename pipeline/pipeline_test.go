@@ -207,6 +207,9 @@ func TestGuardWithoutQueriesSaysThatItMeasuredNothing(t *testing.T) {
 	if _, ok := cores.Fidelity["attention_error"]; ok {
 		t.Error("the reply names an attention error that nobody measured")
 	}
+	if rep.ValueError <= 0 || cores.Fidelity["value_error"] == "" {
+		t.Errorf("the values' error is %v in the report and %q in the reply, want both", rep.ValueError, cores.Fidelity["value_error"])
+	}
 }
 
 func TestSamePageAgainComesFromTheStoreUnderTheNewIDs(t *testing.T) {

@@ -39,6 +39,7 @@ type Report struct {
 	WorstError     float64 // of the worst head
 	WorstHead      string  // "layer/query head"
 	Guard          string  // semconv.GuardOff ...
+	ValueError     float64 // relative error of the values, where no queries measure the attention; an estimate that only ranks
 
 	Stages  Stages
 	Elapsed time.Duration
@@ -64,6 +65,9 @@ func (r *Report) attributes() []attribute.KeyValue {
 // fidelity is the report as the reply's metadata carries it.
 func (r *Report) fidelity() map[string]string {
 	m := map[string]string{"key_similarity": number(r.KeySimilarity), "guard": r.Guard}
+	if !r.Measured && r.Outcome == semconv.OutcomeCompressed {
+		m["value_error"] = number(r.ValueError)
+	}
 	if r.Measured {
 		m["attention_error"], m["attention_worst"], m["attention_worst_head"] = number(r.AttentionError), number(r.WorstError), r.WorstHead
 	}

@@ -198,7 +198,7 @@ func writeReport(w io.Writer, r *pipeline.Report, file string) error {
 	if r.Measured {
 		row("attention error", "%.4f (worst %.4f at layer/head %s)", r.AttentionError, r.WorstError, r.WorstHead)
 	} else {
-		row("attention error", "not measured: the page carries no queries")
+		row("attention error", "not measured: the page carries no queries; the values' error is %.4f", r.ValueError)
 	}
 	row("guard", "%s", r.Guard)
 	row("delimiters", "%s", r.Boundary)
