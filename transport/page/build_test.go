@@ -116,6 +116,33 @@ func packedCores(d DType) *Cores {
 	return c
 }
 
+// evicted turns sampleCores or packedCores into those of a method that drops tokens: the token before the last of head 0/1,
+// two of head 1/0.
+func evicted(c *Cores) *Cores {
+	c.Dropped = ints(0, 1, 2, 0)
+	first := [2]int{3, 6} // the entries of the heads 0/1 and 1/0
+	if c.Slots != nil {
+		first = [2]int{1, 4}
+		c.Slots, c.Cores = ints(1, 3, 3, 2), 3
+		c.K, c.V = pattern(c.DType, 36, 6), pattern(c.DType, 36, 7)
+		c.Counts, c.Bias = slices.Delete(c.Counts, 28, 36), slices.Delete(c.Bias, 28, 36)
+		c.Positions = slices.Delete(c.Positions, 28, 36)
+	}
+	copy(c.Counts[4*first[0]:], ints(2, 1, 1))
+	copy(c.Bias[4*first[0]:], floats(0.6931472, 0, 0))
+	copy(c.Counts[4*first[1]:], ints(1, 1, 1))
+	copy(c.Bias[4*first[1]:], floats(0, 0, 0))
+	c.Assign = ints(
+		0, 1, 1, 1, 2,
+		0, 0, 1, -1, 2,
+		0, 1, -1, 2, -1,
+		0, 0, 0, 0, 1)
+	if c.Slots != nil {
+		copy(c.Assign, ints(0, 0, 0, 0, 0))
+	}
+	return c
+}
+
 // forgery is a blob in parts, for tests that break one of them. Nothing is checked when it is put together.
 type forgery struct {
 	meta    map[string]string

@@ -17,17 +17,18 @@ type Cores struct {
 	Page, Pages             int
 	Tokens                  int // tokens given: those of the page
 
-	DType                           DType // of K and V: the page's own
+	DType                           DType // of K and V: the page's own, or FP8 for a page of wider elements
 	Layers, KVHeads, Cores, HeadDim int   // Cores: the most of any head
 
 	// entries is [layers, kv_heads, cores] in the padded form, one dimension, the sum of Slots, in the packed form.
 	Slots          []byte // I32 [layers, kv_heads]: cores of each head, at least 1; nil: the padded form
 	K, V           []byte // [entries, head_dim] of DType
-	KScale, VScale []byte // F32 [layers, kv_heads]; FP8 only, otherwise nil
+	KScale, VScale []byte // F32 [layers, kv_heads]: stored value * scale = value; FP8 only, otherwise nil
 	Counts         []byte // I32 [entries]: tokens that a core stands for, 0 for padding
 	Bias           []byte // F32 [entries]: added to the scaled logit, -inf for padding
 	Positions      []byte // F32 [entries]: the position that the key is rotated to
-	Assign         []byte // I32 [layers, kv_heads, tokens]: the core of each token, within its head; nil when absent
+	Assign         []byte // I32 [layers, kv_heads, tokens]: the core of each token, within its head, -1: dropped; nil when absent
+	Dropped        []byte // I32 [layers, kv_heads]: tokens that no core stands for, fewer than all; nil: none of any head
 
 	Policy, PolicyDigest, Rule string            // what decided
 	Engine                     string            // what computed: "cuda:0", "cpu:avx512" ...
@@ -85,6 +86,9 @@ func (c *Cores) tensors() []tensor {
 	}
 	if c.Assign != nil {
 		all = append(all, tensor{name: "assign", elem: elemI32, shape: []int{c.Layers, c.KVHeads, c.Tokens}, data: c.Assign})
+	}
+	if c.Dropped != nil {
+		all = append(all, tensor{name: "dropped", elem: elemI32, shape: heads, data: c.Dropped})
 	}
 	return all
 }

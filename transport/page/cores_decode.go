@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	paddedTensors = []string{"k", "v", "k_scale", "v_scale", "counts", "bias", "positions", "assign"}
+	paddedTensors = []string{"k", "v", "k_scale", "v_scale", "counts", "bias", "positions", "assign", "dropped"}
 	packedTensors = append([]string{"slots"}, paddedTensors...)
 )
 
@@ -121,6 +121,9 @@ func (c *Cores) readTensors(in *container, packed bool, lim Limits) error {
 		}
 	}
 	if c.Assign, err = in.exactIfAny("assign", elemI32, c.Layers, c.KVHeads, c.Tokens); err != nil {
+		return err
+	}
+	if c.Dropped, err = in.exactIfAny("dropped", elemI32, c.Layers, c.KVHeads); err != nil {
 		return err
 	}
 	c.KScale, c.VScale, err = in.scales(c.DType, c.Layers, c.KVHeads)

@@ -9,7 +9,7 @@ type HeadCores struct {
 	Positions []byte // F32 [N]
 }
 
-// Head is the cores of one head, alike in both forms; Assign's numbers are indices into them. Nothing is copied. The
+// Head is the cores of one head, alike in both forms; Assign's numbers are indices into them, or -1. Nothing is copied. The
 // cores must be decoded, or sound in shape; like an index, a layer or head that they do not have panics. Of the packed
 // form it walks the slots of the heads before this one.
 func (c *Cores) Head(layer, head int) HeadCores {

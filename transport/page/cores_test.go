@@ -17,7 +17,12 @@ func TestDecodeCoresOfAppendIsTheCores(t *testing.T) {
 	for _, d := range allDTypes {
 		all[d.String()] = sampleCores(d)
 		all[d.String()+", packed"] = packedCores(d)
+		all[d.String()+", with dropped tokens"] = evicted(sampleCores(d))
+		all[d.String()+", packed, with dropped tokens"] = evicted(packedCores(d))
 	}
+	unassigned := evicted(packedCores(BF16))
+	unassigned.Assign = nil
+	all["dropped tokens that no assignment names"] = unassigned
 	for name, want := range all {
 		t.Run(name, func(t *testing.T) {
 			blob := encode(t, want)
@@ -88,6 +93,42 @@ func TestDecodeCoresRefusesBadCores(t *testing.T) {
 	}
 }
 
+// dropping says that these many tokens of each head were dropped.
+func dropping(c *Cores, heads ...int32) *Cores {
+	c.Dropped = ints(heads...)
+	return c
+}
+
+func TestDecodeCoresRefusesBadDroppedTokens(t *testing.T) {
+	put := func(name string, at int, value int32) func(*forgery) {
+		return func(f *forgery) { copy(f.tensor(name).data[4*at:], ints(value)) }
+	}
+	for name, row := range map[string]struct {
+		change      func(*forgery)
+		code, words string
+	}{
+		"dropped in F32":               {func(f *forgery) { f.tensor("dropped").elem = elemF32 }, CodeBadDType, `"dropped"`},
+		"dropped of one dimension":     {func(f *forgery) { f.tensor("dropped").shape = []int{4} }, CodeBadShape, `"dropped"`},
+		"dropped of each token":        {func(f *forgery) { f.reshape("dropped", 2, 2, 5) }, CodeBadShape, `"dropped"`},
+		"dropped tokens without a sum": {func(f *forgery) { f.drop("dropped") }, CodeBadCounts, "layer 0, head 1: got 4, want 5"},
+		"one dropped too many":         {put("dropped", 0, 1), CodeBadCounts, "layer 0, head 0: got 6, want 5"},
+		"a whole head dropped":         {put("dropped", 2, 5), CodeBadCounts, "layer 1, head 0: got 5, want from 0 to 4"},
+		"a head that got tokens":       {put("dropped", 3, -1), CodeBadCounts, "layer 1, head 1: got -1"},
+		"a dropped token with a core":  {put("assign", 8, 0), CodeBadCounts, "dropped tokens at layer 0, head 1: got 0, want 1"},
+		"a token of no core":           {put("assign", 0, -2), CodeBadCounts, "token 0 to no core"},
+	} {
+		for form, good := range map[string]*Cores{"padded": sampleCores(F16), "packed": packedCores(F16)} {
+			t.Run(name+", "+form, func(t *testing.T) {
+				f := forge(t, encode(t, evicted(good)))
+				row.change(f)
+				f.meta[checksumKey] = sumTensors(f.tensors)
+				_, err := DecodeCores(f.bytes(), DefaultLimits())
+				wantRefusal(t, err, row.code, row.words)
+			})
+		}
+	}
+}
+
 func TestCheckCountsProvesThatNothingWasLost(t *testing.T) {
 	inf := float32(math.Inf(-1))
 	oneHead := func(counts []byte, bias []byte, assign []byte, tokens int) *Cores {
@@ -113,6 +154,21 @@ func TestCheckCountsProvesThatNothingWasLost(t *testing.T) {
 		"a short assignment":          {oneHead(ints(2, 1), floats(0.69, 0), ints(0, 0), 3), `"assign"`},
 		"a short bias":                {oneHead(ints(2, 1), floats(0.69), nil, 3), `"bias"`},
 		"nothing at all":              {&Cores{}, "at least 1"},
+
+		"dropped, and said":              {dropping(oneHead(ints(2, 1), floats(0.69, 0), ints(-1, 0, 1, -1, 0), 5), 2), ""},
+		"dropped, without an assignment": {dropping(oneHead(ints(2, 1), floats(0.69, 0), nil, 5), 2), ""},
+		"none dropped, and said":         {dropping(oneHead(ints(2, 1), floats(0.69, 0), ints(1, 0, 0), 3), 0), ""},
+		"dropped, and not said":          {oneHead(ints(2, 1), floats(0.69, 0), nil, 5), "got 3, want 5"},
+		"assigned to -1, and not said":   {oneHead(ints(2, 1), floats(0.69, 0), ints(0, -1, 1), 3), "token 1 to no core"},
+		"more dropped than said":         {dropping(oneHead(ints(2, 1), floats(0.69, 0), nil, 5), 1), `tensors "counts" and "dropped" do not sum`},
+		"fewer dropped than said":        {dropping(oneHead(ints(2, 1), floats(0.69, 0), nil, 5), 3), "got 6, want 5"},
+		"all dropped":                    {dropping(oneHead(ints(0), floats(inf), nil, 5), 5), "out of range at layer 0, head 0: got 5, want from 0 to 4"},
+		"a negative number dropped":      {dropping(oneHead(ints(3), floats(1.1), nil, 2), -1), "got -1, want from 0 to 1"},
+		"more dropped than tokens":       {dropping(oneHead(ints(3), floats(1.1), nil, 3), math.MaxInt32), "got 2147483647, want from 0 to 2"},
+		"a dropped token with a core":    {dropping(oneHead(ints(2, 1), floats(0.69, 0), ints(0, 0, 1, 1), 4), 1), "dropped tokens at layer 0, head 0: got 0, want 1"},
+		"a token with a core dropped":    {dropping(oneHead(ints(2, 1), floats(0.69, 0), ints(-1, -1, 0, 1), 4), 1), "got 2, want 1"},
+		"dropped as -2":                  {dropping(oneHead(ints(2, 1), floats(0.69, 0), ints(0, 0, 1, -2), 4), 1), "token 3 to no core at layer 0, head 0: got -2"},
+		"dropped of too many heads":      {dropping(oneHead(ints(2, 1), floats(0.69, 0), nil, 4), 1, 0), `"dropped"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := row.cores.CheckCounts()
@@ -141,6 +197,7 @@ func TestCoresAppendRefuses(t *testing.T) {
 		"no core":                {func(c *Cores) { c.Cores = 0 }, CodeBadShape, "rows"},
 		"short counts":           {func(c *Cores) { c.Counts = c.Counts[4:] }, CodeBadShape, `"counts"`},
 		"a short assignment":     {func(c *Cores) { c.Assign = c.Assign[4:] }, CodeBadShape, `"assign"`},
+		"too few dropped":        {func(c *Cores) { c.Dropped = ints(0, 0, 0) }, CodeBadShape, `"dropped"`},
 		"scales without FP8":     {func(c *Cores) { c.VScale = scales(4) }, CodeBadScale, `"v_scale"`},
 		"a ratio that is NaN":    {func(c *Cores) { c.Ratio = math.NaN() }, CodeBadMetadata, `"ratio"`},
 		"no sequence":            {func(c *Cores) { c.Sequence = "" }, CodeBadMetadata, `"sequence"`},

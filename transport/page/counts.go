@@ -5,10 +5,11 @@ import (
 	"math"
 )
 
-// CheckCounts proves that nothing was lost: of every head the counts sum to the tokens given; a count of 0 is padding,
-// stands only at the end and has bias -inf, every other bias is finite; and, where there is an assignment, it gives
-// every core exactly as many tokens as its count. The packed form has no padding, and every head as many counts as its
-// slots say. It allocates one counter per core of a head and only with Assign.
+// CheckCounts proves that nothing was lost without being said: of every head the counts and the dropped tokens sum to the
+// tokens given, and not all are dropped; a count of 0 is padding, stands only at the end and has bias -inf, every other
+// bias is finite; and, where there is an assignment, it gives every core exactly as many tokens as its count, and no core
+// (-1) to as many as were dropped. The packed form has no padding, and every head as many counts as its slots say. It
+// allocates one counter per core of a head and only with Assign.
 func (c *Cores) CheckCounts() error {
 	if err := unbounded.sizes("k", c.Layers, c.KVHeads, c.Cores, c.HeadDim); err != nil {
 		return err
@@ -23,6 +24,9 @@ func (c *Cores) CheckCounts() error {
 	}
 	if c.Assign != nil {
 		tensors = append(tensors, tensor{name: "assign", elem: elemI32, shape: []int{c.Layers, c.KVHeads, c.Tokens}, data: c.Assign})
+	}
+	if c.Dropped != nil {
+		tensors = append(tensors, tensor{name: "dropped", elem: elemI32, shape: []int{c.Layers, c.KVHeads}, data: c.Dropped})
 	}
 	for _, t := range tensors {
 		if err := t.check(); err != nil {
@@ -72,21 +76,49 @@ func (c *Cores) checkHead(head, first, entries int) error {
 		padding = n == 0
 		sum += int(n)
 	}
-	if sum != c.Tokens {
-		return c.badCount(head, `tensor "counts" does not sum to the tokens given`, sum, c.Tokens)
+	dropped, err := c.dropped(head)
+	if err == nil && sum+dropped != c.Tokens {
+		what := `tensor "counts" does not sum to the tokens given`
+		if c.Dropped != nil {
+			what = `tensors "counts" and "dropped" do not sum to the tokens given`
+		}
+		err = c.badCount(head, what, sum+dropped, c.Tokens)
 	}
-	return nil
+	return err
+}
+
+// dropped is how many tokens of a head no core stands for: never all of them.
+func (c *Cores) dropped(head int) (int, error) {
+	if c.Dropped == nil {
+		return 0, nil
+	}
+	n := int(int32At(c.Dropped, head))
+	if n < 0 || n >= c.Tokens {
+		return 0, c.badCount(head, `tensor "dropped" is out of range`, n, fmt.Sprintf("from 0 to %d", c.Tokens-1))
+	}
+	return n, nil
 }
 
 // checkAssign counts the tokens of each core into given, its scratch, one for each entry of the head, and compares.
 func (c *Cores) checkAssign(head, first int, given []int32) error {
 	clear(given)
+	dropped, want := 0, 0
+	if c.Dropped != nil {
+		want = int(int32At(c.Dropped, head))
+	}
 	for i := range c.Tokens {
 		core := int32At(c.Assign, head*c.Tokens+i)
+		if core == -1 && c.Dropped != nil {
+			dropped++
+			continue
+		}
 		if core < 0 || int(core) >= len(given) {
 			return c.badCount(head, fmt.Sprintf(`tensor "assign" gives token %d to no core`, i), core, fmt.Sprintf("from 0 to %d", len(given)-1))
 		}
 		given[core]++
+	}
+	if dropped != want {
+		return c.badCount(head, `tensor "assign" disagrees with the dropped tokens`, dropped, want)
 	}
 	for i, got := range given {
 		if want := int32At(c.Counts, first+i); got != want {

@@ -19,7 +19,7 @@ const (
 	CodeNotFinite     = "page.not_finite"     // a tensor holds NaN or Inf
 	CodeBadPositions  = "page.bad_positions"  // positions are negative, repeat or go back
 	CodeBadTokenIDs   = "page.bad_token_ids"  // a token id is negative or over 2^31-1
-	CodeBadCounts     = "page.bad_counts"     // counts do not stand for every token exactly once
+	CodeBadCounts     = "page.bad_counts"     // counts and dropped tokens do not account for every token exactly once
 	CodeEmpty         = "page.empty"          // the page holds no token
 	CodeBadChecksum   = "page.bad_checksum"   // the bytes are not the ones that were hashed
 	CodeLayout        = "page.layout"         // the engine's layout is not the expected one

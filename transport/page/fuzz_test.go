@@ -54,6 +54,8 @@ func FuzzCores(f *testing.F) {
 		_ = lying.CheckCounts()
 		lying.Slots = m.data
 		_ = lying.CheckCounts()
+		lying.Dropped = data
+		_ = lying.CheckCounts()
 		cores.try(t, data)
 		cores.try(t, mend(data))
 	})
@@ -201,7 +203,7 @@ func (m *maker) page() *Page {
 	return p
 }
 
-// cores gives every head some of the tokens one core each, and the last core the rest.
+// cores gives every head some of the tokens one core each, and the last core the rest, or the rest but some that it drops.
 func (m *maker) cores() *Cores {
 	c := &Cores{
 		Model: "m", Sequence: "s", Layout: "l", TokensTotal: 1000, Pages: 1, Tokens: m.upTo(20), DType: m.dtype(),
@@ -210,28 +212,41 @@ func (m *maker) cores() *Cores {
 	}
 	c.Cores = m.upTo(c.Tokens + 2)
 	heads := c.Layers * c.KVHeads
-	var counts, assign []int32
+	var counts, assign, dropped []int32
 	var bias, at []float32
+	evicts := m.byte()&1 == 1
 	for range heads {
-		kept := min(m.upTo(c.Cores), c.Tokens)
+		tokens := c.Tokens
+		if evicts {
+			tokens = m.upTo(c.Tokens)
+		}
+		dropped = append(dropped, int32(c.Tokens-tokens))
+		kept := min(m.upTo(c.Cores), tokens)
 		for i := range c.Cores {
 			switch {
 			case i < kept-1:
 				counts, bias = append(counts, 1), append(bias, 0)
 			case i == kept-1:
-				counts, bias = append(counts, int32(c.Tokens-kept+1)), append(bias, 0.5)
+				counts, bias = append(counts, int32(tokens-kept+1)), append(bias, 0.5)
 			default:
 				counts, bias = append(counts, 0), append(bias, float32(math.Inf(-1)))
 			}
 			at = append(at, float32(i))
 		}
 		for i := range c.Tokens {
-			assign = append(assign, int32(min(i, kept-1)))
+			if i < tokens {
+				assign = append(assign, int32(min(i, kept-1)))
+			} else {
+				assign = append(assign, -1)
+			}
 		}
 	}
 	c.Counts, c.Bias, c.Positions = ints(counts...), floats(bias...), floats(at...)
 	if m.byte()&1 == 1 {
 		c.Assign = ints(assign...)
+	}
+	if evicts {
+		c.Dropped = ints(dropped...)
 	}
 	seed := uint32(m.byte())
 	c.K, c.V = pattern(c.DType, heads*c.Cores*c.HeadDim, seed), pattern(c.DType, heads*c.Cores*c.HeadDim, seed+1)

@@ -30,6 +30,7 @@ func pythonGoldens() map[string]appender {
 		"py_f8e4m3.page": fullPage(F8E4M3), "py_f8e5m2.page": samplePage(F8E5M2),
 		"py_bf16.cores": sampleCores(BF16), "py_f8e4m3.cores": sampleCores(F8E4M3),
 		"py_f16_packed.cores": packedCores(F16), "py_f8e5m2_packed.cores": packedCores(F8E5M2),
+		"py_bf16_dropped.cores": evicted(sampleCores(BF16)), "py_f8e4m3_packed_dropped.cores": evicted(packedCores(F8E4M3)),
 	}
 }
 

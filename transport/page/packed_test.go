@@ -46,8 +46,12 @@ func wantWholeHeads(t *testing.T, c *Cores) {
 					t.Fatalf("layer %d, head %d: got bias %v for core %d, want no padding", l, h, b, i)
 				}
 			}
-			if sum != c.Tokens {
-				t.Fatalf("layer %d, head %d: got counts of %d tokens, want %d", l, h, sum, c.Tokens)
+			dropped := 0
+			if c.Dropped != nil {
+				dropped = int(int32At(c.Dropped, l*c.KVHeads+h))
+			}
+			if sum+dropped != c.Tokens {
+				t.Fatalf("layer %d, head %d: got counts of %d tokens and %d dropped, want %d in all", l, h, sum, dropped, c.Tokens)
 			}
 			most = max(most, got.N)
 		}

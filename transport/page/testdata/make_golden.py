@@ -68,7 +68,7 @@ def page(dtype, full, wide=False):
     return meta, tensors, full
 
 
-def cores(dtype, packed=False):
+def cores(dtype, packed=False, evicted=False):
     meta = metadata("semproxy.cores.v1", dtype)
     meta |= {"tokens": "5", "policy": "acme/balanced", "policy_digest": "9f86d081", "rule": "rules[1]", "engine": "cpu:avx512",
              "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "ratio": "0.55",
@@ -93,6 +93,21 @@ def cores(dtype, packed=False):
             "positions": ("F32", [11], pack("f", [18.5, 16.5, 19, 21, 16, 17, 18, 20, 21, 17.75, 21])),
             "assign": ("I32", [2, 2, 5], pack("i", [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 1, 2, 3, 4, 0, 0, 0, 0, 1])),
         }
+    if evicted:  # the heads 0/1 and 1/0 drop one token and two
+        tensors["dropped"] = ("I32", [2, 2], pack("i", [0, 1, 2, 0]))
+        tensors["counts"] = ("I32", [2, 2, 3], pack("i", [1, 3, 1, 2, 1, 1, 1, 1, 1, 4, 1, 0]))
+        tensors["bias"] = ("F32", [2, 2, 3], pack("f", [0, mid, 0, low, 0, 0, 0, 0, 0, high, 0, float("-inf")]))
+        tensors["assign"] = ("I32", [2, 2, 5], pack("i", [0, 1, 1, 1, 2, 0, 0, 1, -1, 2, 0, 1, -1, 2, -1, 0, 0, 0, 0, 1]))
+    if evicted and packed:  # 1, 3, 3 and 2 cores
+        tensors |= {
+            "slots": ("I32", [2, 2], pack("i", [1, 3, 3, 2])),
+            "k": (dtype, [9, 4], pattern(dtype, 36, 6)),
+            "v": (dtype, [9, 4], pattern(dtype, 36, 7)),
+            "counts": ("I32", [9], pack("i", [5, 2, 1, 1, 1, 1, 1, 4, 1])),
+            "bias": ("F32", [9], pack("f", [1.609438, low, 0, 0, 0, 0, 0, high, 0])),
+            "positions": ("F32", [9], pack("f", [18.5, 16.5, 19, 21, 16, 17, 18, 17.75, 21])),
+            "assign": ("I32", [2, 2, 5], pack("i", [0, 0, 0, 0, 0, 0, 0, 1, -1, 2, 0, 1, -1, 2, -1, 0, 0, 0, 0, 1])),
+        }
     if dtype.startswith("F8"):
         tensors["k_scale"] = tensors["v_scale"] = scales()
     return meta, tensors, True
@@ -108,6 +123,8 @@ CASES = {
     "py_f8e4m3.cores": cores("F8_E4M3"),
     "py_f16_packed.cores": cores("F16", packed=True),
     "py_f8e5m2_packed.cores": cores("F8_E5M2", packed=True),
+    "py_bf16_dropped.cores": cores("BF16", evicted=True),
+    "py_f8e4m3_packed_dropped.cores": cores("F8_E4M3", packed=True, evicted=True),
 }
 
 
