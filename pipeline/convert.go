@@ -166,7 +166,7 @@ func (j *job) again(ctx context.Context, c *page.Cores, key store.Key) error {
 	r.Outcome, r.Object, r.Ratio, r.Device = semconv.OutcomeStored, key.Object, c.Ratio, c.Engine
 	r.Cores = int(c.Ratio*float64(r.Tokens) + 0.5)
 	r.Guard = c.Fidelity["guard"]
-	r.KeySimilarity = parse(c.Fidelity["key_similarity"])
+	r.KeySimilarity, r.ValueError = parse(c.Fidelity["key_similarity"]), parse(c.Fidelity["value_error"])
 	if e, ok := c.Fidelity["attention_error"]; ok {
 		r.Measured, r.AttentionError = true, parse(e)
 		r.WorstError, r.WorstHead = parse(c.Fidelity["attention_worst"]), c.Fidelity["attention_worst_head"]
