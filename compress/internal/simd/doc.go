@@ -1,7 +1,9 @@
-// Package simd holds the inner loops of compress: plain Go always, AVX2 and AVX-512 where the processor has them.
+// Package simd holds the inner loops of compress: plain Go always, AVX2 and AVX-512 where the processor has them, NEON on
+// arm64.
 //
 // Rows of floats have a stride that is a multiple of [Pad], the rest filled with zeros, so that no kernel has a tail. The
-// build tag purego leaves the plain loops only. The assembly is generated: see gen, a module of its own.
+// build tag purego leaves the plain loops only. The assembly of amd64 is generated: see gen, a module of its own; that of
+// arm64 is written by hand.
 package simd
 
 //go:generate sh -c "cd gen && go run . -out ../kernels_amd64.s -stubs ../kernels_amd64.go -pkg simd"

@@ -3,7 +3,7 @@ package simd
 // Kernels is one set of inner loops. All sets compute the same within the rounding of float32: sums are taken in another
 // order and, in assembly, with fused multiply-add.
 type Kernels struct {
-	Name string // "go", "avx2", "avx512"
+	Name string // "go", "avx2", "avx512", "neon"
 
 	// Gram adds to s[i*ld+j] the dot product of rows i and j of u, for j >= i. Rows are stride floats long. The matrix is
 	// ld wide, a multiple of 4 and at least n rounded up to 4; s and u have that many rows, of which those past n may hold

@@ -1,0 +1,126 @@
+//go:build !purego
+
+package simd
+
+// Every arm64 processor that Go runs on has NEON. Counting is plain Go: it is a walk over few candidates.
+var (
+	neon = Kernels{Name: "neon", Gram: gramNEON, Dots: dotsNEON, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast,
+		Quantize: quantizeFast, Count: count,
+		BF16: fastHalf(genericBF16, widenBF16NEON, narrowBF16NEON, unrotateBF16NEON, axpyBF16NEON),
+		F16:  fastHalf(genericF16, widenF16NEON, narrowF16NEON, unrotateF16NEON, axpyF16NEON)}
+	all = []*Kernels{&generic, &neon}
+)
+
+func gramNEON(s []float32, ld int, u []float32, n, stride int) {
+	n4 := (n + 3) &^ 3
+	need(s, n4*ld)
+	need(u, n4*stride)
+	for i := 0; i < n4; i += 4 {
+		gram4NEON(&s[i*ld+i], ld, &u[i*stride], &u[i*stride], (n4-i)/4, stride)
+	}
+}
+
+func dotsNEON(s []float32, ld int, a, b []float32, na, nb, stride int) {
+	if na == 0 || nb == 0 {
+		return
+	}
+	need(s, (na-1)*ld+nb)
+	need(a, na*stride)
+	need(b, nb*stride)
+	for i := 0; i < na; i += 4 {
+		gram4NEON(&s[i*ld], ld, &a[i*stride], &b[0], nb/4, stride)
+	}
+}
+
+func dotFast(a, b []float32) float32 {
+	n := len(a) &^ 15
+	if n == 0 {
+		return dot(a, b)
+	}
+	need(b, len(a))
+	s := dotNEON(&a[0], &b[0], n)
+	if n < len(a) {
+		s += dot(a[n:], b[n:])
+	}
+	return s
+}
+
+func axpyFast(dst, src []float32, w float32) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		need(src, n)
+		axpyNEON(&dst[0], &src[0], w, n)
+	}
+	axpy(dst[n:], src[n:], w)
+}
+
+func scaleFast(x []float32, w float32) {
+	n := len(x) &^ 7
+	if n > 0 {
+		scaleNEON(&x[0], w, n)
+	}
+	scale(x[n:], w)
+}
+
+func unrotateFast(lo, hi, cos, sin []float32) {
+	n := len(lo) &^ 7
+	if n > 0 {
+		need(hi, len(lo))
+		need(cos, len(lo))
+		need(sin, len(lo))
+		unrotateNEON(&lo[0], &hi[0], &cos[0], &sin[0], n)
+	}
+	unrotate(lo[n:], hi[n:], cos[n:], sin[n:])
+}
+
+func scaleAddFast(x, sum []float32, w float32) {
+	n := len(x) &^ 7
+	if n > 0 {
+		need(sum, len(x))
+		scaleAddNEON(&x[0], &sum[0], w, n)
+	}
+	scaleAdd(x[n:], sum[n:], w)
+}
+
+func axpy2Fast(dst, sum, src []float32, w, v float32) {
+	n := len(src) &^ 7
+	if n > 0 {
+		need(dst, len(src))
+		need(sum, len(src))
+		axpy2NEON(&dst[0], &sum[0], &src[0], w, v, n)
+	}
+	axpy2(dst[n:], sum[n:], src[n:], w, v)
+}
+
+func rotateByFast(lo, hi, cos, sin, freq []float32, delta, scale float32) {
+	n := len(lo) &^ 3
+	if n > 0 {
+		need(hi, len(lo))
+		need(cos, len(lo))
+		need(sin, len(lo))
+		need(freq, len(lo))
+		rotateByNEON(&lo[0], &hi[0], &cos[0], &sin[0], &freq[0], delta, scale, n)
+	}
+	rotateBy(lo[n:], hi[n:], cos[n:], sin[n:], freq[n:], delta, scale)
+}
+
+func mirrorFast(s []float32, ld, n int) {
+	if n <= 4 {
+		return
+	}
+	need(s, (n-1)*ld+n)
+	for i := 4; i < n; i += 4 {
+		mirror4NEON(&s[i*ld], &s[i], ld, i/4)
+	}
+}
+
+func quantizeFast(dst []int16, src []float32, scale float32, n, ld int) float64 {
+	m, sum := n&^7, 0.0
+	if m > 0 {
+		need(src, n)
+		_ = dst[ld-1]
+		sum = quantizeNEON(&dst[0], &src[0], scale, m)
+	}
+	return sum + quantize(dst[m:], src[m:], scale, n-m, ld-m)
+}
