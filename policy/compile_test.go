@@ -144,7 +144,7 @@ func TestExampleWritesOutTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _ := set.Profile("every-knob")
-	got.Protect.Spans = nil
+	got.Protect.Spans, got.Protect.Patterns = nil, nil
 	want, _ := compile(t, "profiles: { a: { method: semantic } }").Profile("a")
 	if got.Digest() != want.Digest() {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -29,7 +29,7 @@ func TestManualShowsPoliciesThatCompile(t *testing.T) {
 			t.Errorf("got warnings %v, want none", got)
 		}
 	}
-	for _, kind := range []string{policy.WarnLossy, policy.WarnUnsafe, policy.WarnUnreachable, policy.WarnUnused, policy.WarnUnnamed} {
+	for _, kind := range []string{policy.WarnLossy, policy.WarnUnsafe, policy.WarnEvicts, policy.WarnUnreachable, policy.WarnUnused, policy.WarnUnnamed} {
 		if !strings.Contains(string(manual), "`"+kind+"`") {
 			t.Errorf("the manual does not explain the warning %s", kind)
 		}

@@ -28,6 +28,7 @@ type Warning struct {
 const (
 	WarnLossy       = "lossy"       // ratio at most 0.25
 	WarnUnsafe      = "unsafe"      // ratio at most 0.125
+	WarnEvicts      = "evicts"      // a method that drops tokens
 	WarnUnreachable = "unreachable" // an earlier rule matches everything that this one does
 	WarnUnused      = "unused"      // a profile that nothing names
 	WarnUnnamed     = "unnamed"     // tenants that nobody named can be compressed

@@ -44,7 +44,8 @@ func FuzzCompile(f *testing.F) {
 			if err != nil {
 				continue // denied
 			}
-			if p := d.Plan; !(p.Ratio > 0 && p.Ratio <= 1) || !(p.Exact >= 0 && p.Exact < 1) || p.Chunk.Min > p.Chunk.Max {
+			if p := d.Plan; !(p.Ratio > 0 && p.Ratio <= 1) || !(p.Exact >= 0 && p.Exact < 1) || p.Chunk.Min > p.Chunk.Max ||
+				p.Method == policy.MethodWindow && p.Protect.Sinks < 1 || p.Regular && p.Budget != policy.BudgetEqual {
 				t.Errorf("got an impossible plan %+v", p)
 			}
 			steps := set.Explain(policy.Request{Tenant: tenant, Model: "llama-3-8b", Tokens: 1000})

@@ -8,15 +8,18 @@ import (
 
 // Profile is a resolved way to compress: every default is filled in. It belongs to the Set that made it: read only.
 //
-// With MethodNone only Method, Ratio (1) and Store mean anything. With a Threshold the number of cores follows from the
-// data: Ratio is 1 and Exact 0.
+// With MethodNone only Method, Ratio (1) and Store mean anything; with a method that does not cluster, Threshold, Budget,
+// Clusters, Exact, Regular and Chunk do not. With a Threshold the number of cores follows from the data: Ratio is 1 and
+// Exact 0.
 type Profile struct {
 	Method    Method   `json:"method" yaml:"method"`
 	Ratio     float64  `json:"ratio" yaml:"ratio"`                             // tokens kept / tokens given, in (0, 1]
 	Threshold *float64 `json:"threshold,omitempty" yaml:"threshold,omitempty"` // similarity in (-1, 1] that replaces Ratio; nil: none
 	Budget    Budget   `json:"budget,omitempty" yaml:"budget,omitempty"`
 	Clusters  Clusters `json:"clusters,omitempty" yaml:"clusters,omitempty"`
-	Exact     float64  `json:"exact" yaml:"exact"` // share of the budget, in [0, 1), kept unmerged
+	Exact     float64  `json:"exact" yaml:"exact"`                         // share of the budget, in [0, 1), kept unmerged
+	Regular   bool     `json:"regular,omitempty" yaml:"regular,omitempty"` // equal budget met to the core
+	FP8       bool     `json:"fp8,omitempty" yaml:"fp8,omitempty"`         // cores in 8 bits (E4M3), with a scale per head
 	Chunk     Chunk    `json:"chunk,omitzero" yaml:"chunk,omitempty"`
 	Protect   Protect  `json:"protect,omitzero" yaml:"protect,omitempty"`
 	Guard     Guard    `json:"guard,omitzero" yaml:"guard,omitempty"`
@@ -30,11 +33,13 @@ type Chunk struct {
 	Max int `json:"max" yaml:"max"`
 }
 
-// Protect names the tokens that stay as they are. Spans are sorted and do not overlap.
+// Protect names the tokens that stay as they are. Spans are sorted and do not overlap; Patterns are sorted, each once.
 type Protect struct {
 	Sinks  int    `json:"sinks" yaml:"sinks"`   // first tokens
 	Recent int    `json:"recent" yaml:"recent"` // last tokens
 	Spans  []Span `json:"spans,omitempty" yaml:"spans,omitempty"`
+
+	Patterns []string `json:"patterns,omitempty" yaml:"patterns,omitempty"` // texts; a token that overlaps one is kept
 }
 
 // Guard bounds the measured loss; MaxAttentionError 0 means that there is no guard.

@@ -25,13 +25,34 @@ func TestProfileDefaultsAreTheBestRowsMeasured(t *testing.T) {
 			Method: "semantic", Ratio: 0.5, Budget: "adaptive", Clusters: "perHead", Exact: 0.25, Chunk: chunk, Protect: protect,
 		},
 		"{ method: semantic, budget: equal }": {
-			Method: "semantic", Ratio: 0.5, Budget: "equal", Clusters: "shared", Exact: 0.5, Chunk: chunk, Protect: protect,
+			Method: "semantic", Ratio: 0.5, Budget: "equal", Clusters: "shared", Exact: 0.5, Regular: true, Chunk: chunk, Protect: protect,
 		},
-		"{ method: semantic, budget: equal, clusters: perHead, exact: 0 }": {
+		"{ method: semantic, budget: equal, clusters: perHead, exact: 0, regular: false }": {
 			Method: "semantic", Ratio: 0.5, Budget: "equal", Clusters: "perHead", Exact: 0, Chunk: chunk, Protect: protect,
 		},
 		"{ method: paper }": {
 			Method: "paper", Ratio: 0.5, Budget: "equal", Clusters: "perHead", Exact: 0, Chunk: policy.Chunk{Min: 16, Max: 64}, Protect: protect,
+		},
+		"{ method: paper, regular: true, fp8: true }": {
+			Method: "paper", Ratio: 0.5, Budget: "equal", Clusters: "perHead", Exact: 0, Regular: true, FP8: true,
+			Chunk: policy.Chunk{Min: 16, Max: 64}, Protect: protect,
+		},
+		"{ method: paper, threshold: 0.9 }": {
+			Method: "paper", Ratio: 1, Threshold: &near, Budget: "equal", Clusters: "perHead", Chunk: policy.Chunk{Min: 16, Max: 64}, Protect: protect,
+		},
+		"{ method: hybrid }": {
+			Method: "hybrid", Ratio: 0.5, Budget: "adaptive", Clusters: "perHead", Exact: 0.25, Chunk: chunk, Protect: protect,
+		},
+		"{ method: hybrid, budget: equal }": {
+			Method: "hybrid", Ratio: 0.5, Budget: "equal", Clusters: "shared", Exact: 0.5, Regular: true, Chunk: chunk, Protect: protect,
+		},
+		"{ method: uniform }":                {Method: "uniform", Ratio: 0.5, Protect: protect},
+		"{ method: keynorm, fp8: true }":     {Method: "keynorm", Ratio: 0.5, FP8: true, Protect: protect},
+		"{ method: attention, ratio: 0.25 }": {Method: "attention", Ratio: 0.25, Protect: protect},
+		"{ method: window }":                 {Method: "window", Ratio: 0.5, Protect: policy.Protect{Sinks: 4}},
+		"{ method: window, protect: { sinks: 1, patterns: [ b, a, b ] }, guard: { maxAttentionError: 0.1 }, assign: true }": {
+			Method: "window", Ratio: 0.5, Protect: policy.Protect{Sinks: 1, Patterns: []string{"a", "b"}},
+			Guard: policy.Guard{MaxAttentionError: 0.1, OnViolation: "relax"}, Assign: true,
 		},
 		"{ method: semantic, threshold: 0.9 }": {
 			Method: "semantic", Ratio: 1, Threshold: &near, Budget: "adaptive", Clusters: "perHead", Chunk: chunk, Protect: protect,
@@ -72,7 +93,8 @@ func TestDigestFollowsWhatChangesTheResult(t *testing.T) {
 	}
 	for _, same := range []string{
 		"{ method: semantic, ratio: 0.50, budget: adaptive }", "{ method: semantic, store: { ttl: 9h } }",
-		"{ method: semantic, protect: { sinks: 4 } }",
+		"{ method: semantic, protect: { sinks: 4 } }", "{ method: semantic, fp8: false }",
+		"{ method: semantic, protect: { patterns: [] } }",
 	} {
 		if got := profile(t, same).Digest(); got != digest {
 			t.Errorf("%s: got another digest than %s, want the same", same, base)
@@ -86,12 +108,29 @@ func TestDigestFollowsWhatChangesTheResult(t *testing.T) {
 		"{ method: semantic, protect: { sinks: 5 } }", "{ method: semantic, protect: { recent: 33 } }",
 		"{ method: semantic, protect: { spans: [ { from: 1, to: 9 } ] } }", "{ method: semantic, guard: { maxAttentionError: 0.1 } }",
 		"{ method: semantic, guard: { maxAttentionError: 0.1, onViolation: pass } }", "{ method: semantic, assign: true }",
+		"{ method: semantic, fp8: true }", "{ method: semantic, budget: equal, regular: false }", "{ method: paper, regular: true }",
+		"{ method: hybrid }", "{ method: uniform }", "{ method: window }", "{ method: keynorm }", "{ method: attention }",
+		"{ method: semantic, protect: { patterns: [ a ] } }", "{ method: semantic, protect: { patterns: [ a, b ] } }",
 	} {
 		got := profile(t, other).Digest()
 		if first, dup := seen[got]; dup {
 			t.Errorf("%s: got the digest of %s, want its own", other, first)
 		}
 		seen[got] = other
+	}
+}
+
+// What was stored under these profiles before there were more methods is found again.
+func TestDigestsOfEarlierVersionsStay(t *testing.T) {
+	for text, want := range map[string]string{
+		"{ method: semantic }":                                "6b68ef2b67eb2d13b22ee8138f2fb188878c5a0c91ac7737c4c8b9e325b976d3",
+		"{ method: paper }":                                   "beb71e72237057cef49d2c03aeb89ef9cd7112d9c3ea46af54d7c5ec0564be2a",
+		"{ method: semantic, threshold: 0.9 }":                "375708bc79d96fb87d1afc9019f21a77f2e21a79ded055487c7b3f5dc9b19e28",
+		"{ method: semantic, budget: equal, regular: false }": "10f0406a6a0412da83c59c28508d757b30dbe0a66ce6f95d50b87ab0a1e9369f",
+	} {
+		if got := profile(t, text).Digest(); got != want {
+			t.Errorf("%s: got digest %s, want %s", text, got, want)
+		}
 	}
 }
 

@@ -11,6 +11,8 @@ const (
 	maxChunk     = 1024    // tokens; a chunk's similarities are a square
 	maxProtected = 1 << 20 // tokens
 	maxSpans     = 64
+	maxPatterns  = 32
+	maxPattern   = 128 // bytes
 )
 
 // check collects problems about one document.
@@ -37,36 +39,46 @@ func (c check) resolve(path string, s *ProfileSpec) Profile {
 	if s.Store != nil && s.Store.TTL != nil {
 		p.Store.TTL = *s.Store.TTL
 	}
+	c.refuseIgnored(path, p.Method)
 	if p.Method == MethodNone {
-		c.onlyWithMerging(path, s)
 		return p
 	}
-	c.budget(path, s, &p)
-	p.Chunk = c.chunk(path, s.Chunk, p.Method)
-	p.Protect = c.protect(strict.Key(path, "protect"), s.Protect)
+	c.ratio(path, s, &p)
+	if p.Method.Clusters() {
+		c.budget(path, s, &p)
+		c.threshold(path, s, &p)
+		c.regular(path, s, &p)
+		p.Chunk = c.chunk(path, s.Chunk, p.Method)
+	}
+	p.FP8 = value(s.FP8, false)
+	p.Protect = c.protect(strict.Key(path, "protect"), s.Protect, p.Method)
 	p.Guard = c.guard(strict.Key(path, "guard"), s.Guard)
 	p.Assign = value(s.Assign, false)
 	return p
 }
 
-// onlyWithMerging refuses what would be ignored.
-func (c check) onlyWithMerging(path string, s *ProfileSpec) {
-	for _, key := range []struct {
-		name string
-		set  bool
-	}{
-		{"ratio", s.Ratio != nil}, {"threshold", s.Threshold != nil}, {"budget", s.Budget != nil},
-		{"clusters", s.Clusters != nil}, {"exact", s.Exact != nil}, {"chunk", s.Chunk != nil},
-		{"protect", s.Protect != nil}, {"guard", s.Guard != nil}, {"assign", s.Assign != nil},
-	} {
-		if key.set {
-			c.errorf(strict.Key(path, key.name), "has no meaning with method none, which merges nothing; remove it")
+// refuseIgnored refuses what would be ignored.
+func (c check) refuseIgnored(path string, method Method) {
+	why := "does not cluster"
+	if method == MethodNone {
+		why = "merges nothing"
+	}
+	for _, key := range method.Ignores() {
+		if key = strict.Key(path, key); c.doc.Has(key) {
+			c.errorf(key, "has no meaning with method %s, which %s; remove it", method, why)
 		}
 	}
 }
 
-// budget fills ratio, threshold, budget, clusters and exact. The defaults are the best rows that were measured: adaptive
-// budgets want clusters per head and a quarter of exact slots, equal ones shared clusters and a half.
+func (c check) ratio(path string, s *ProfileSpec, p *Profile) {
+	p.Ratio = value(s.Ratio, 0.5)
+	if !(p.Ratio > 0 && p.Ratio <= 1) {
+		c.errorf(strict.Key(path, "ratio"), "must be in (0,1], got %v", p.Ratio)
+	}
+}
+
+// budget fills budget, clusters and exact. The defaults are the best rows that were measured: adaptive budgets want
+// clusters per head and a quarter of exact slots, equal ones shared clusters and a half.
 func (c check) budget(path string, s *ProfileSpec, p *Profile) {
 	budget := BudgetAdaptive
 	if p.Method == MethodPaper {
@@ -80,13 +92,14 @@ func (c check) budget(path string, s *ProfileSpec, p *Profile) {
 	case p.Budget == BudgetEqual:
 		clusters, exact = ClustersShared, 0.5
 	}
-	p.Clusters, p.Exact, p.Ratio = value(s.Clusters, clusters), value(s.Exact, exact), value(s.Ratio, 0.5)
-	if !(p.Ratio > 0 && p.Ratio <= 1) {
-		c.errorf(strict.Key(path, "ratio"), "must be in (0,1], got %v", p.Ratio)
-	}
+	p.Clusters, p.Exact = value(s.Clusters, clusters), value(s.Exact, exact)
 	if !(p.Exact >= 0 && p.Exact < 1) {
 		c.errorf(strict.Key(path, "exact"), "must be in [0,1), got %v", p.Exact)
 	}
+}
+
+// threshold fills threshold, which replaces ratio and exact.
+func (c check) threshold(path string, s *ProfileSpec, p *Profile) {
 	if s.Threshold == nil {
 		return
 	}
@@ -103,6 +116,15 @@ func (c check) budget(path string, s *ProfileSpec, p *Profile) {
 		}
 	}
 	p.Threshold, p.Ratio, p.Exact = &t, 1, 0
+}
+
+// regular fills regular, which only an equal number of cores for all can be.
+func (c check) regular(path string, s *ProfileSpec, p *Profile) {
+	equal := p.Budget == BudgetEqual && p.Threshold == nil
+	if s.Regular != nil && !equal {
+		c.errorf(strict.Key(path, "regular"), "has meaning only with budget equal, which gives all heads the same number of cores; remove it")
+	}
+	p.Regular = equal && value(s.Regular, p.Method != MethodPaper)
 }
 
 func (c check) chunk(path string, s *ChunkSpec, method Method) Chunk {
@@ -123,13 +145,20 @@ func (c check) chunk(path string, s *ChunkSpec, method Method) Chunk {
 	return out
 }
 
-func (c check) protect(path string, s *ProtectSpec) Protect {
-	out := Protect{Sinks: 4, Recent: 32}
+func (c check) protect(path string, s *ProtectSpec, method Method) Protect {
+	out, least := Protect{Sinks: 4, Recent: 32}, 0
+	window := method == MethodWindow
+	if window {
+		out.Recent, least = 0, 1 // the ratio says how many recent tokens; with one first token no page is dropped whole
+	}
 	if s == nil {
 		return out
 	}
 	out.Sinks, out.Recent = value(s.Sinks, out.Sinks), value(s.Recent, out.Recent)
-	c.within(strict.Key(path, "sinks"), out.Sinks, 0, maxProtected)
+	if window && s.Recent != nil {
+		c.errorf(strict.Key(path, "recent"), "has no meaning with method window, which keeps as many recent tokens as the ratio allows; remove it")
+	}
+	c.within(strict.Key(path, "sinks"), out.Sinks, least, maxProtected)
 	c.within(strict.Key(path, "recent"), out.Recent, 0, maxProtected)
 	spans := strict.Key(path, "spans")
 	if len(s.Spans) > maxSpans {
@@ -147,7 +176,23 @@ func (c check) protect(path string, s *ProtectSpec) Protect {
 		}
 	}
 	out.Spans = merged(s.Spans)
+	out.Patterns = c.patterns(strict.Key(path, "patterns"), s.Patterns)
 	return out
+}
+
+// patterns returns the texts sorted, each once, so that equal protection has one form.
+func (c check) patterns(path string, texts []string) []string {
+	if len(texts) > maxPatterns {
+		c.errorf(path, "must have at most %d texts, got %d", maxPatterns, len(texts))
+	}
+	for i, text := range texts {
+		if at := strict.Index(path, i); len(text) < 1 || len(text) > maxPattern {
+			c.errorf(at, "must have 1 to %d bytes, got %d", maxPattern, len(text))
+		}
+	}
+	sorted := slices.Clone(texts)
+	slices.Sort(sorted)
+	return slices.Compact(sorted)
 }
 
 func (c check) guard(path string, s *GuardSpec) Guard {

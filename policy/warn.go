@@ -18,6 +18,10 @@ const (
 func (c *compiler) warn() {
 	for _, name := range sortedKeys(c.defined) {
 		from := c.defined[name]
+		if method := c.profiles[name].Method; method.Evicts() {
+			c.warning(from, strict.Key(from.path, "method"), WarnEvicts,
+				"%s drops tokens: counts sum to less than the tokens given; an honest baseline, not recommended", method)
+		}
 		switch ratio := c.profiles[name].Ratio; {
 		case ratio <= UnsafeRatio:
 			c.warning(from, strict.Key(from.path, "ratio"), WarnUnsafe, "a ratio of %v loses facts; start at 0.5", ratio)

@@ -13,11 +13,13 @@ func TestWarnings(t *testing.T) {
   eighth: { method: semantic, ratio: 0.125 }
   half: { method: semantic, ratio: 0.5 }
   alone: { method: semantic, ratio: 0.5 }
+  recent: { method: window, ratio: 0.25 }
 defaults: { profile: half }
 tenants:
   acme:
     rules:
       - { match: { model: "llama-3*", minTokens: 100 }, profile: quarter }
+      - { match: { model: "bert" }, profile: recent }
       - { match: { model: "llama-3-8b", minTokens: 200, maxTokens: 300 }, profile: eighth }
       - { match: { model: "llama-3-8b", minTokens: 50 }, profile: half }
       - { profile: exact }
@@ -34,10 +36,12 @@ tenants:
 		"p.yaml:3: profiles.quarter.ratio: a ratio of 0.25 is lossy; start at 0.5 (lossy)",
 		"p.yaml:4: profiles.eighth.ratio: a ratio of 0.125 loses facts; start at 0.5 (unsafe)",
 		"p.yaml:6: profiles.alone: no rule and no default names this profile (unused)",
-		"p.yaml:12: tenants.acme.rules[1]: is never reached: rules[0] already matches requests for model llama-3* of at least 100 tokens (unreachable)",
-		"p.yaml:15: tenants.acme.rules[4]: is never reached: rules[3] already matches every request (unreachable)",
-		"p.yaml:16: tenants.unknown: tenants that no file names would be compressed by profile half, through defaults.profile (unnamed)",
-		"p.yaml:18: tenants.unknown.rules[0]: tenants that no file names would be compressed by profile half (unnamed)",
+		"p.yaml:7: profiles.recent.method: window drops tokens: counts sum to less than the tokens given; an honest baseline, not recommended (evicts)",
+		"p.yaml:7: profiles.recent.ratio: a ratio of 0.25 is lossy; start at 0.5 (lossy)",
+		"p.yaml:14: tenants.acme.rules[2]: is never reached: rules[0] already matches requests for model llama-3* of at least 100 tokens (unreachable)",
+		"p.yaml:17: tenants.acme.rules[5]: is never reached: rules[4] already matches every request (unreachable)",
+		"p.yaml:18: tenants.unknown: tenants that no file names would be compressed by profile half, through defaults.profile (unnamed)",
+		"p.yaml:20: tenants.unknown.rules[0]: tenants that no file names would be compressed by profile half (unnamed)",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%q\nwant\n%q", got, want)

@@ -20,9 +20,14 @@ type OnViolation string
 
 // The words of a policy file.
 const (
-	MethodNone     Method = "none"
-	MethodSemantic Method = "semantic"
-	MethodPaper    Method = "paper"
+	MethodNone      Method = "none"      // keeps every token
+	MethodSemantic  Method = "semantic"  // merges tokens that mean the same
+	MethodPaper     Method = "paper"     // the nearest reading of the SemantiCache paper
+	MethodHybrid    Method = "hybrid"    // semantic, but what the last queries look at stays exact
+	MethodUniform   Method = "uniform"   // merges neighbours
+	MethodWindow    Method = "window"    // evicts: keeps the first and the last tokens
+	MethodKeyNorm   Method = "keynorm"   // evicts: keeps the tokens with the shortest keys
+	MethodAttention Method = "attention" // evicts: keeps what the last queries look at
 
 	BudgetEqual    Budget = "equal"
 	BudgetAdaptive Budget = "adaptive"
@@ -36,7 +41,32 @@ const (
 )
 
 // Methods lists every Method.
-func Methods() []Method { return []Method{MethodNone, MethodSemantic, MethodPaper} }
+func Methods() []Method {
+	return []Method{
+		MethodNone, MethodSemantic, MethodPaper, MethodHybrid, MethodUniform, MethodWindow, MethodKeyNorm, MethodAttention,
+	}
+}
+
+// Clusters reports whether the method merges by similarity, so that budget, threshold and chunks mean something.
+func (m Method) Clusters() bool {
+	return m == MethodSemantic || m == MethodPaper || m == MethodHybrid
+}
+
+// Evicts reports whether the method drops tokens instead of merging them.
+func (m Method) Evicts() bool {
+	return m == MethodWindow || m == MethodKeyNorm || m == MethodAttention
+}
+
+// Ignores lists the keys of a profile that have no meaning with the method; a file that sets one is refused.
+func (m Method) Ignores() []string {
+	switch {
+	case m == MethodNone:
+		return []string{"ratio", "threshold", "budget", "clusters", "exact", "regular", "chunk", "protect", "guard", "fp8", "assign"}
+	case !m.Clusters():
+		return []string{"threshold", "budget", "clusters", "exact", "regular", "chunk"}
+	}
+	return nil
+}
 
 // Budgets lists every Budget.
 func Budgets() []Budget { return []Budget{BudgetEqual, BudgetAdaptive} }

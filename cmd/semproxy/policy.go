@@ -144,6 +144,8 @@ func summary(p *policy.Profile) string {
 		return "keeps every token"
 	case p.Threshold != nil:
 		return fmt.Sprintf("%s, similarity %v", p.Method, *p.Threshold)
+	case !p.Method.Clusters():
+		return fmt.Sprintf("%s, ratio %v", p.Method, p.Ratio)
 	}
 	return fmt.Sprintf("%s, ratio %v, %s", p.Method, p.Ratio, p.Budget)
 }

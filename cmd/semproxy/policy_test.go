@@ -108,9 +108,9 @@ func TestPolicyExplainShowsTheDecision(t *testing.T) {
 	}
 	for _, want := range []string{
 		`request   tenant acme, model "qwen", 9000 tokens`,
-		`- tenants.acme.rules[0] (` + path + `:54): model "qwen" does not match "llama-3*"`,
-		`* tenants.acme.rules[1] (` + path + `:57): 9000 tokens reach minTokens 512`,
-		"decision  profile near-duplicates\nrule      tenants.acme.rules[1] at " + path + ":57\n",
+		`- tenants.acme.rules[0] (` + path + `:58): model "qwen" does not match "llama-3*"`,
+		`* tenants.acme.rules[1] (` + path + `:61): 9000 tokens reach minTokens 512`,
+		"decision  profile near-duplicates\nrule      tenants.acme.rules[1] at " + path + ":61\n",
 		"limits    pagesPerSecond 2000, inFlightBytes 256MiB, storedBytes 20GiB\n",
 		"\n  threshold: 0.95\n", "\n  chunk:\n    min: 64\n",
 	} {

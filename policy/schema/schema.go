@@ -61,22 +61,43 @@ func build() (*jsonschema.Schema, error) {
 
 // combinations are the keys of a profile that exclude each other.
 func combinations() []*jsonschema.Schema {
-	var withThreshold, withNone []*jsonschema.Schema
-	for _, key := range []string{"ratio", "budget", "exact"} {
-		withThreshold = append(withThreshold, &jsonschema.Schema{Required: []string{key}})
+	all := []*jsonschema.Schema{
+		{If: &jsonschema.Schema{Required: []string{"threshold"}}, Then: without("ratio", "budget", "exact", "regular")},
+		{If: &jsonschema.Schema{Required: []string{"regular"}}, Then: &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+			required("budget", &jsonschema.Schema{Const: string(policy.BudgetEqual)}),
+			{AllOf: []*jsonschema.Schema{required("method", &jsonschema.Schema{Const: string(policy.MethodPaper)}), without("budget")}},
+		}}},
+		{If: isMethod(policy.MethodWindow), Then: with("protect", &jsonschema.Schema{AllOf: []*jsonschema.Schema{
+			with("sinks", &jsonschema.Schema{Minimum: "1"}), without("recent"),
+		}})},
 	}
-	for _, key := range []string{"ratio", "threshold", "budget", "clusters", "exact", "chunk", "protect", "guard", "assign"} {
-		withNone = append(withNone, &jsonschema.Schema{Required: []string{key}})
+	for _, method := range policy.Methods() {
+		if keys := method.Ignores(); len(keys) > 0 {
+			all = append(all, &jsonschema.Schema{If: isMethod(method), Then: without(keys...)})
+		}
 	}
-	none := withoutMerging()
-	none.Required = []string{"method"}
-	return []*jsonschema.Schema{
-		{
-			If:   &jsonschema.Schema{Required: []string{"threshold"}},
-			Then: &jsonschema.Schema{Not: &jsonschema.Schema{AnyOf: withThreshold}},
-		},
-		{If: none, Then: &jsonschema.Schema{Not: &jsonschema.Schema{AnyOf: withNone}}},
+	return all
+}
+
+// isMethod holds for profiles of a method.
+func isMethod(m policy.Method) *jsonschema.Schema {
+	return required("method", &jsonschema.Schema{Const: string(m)})
+}
+
+// without holds for objects that have none of the keys.
+func without(keys ...string) *jsonschema.Schema {
+	var some []*jsonschema.Schema
+	for _, key := range keys {
+		some = append(some, &jsonschema.Schema{Required: []string{key}})
 	}
+	return &jsonschema.Schema{Not: &jsonschema.Schema{AnyOf: some}}
+}
+
+// required holds for objects that have a key that satisfies s.
+func required(key string, s *jsonschema.Schema) *jsonschema.Schema {
+	out := with(key, s)
+	out.Required = []string{key}
+	return out
 }
 
 func withoutMerging() *jsonschema.Schema {
