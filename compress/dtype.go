@@ -93,42 +93,33 @@ func narrow(kn *simd.Kernels, dst []byte, src []float32, t DType, scale float32)
 	case BF16:
 		kn.BF16.Narrow(dst, src)
 	case F8E4M3:
-		for i, x := range src {
-			dst[i] = f32to8(x/scale, e4m3Format)
-		}
+		kn.NarrowE4M3(dst, src, 1/scale)
 	case F8E5M2:
 		for i, x := range src {
-			dst[i] = f32to8(x/scale, e5m2Format)
+			dst[i] = simd.E5M2.Encode(x / scale)
 		}
 	}
 }
 
-// fp8 describes an 8-bit float: mantissa bits, exponent bias and the largest finite code.
-type fp8 struct {
-	mant, bias int
-	max        byte
-}
-
 var (
-	e4m3Format = fp8{mant: 3, bias: 7, max: 0x7e}
-	e5m2Format = fp8{mant: 2, bias: 15, max: 0x7b}
-	e4m3       = fp8Table(e4m3Format)
-	e5m2       = fp8Table(e5m2Format)
+	e4m3 = fp8Table(simd.E4M3)
+	e5m2 = fp8Table(simd.E5M2)
 )
 
-func fp8Table(f fp8) (t [256]float32) {
+// fp8Table decodes every code.
+func fp8Table(f simd.FP8) (t [256]float32) {
 	for c := range 256 {
 		code := byte(c & 0x7f)
-		exp, frac := int(code>>f.mant), int(code)&(1<<f.mant-1)
+		exp, frac := int(code>>f.Mantissa), int(code)&(1<<f.Mantissa-1)
 		x := math.NaN()
 		switch {
-		case code == 0x7c && f == e5m2Format:
+		case code == 0x7c && f == simd.E5M2:
 			x = math.Inf(1)
-		case code > f.max:
+		case code > f.Max:
 		case exp == 0:
-			x = math.Ldexp(float64(frac), 1-f.bias-f.mant)
+			x = math.Ldexp(float64(frac), 1-f.Bias-f.Mantissa)
 		default:
-			x = math.Ldexp(float64(frac+1<<f.mant), exp-f.bias-f.mant)
+			x = math.Ldexp(float64(frac+1<<f.Mantissa), exp-f.Bias-f.Mantissa)
 		}
 		if c >= 128 {
 			x = -x
@@ -136,21 +127,4 @@ func fp8Table(f fp8) (t [256]float32) {
 		t[c] = float32(x)
 	}
 	return t
-}
-
-func f32to8(x float32, f fp8) byte {
-	b := math.Float32bits(x)
-	sign := byte(b>>24) & 0x80
-	b &= 0x7fffffff
-	if b > 0x7f800000 {
-		return sign | 0x7f
-	}
-	shift := 23 - f.mant
-	minNormal := uint32(127+1-f.bias) << 23
-	if b < minNormal { // subnormal: add the power of two whose last bit is worth the smallest subnormal
-		magic := uint32(127+1-f.bias+shift) << 23
-		return sign | byte(math.Float32bits(math.Float32frombits(b)+math.Float32frombits(magic))-magic)
-	}
-	r := (b - uint32(127-f.bias)<<23 + 1<<(shift-1) - 1 + b>>shift&1) >> shift
-	return sign | byte(min(r, uint32(f.max)))
 }

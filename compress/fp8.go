@@ -1,5 +1,7 @@
 package compress
 
+import "github.com/semproxy/semproxy/compress/internal/simd"
+
 // runFP8 rounds the cores to 8 bits, each head with the scale that maps its largest element to the largest finite code.
 func (w *work) runFP8(p *pool) {
 	t := w.opt.FP8
@@ -16,30 +18,28 @@ func (w *work) runFP8(p *pool) {
 }
 
 func (w *work) toFP8(worker, plane int) {
-	n := w.out.Cores * w.in.Dim
-	a := &w.arena[worker]
-	a.sim = grow(a.sim, n)
+	n, used := w.out.Cores*w.in.Dim, int(w.out.Slots[plane])*w.in.Dim
+	a, size := &w.arena[worker], w.in.DType.Size()
+	a.sim = grow(a.sim, used)
 	for _, x := range []struct {
 		from, to []byte
 		scale    *float32
 	}{{w.out.K, w.k8, &w.out.KScale[plane]}, {w.out.V, w.v8, &w.out.VScale[plane]}} {
-		widen(w.kernel, a.sim, group(x.from, plane, n*w.in.DType.Size()), w.in.DType, 1)
-		most := float32(0)
-		for _, v := range a.sim {
-			most = max(most, v, -v)
-		}
+		widen(w.kernel, a.sim, group(x.from, plane, n*size), w.in.DType, 1)
 		*x.scale = 1
-		if most > 0 {
+		if most := w.kernel.MaxAbs(a.sim); most > 1e-30 { // what is smaller rounds to zero
 			*x.scale = most / largest(w.opt.FP8)
 		}
-		narrow(w.kernel, group(x.to, plane, n), a.sim, w.opt.FP8, *x.scale)
+		to := group(x.to, plane, n)
+		narrow(w.kernel, to[:used], a.sim, w.opt.FP8, *x.scale)
+		clear(to[used:])
 	}
 }
 
 // largest is the largest finite value of an 8-bit type.
 func largest(t DType) float32 {
 	if t == F8E5M2 {
-		return e5m2[e5m2Format.max]
+		return e5m2[simd.E5M2.Max]
 	}
-	return e4m3[e4m3Format.max]
+	return e4m3[simd.E4M3.Max]
 }

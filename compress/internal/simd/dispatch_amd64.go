@@ -7,9 +7,11 @@ import "golang.org/x/sys/cpu"
 var (
 	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Count: count,
+		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Count: countFast,
+		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	all = detect()
 )
@@ -139,6 +141,23 @@ func rotateByFast(lo, hi, cos, sin, freq []float32, delta, scale float32) {
 		rotateByAVX2(&lo[0], &hi[0], &cos[0], &sin[0], &freq[0], delta, scale, n)
 	}
 	rotateBy(lo[n:], hi[n:], cos[n:], sin[n:], freq[n:], delta, scale)
+}
+
+func maxAbsFast(x []float32) float32 {
+	n := len(x) &^ 7
+	if n == 0 {
+		return maxAbs(x)
+	}
+	return max(maxAbsAVX2(&x[0], n), maxAbs(x[n:]))
+}
+
+func narrowE4M3Fast(dst []byte, src []float32, w float32) {
+	n := len(src) &^ 7
+	if n > 0 {
+		_ = dst[len(src)-1]
+		narrowE4M3AVX2(&dst[0], &src[0], w, n)
+	}
+	narrowE4M3(dst[n:], src[n:], w)
 }
 
 func mirrorFast(s []float32, ld, n int) {

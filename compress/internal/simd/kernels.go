@@ -26,6 +26,10 @@ type Kernels struct {
 	RotateBy func(lo, hi, cos, sin, freq []float32, delta, scale float32)
 	// Unrotate turns each pair (lo, hi) back by the angle whose cosine and sine are given.
 	Unrotate func(lo, hi, cos, sin []float32)
+	// MaxAbs is the largest absolute value of x.
+	MaxAbs func(x []float32) float32
+	// NarrowE4M3 rounds w*src to the 8-bit type E4M3, to nearest even; beyond the largest finite value it saturates.
+	NarrowE4M3 func(dst []byte, src []float32, w float32)
 	// Mirror copies each 4x4 block above the diagonal of s, rows of ld, transposed below it; n is a multiple of 4.
 	Mirror func(s []float32, ld, n int)
 	// Quantize writes floor(scale*src) to dst for n elements, the least int16 for the rest of ld, a multiple of 16, and

@@ -93,6 +93,16 @@ func axpy2AVX2(dst *float32, sum *float32, src *float32, w float32, v float32, n
 //go:noescape
 func rotateByAVX2(lo *float32, hi *float32, cos *float32, sin *float32, freq *float32, delta float32, scale float32, n int)
 
+// maxAbsAVX2 is the largest absolute value of n floats, a multiple of 8.
+//
+//go:noescape
+func maxAbsAVX2(x *float32, n int) float32
+
+// narrowE4M3AVX2 rounds w*src to 8 bits, n elements, a multiple of 8; beyond the largest finite value it saturates.
+//
+//go:noescape
+func narrowE4M3AVX2(dst *byte, src *float32, w float32, n int)
+
 // mirrorAVX2 copies each 4x4 block above the diagonal of s, rows of ld, transposed below it. n is a multiple of 4.
 //
 //go:noescape

@@ -708,6 +708,98 @@ GLOBL c6<>(SB), RODATA|NOPTR, $4
 DATA c8<>+0(SB)/4, $0x37d00d01
 GLOBL c8<>(SB), RODATA|NOPTR, $4
 
+// func maxAbsAVX2(x *float32, n int) float32
+// Requires: AVX, SSE
+TEXT ·maxAbsAVX2(SB), NOSPLIT, $0-20
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS abs<>+0(SB), Y1
+
+loop:
+	TESTQ  CX, CX
+	JZ     done
+	VANDPS (AX), Y1, Y2
+	VMAXPS Y2, Y0, Y0
+	ADDQ   $0x20, AX
+	SUBQ   $0x08, CX
+	JMP    loop
+
+done:
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X1
+	VSHUFPS      $0x4e, X1, X1, X0
+	VMAXPS       X0, X1, X1
+	VSHUFPS      $0xb1, X1, X1, X0
+	VMAXPS       X0, X1, X1
+	MOVSS        X1, ret+16(FP)
+	VZEROUPPER
+	RET
+
+DATA abs<>+0(SB)/4, $0x7fffffff
+GLOBL abs<>(SB), RODATA|NOPTR, $4
+
+// func narrowE4M3AVX2(dst *byte, src *float32, w float32, n int)
+// Requires: AVX, AVX2
+TEXT ·narrowE4M3AVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	VBROADCASTSS w+16(FP), Y0
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS abs<>+0(SB), Y1
+	VBROADCASTSS e4m3max<>+0(SB), Y2
+	VBROADCASTSS e4m3magic<>+0(SB), Y8
+	VPBROADCASTD e4m3bias<>+0(SB), Y9
+	VBROADCASTSS e4m3least<>+0(SB), Y10
+
+loop:
+	TESTQ        DX, DX
+	JZ           done
+	VMULPS       (CX), Y0, Y3
+	VPSRLD       $0x1f, Y3, Y4
+	VPSLLD       $0x07, Y4, Y4
+	VANDPS       Y3, Y1, Y3
+	VMINPS       Y2, Y3, Y3
+	VPSLLD       $0x0b, Y3, Y5
+	VPSRLD       $0x1f, Y5, Y5
+	VPADDD       Y5, Y3, Y5
+	VPBROADCASTD e4m3half<>+0(SB), Y7
+	VPADDD       Y7, Y5, Y5
+	VPSRLD       $0x14, Y5, Y5
+	VPSUBD       Y9, Y5, Y5
+	VADDPS       Y8, Y3, Y6
+	VPSUBD       Y8, Y6, Y6
+	VCMPPS       $0x01, Y10, Y3, Y7
+	VBLENDVPS    Y7, Y6, Y5, Y5
+	VPOR         Y4, Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X7
+	VPACKUSDW    X7, X5, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	ADDQ         $0x08, AX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA e4m3max<>+0(SB)/4, $0x43e00000
+GLOBL e4m3max<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3magic<>+0(SB)/4, $0x46800000
+GLOBL e4m3magic<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3bias<>+0(SB)/4, $0x000003c0
+GLOBL e4m3bias<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3least<>+0(SB)/4, $0x3c800000
+GLOBL e4m3least<>(SB), RODATA|NOPTR, $4
+
+DATA e4m3half<>+0(SB)/4, $0x0007ffff
+GLOBL e4m3half<>(SB), RODATA|NOPTR, $4
+
 // func mirrorAVX2(s *float32, ld int, n int)
 // Requires: AVX
 TEXT ·mirrorAVX2(SB), NOSPLIT, $0-24

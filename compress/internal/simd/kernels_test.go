@@ -264,6 +264,58 @@ func TestUnrotateAndAxpyOfHalves(t *testing.T) {
 	}
 }
 
+func TestFP8(t *testing.T) {
+	r := rand.New(rand.NewPCG(17, 18))
+	// Every code decodes to a value that encodes to it, and what lies between two codes goes to the nearer.
+	value := func(c int) float64 {
+		e, m := c>>3, float64(c&7)
+		if e == 0 {
+			return math.Ldexp(m, -9)
+		}
+		return math.Ldexp(8+m, e-10)
+	}
+	for _, k := range All() {
+		for range 200 {
+			n := r.IntN(40)
+			src, want, dst := make([]float32, n), make([]byte, n), make([]byte, n)
+			for i := range src {
+				c := r.IntN(0x7e)
+				lo, hi := value(c), value(c+1)
+				switch x := r.Float64(); r.IntN(4) {
+				case 0:
+					src[i], want[i] = float32(lo), byte(c)
+				case 1:
+					src[i], want[i] = float32((lo+hi)/2), byte((c+1)&^1)
+				case 2:
+					src[i], want[i] = 1e9, 0x7e
+				default:
+					src[i], want[i] = float32(lo+(hi-lo)*x), byte(c)
+					if float64(src[i])-lo > hi-float64(src[i]) {
+						want[i]++
+					}
+				}
+				if r.IntN(2) == 0 {
+					src[i], want[i] = -src[i], want[i]|0x80
+				}
+				src[i] *= 4
+			}
+			k.NarrowE4M3(dst, src, 0.25)
+			for i := range src {
+				if dst[i] != want[i] {
+					t.Fatalf("%s: e4m3 of %v (%d of %d) = %#02x, want %#02x", k.Name, src[i]/4, i, n, dst[i], want[i])
+				}
+			}
+			most := float32(0)
+			for _, x := range src {
+				most = max(most, float32(math.Abs(float64(x))))
+			}
+			if got := k.MaxAbs(src); got != most {
+				t.Fatalf("%s: maxAbs of %d = %v, want %v", k.Name, n, got, most)
+			}
+		}
+	}
+}
+
 func TestMirror(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
 	for _, k := range All() {

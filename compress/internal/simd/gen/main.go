@@ -23,6 +23,8 @@ func main() {
 	scaleAdd()
 	axpy2()
 	rotateBy()
+	maxAbs()
+	narrowE4M3()
 	mirror()
 	quantizeRow()
 	count(1)
