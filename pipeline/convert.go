@@ -28,6 +28,16 @@ var dtypes = map[page.DType]compress.DType{
 	page.F8E4M3: compress.F8E4M3, page.F8E5M2: compress.F8E5M2,
 }
 
+// wire is an element type of the compressor as pages name it.
+func wire(d compress.DType) page.DType {
+	for p, c := range dtypes {
+		if c == d {
+			return p
+		}
+	}
+	return 0
+}
+
 // prepare turns the page into the compressor's input: the same K and V, nothing copied but the small integers.
 func (j *job) prepare(models Model, d *policy.Decision) error {
 	p := j.page
@@ -51,6 +61,9 @@ func (j *job) prepare(models Model, d *policy.Decision) error {
 		j.in.KScale, j.in.VScale = j.scales[:n], j.scales[n:]
 		floats(j.in.KScale, p.KScale)
 		floats(j.in.VScale, p.VScale)
+	}
+	if err := j.protect(models, d); err != nil {
+		return err
 	}
 	return j.delimit(models, d)
 }
@@ -81,43 +94,22 @@ func rope(r page.Rope) compress.Rope {
 		BetaFast: r.BetaFast, BetaSlow: r.BetaSlow}
 }
 
-// options are a resolved profile in the compressor's terms.
-func options(p *policy.Profile) compress.Options {
-	o := compress.Semantic()
-	if p.Method == policy.MethodPaper {
-		o = compress.Paper()
-	}
-	if p.Method == policy.MethodNone {
-		o.Ratio = 1
-		return o
-	}
-	o.Ratio, o.Exact = p.Ratio, p.Exact
-	o.Shared = p.Clusters == policy.ClustersShared
-	o.ChunkMin, o.ChunkMax = p.Chunk.Min, p.Chunk.Max
-	o.Sinks, o.Recent = p.Protect.Sinks, p.Protect.Recent
-	for _, s := range p.Protect.Spans {
-		o.Spans = append(o.Spans, compress.Span{From: s.From, To: s.To})
-	}
-	o.Budget = compress.Adaptive
-	switch {
-	case p.Threshold != nil:
-		o.Budget, o.Threshold = compress.Fixed, *p.Threshold
-	case p.Budget == policy.BudgetEqual:
-		o.Budget = compress.Equal
-	}
-	return o
-}
-
 // algorithm is part of every object's key: it changes when the same page under the same policy would give other cores.
 const algorithm = "semproxy.semantic.1"
 
-// object is the key of the page's cores: a digest of the tenant, the content, the policy and the delimiters. An earlier
-// policy's cores are never served for this one, nor another tenant's.
+// object is the key of the page's cores: a digest of the tenant, the content, the policy, the delimiters and, where the
+// policy protects texts, what the tokenizer made of them. An earlier policy's cores are never served for this one, nor
+// another tenant's, nor those of another tokenizer.
 func (j *job) object(d *policy.Decision) string {
 	h := sha256.New()
 	content := j.page.Digest()
 	boundary := sha256.Sum256(j.in.Boundary)
-	for _, part := range [][]byte{[]byte(algorithm), []byte(j.tenant), content[:], []byte(d.PolicyDigest), boundary[:]} {
+	parts := [][]byte{[]byte(algorithm), []byte(j.tenant), content[:], []byte(d.PolicyDigest), boundary[:]}
+	if len(d.Plan.Protect.Patterns) > 0 {
+		protect := sha256.Sum256(j.in.Protect)
+		parts = append(parts, protect[:])
+	}
+	for _, part := range parts {
 		var n [8]byte
 		binary.LittleEndian.PutUint64(n[:], uint64(len(part)))
 		h.Write(n[:])
@@ -131,8 +123,8 @@ func (j *job) encode(ctx context.Context, d *policy.Decision, device string) (er
 	p, res, r := j.page, &j.res, &j.report
 	t := &j.tensors
 	c := page.Cores{
-		Layout: p.Layout, Tokens: p.Tokens, DType: p.DType, Layers: p.Layers, KVHeads: p.KVHeads, Cores: res.Cores, HeadDim: p.HeadDim,
-		K: res.K, V: res.V, KScale: p.KScale, VScale: p.VScale,
+		Layout: p.Layout, Tokens: p.Tokens, DType: wire(res.DType), Layers: p.Layers, KVHeads: p.KVHeads, Cores: res.Cores, HeadDim: p.HeadDim,
+		K: res.K, V: res.V,
 		Policy: d.Profile, PolicyDigest: d.PolicyDigest, Rule: d.Rule, Engine: device,
 		Ratio: r.Ratio, Fidelity: r.fidelity(),
 	}
@@ -146,6 +138,14 @@ func (j *job) encode(ctx context.Context, d *policy.Decision, device string) (er
 	if d.Plan.Assign {
 		t.assign = appendInts(t.assign[:0], res.Assign)
 		c.Assign = t.assign
+	}
+	if res.DType.FP8() {
+		t.kScale, t.vScale = appendFloats(t.kScale[:0], res.KScale), appendFloats(t.vScale[:0], res.VScale)
+		c.KScale, c.VScale = t.kScale, t.vScale
+	}
+	if r.Dropped > 0 {
+		t.dropped = appendInts(t.dropped[:0], res.Dropped)
+		c.Dropped = t.dropped
 	}
 	return j.write(ctx, &c)
 }
@@ -165,6 +165,10 @@ func (j *job) again(ctx context.Context, c *page.Cores, key store.Key) error {
 	r := &j.report
 	r.Outcome, r.Object, r.Ratio, r.Device = semconv.OutcomeStored, key.Object, c.Ratio, c.Engine
 	r.Cores = int(c.Ratio*float64(r.Tokens) + 0.5)
+	r.Dropped = 0
+	for at := 0; at < len(c.Dropped); at += 4 {
+		r.Dropped += float64(binary.LittleEndian.Uint32(c.Dropped[at:])) / float64(len(c.Dropped)/4)
+	}
 	r.Guard = c.Fidelity["guard"]
 	r.KeySimilarity, r.ValueError = parse(c.Fidelity["key_similarity"]), parse(c.Fidelity["value_error"])
 	if e, ok := c.Fidelity["attention_error"]; ok {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/semproxy/semproxy/compress"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
@@ -76,7 +77,7 @@ func (p *Pipeline) attempt(ctx context.Context, j *job) error {
 	r := &j.report
 	r.Outcome, r.Device = semconv.OutcomeCompressed, p.cfg.Compressor.Device()
 	r.Ratio, r.KeySimilarity = j.res.Kept(), j.res.MeanKeySimilarity()
-	r.Cores = int(r.Ratio*float64(r.Tokens) + 0.5)
+	r.Cores, r.Dropped = int(r.Ratio*float64(r.Tokens)+0.5), meanDropped(&j.res)
 	if j.in.Q == nil {
 		r.ValueError, _ = j.res.MeanValueError()
 		return nil
@@ -101,12 +102,13 @@ func (p *Pipeline) attempt(ctx context.Context, j *job) error {
 // exact makes every token its own core.
 func (p *Pipeline) exact(ctx context.Context, j *job) error {
 	opt := j.opt
-	opt.Ratio, opt.Budget = 1, 0
+	opt.Ratio, opt.Budget, opt.FP8 = 1, compress.Equal, 0
 	if err := p.cfg.Compressor.Compress(ctx, &j.in, &opt, &j.res); err != nil {
 		return err
 	}
 	r := &j.report
 	r.Outcome, r.Device, r.Ratio, r.KeySimilarity, r.Cores = semconv.OutcomeExact, p.cfg.Compressor.Device(), 1, 1, r.Tokens
+	r.Dropped = 0
 	r.Measured, r.AttentionError, r.WorstError, r.WorstHead = j.in.Q != nil, 0, 0, ""
 	return nil
 }

@@ -12,7 +12,8 @@ import (
 type tensors struct {
 	k, v, slots             []byte // of the packed form only
 	counts, bias, positions []byte
-	assign                  []byte
+	assign, dropped         []byte
+	kScale, vScale          []byte
 }
 
 // wasteful reports whether more than one entry in 16 of a padded result is padding.
@@ -46,6 +47,15 @@ func pad(dst *tensors, res *compress.Result) {
 	dst.counts = appendInts(dst.counts[:0], res.Counts)
 	dst.bias = appendFloats(dst.bias[:0], res.Bias)
 	dst.positions = appendFloats(dst.positions[:0], res.Positions)
+}
+
+// meanDropped is the number of tokens that no core stands for, averaged over layers and heads.
+func meanDropped(res *compress.Result) float64 {
+	sum := 0
+	for _, n := range res.Dropped {
+		sum += int(n)
+	}
+	return float64(sum) / float64(max(len(res.Dropped), 1))
 }
 
 func appendInts(dst []byte, values []int32) []byte {

@@ -40,6 +40,9 @@ type Model interface {
 	// Boundary fills dst, [n], with non-zero where token at(i) contains a delimiter; false when the model's tokenizer is
 	// not configured.
 	Boundary(model string, dst []byte, n int, at func(i int) int64) (bool, error)
+	// Text gives the text of every token id, false for an id that there is none for; ok is false when the model's tokenizer
+	// is not configured. It is asked once per page, and only where a policy protects texts.
+	Text(model string) (text func(id int64) (string, bool), ok bool, err error)
 	// Layout is the layout that the model's pages must have; empty accepts any.
 	Layout(model string) string
 }
@@ -93,6 +96,8 @@ type job struct {
 	positions []int32
 	boundary  []byte
 	scales    []float32
+	mask      []byte // the page's protected tokens and the policy's
+	starts    []int  // of the tokens' texts
 	res       compress.Result
 	full, got compress.Attention
 	fidelity  compress.Fidelity

@@ -59,6 +59,11 @@ type rig struct {
 
 func newRig(t testing.TB, change func(*pipeline.Config)) *rig {
 	t.Helper()
+	return newRigOf(t, rules, change)
+}
+
+func newRigOf(t testing.TB, rules string, change func(*pipeline.Config)) *rig {
+	t.Helper()
 	set, err := policy.Compile(policy.Source{Name: "test.yaml", Data: []byte(rules)})
 	if err != nil {
 		t.Fatal(err)
@@ -360,9 +365,14 @@ func TestDelimitersComeFromThePageThenTheTokenizer(t *testing.T) {
 type model struct {
 	layout string
 	marks  []byte
+	texts  func(id int64) (string, bool)
+	err    error
 }
 
 func (m model) Layout(string) string { return m.layout }
+func (m model) Text(string) (text func(id int64) (string, bool), ok bool, err error) {
+	return m.texts, m.texts != nil, m.err
+}
 func (m model) Boundary(_ string, dst []byte, _ int, _ func(int) int64) (bool, error) {
 	return copy(dst, m.marks) > 0, nil
 }

@@ -28,6 +28,7 @@ type Report struct {
 
 	Layers, Heads, Tokens int
 	Cores                 int     // mean per layer and head, rounded
+	Dropped               float64 // tokens that no core stands for, mean per layer and head; 0 unless the method evicts
 	Asked, Ratio          float64 // cores / tokens: what the policy asked for and what was reached; Asked is 0 with a threshold
 	BytesIn, BytesOut     int
 	Boundary              string // semconv.BoundaryPage, BoundaryTokenizer or BoundaryNone

@@ -107,6 +107,18 @@ func (m *models) Boundary(model string, dst []byte, n int, at func(int) int64) (
 	return false, err
 }
 
+// Text gives the tokens' texts of a model whose tokenizer is configured.
+func (m *models) Text(model string) (text func(id int64) (string, bool), ok bool, err error) {
+	table, err := m.tables.Table(model)
+	switch {
+	case err == nil:
+		return table.Text, true, nil
+	case pipeline.CodeOf(err) == delimiter.CodeUnknown:
+		return nil, false, nil
+	}
+	return nil, false, err
+}
+
 // load reads every tokenizer, so that a bad file stops the start and not a page.
 func (m *models) load() error {
 	for _, e := range m.list {

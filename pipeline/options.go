@@ -1,0 +1,44 @@
+package pipeline
+
+import (
+	"github.com/semproxy/semproxy/compress"
+	"github.com/semproxy/semproxy/policy"
+)
+
+// presets are the methods of a policy in the compressor's terms. MethodNone keeps every token by its ratio.
+var presets = map[policy.Method]func() compress.Options{
+	policy.MethodNone: compress.Semantic, policy.MethodSemantic: compress.Semantic, policy.MethodPaper: compress.Paper,
+	policy.MethodHybrid: compress.Hybrid, policy.MethodUniform: compress.Uniform, policy.MethodWindow: compress.Window,
+	policy.MethodKeyNorm: compress.KeyNorm, policy.MethodAttention: compress.SnapKV,
+}
+
+// options are a resolved profile in the compressor's terms: the method's preset, then what the profile says.
+func options(p *policy.Profile) compress.Options {
+	o := presets[p.Method]()
+	o.Ratio = p.Ratio
+	if p.Method == policy.MethodNone {
+		return o
+	}
+	o.Sinks, o.Recent = p.Protect.Sinks, p.Protect.Recent
+	for _, s := range p.Protect.Spans {
+		o.Spans = append(o.Spans, compress.Span{From: s.From, To: s.To})
+	}
+	if p.FP8 {
+		o.FP8 = compress.F8E4M3
+	}
+	if !p.Method.Clusters() {
+		return o
+	}
+	o.Exact, o.Regular = p.Exact, p.Regular
+	o.Shared = p.Clusters == policy.ClustersShared
+	o.ChunkMin, o.ChunkMax = p.Chunk.Min, p.Chunk.Max
+	switch {
+	case p.Threshold != nil:
+		o.Budget, o.Threshold = compress.Fixed, *p.Threshold
+	case p.Budget == policy.BudgetEqual:
+		o.Budget = compress.Equal
+	default:
+		o.Budget = compress.Adaptive
+	}
+	return o
+}
