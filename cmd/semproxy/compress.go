@@ -26,6 +26,7 @@ type compressFlags struct {
 	out, policyPath, tenant, tokenizer, report string
 	method, budget                             string
 	ratio, maxError                            float64
+	fp8                                        bool
 	workers                                    int
 }
 
@@ -37,24 +38,25 @@ func newCompressCommand() *cobra.Command {
 		Long: `Read a page (safetensors, format semproxy.page.v1), compress it as the service would, write the cores
 (semproxy.cores.v1) and report what was kept and lost. The service is not needed.
 
-The way to compress comes from --method, --ratio and --budget, or from --policy and --tenant.`,
+The way to compress comes from --method, --ratio, --budget and --fp8, or from --policy and --tenant.`,
 		Example: `  semproxy compress kjv.page.safetensors -o kjv.cores.safetensors --ratio 0.25
   semproxy compress page.safetensors --policy tenants.yaml --tenant acme --report json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	cmd.Flags().StringVarP(&f.out, "output", "o", "", "file for the cores (default FILE with .cores.safetensors)")
-	cmd.Flags().StringVar(&f.policyPath, "policy", "", "policy file or folder, instead of --method, --ratio, --budget and --max-error")
+	cmd.Flags().StringVar(&f.policyPath, "policy", "", "policy file or folder, instead of --method, --ratio, --budget, --fp8 and --max-error")
 	cmd.Flags().StringVar(&f.tenant, "tenant", "", "tenant whose rules apply, with --policy")
 	cmd.Flags().StringVar(&f.tokenizer, "tokenizer", "", "tokenizer.json of the model, for a page without a boundary tensor")
 	cmd.Flags().StringVar(&f.report, "report", "text", "text or json")
-	cmd.Flags().StringVar(&f.method, "method", "semantic", "semantic, paper or none")
-	cmd.Flags().StringVar(&f.budget, "budget", "", "adaptive or equal (default adaptive; paper: equal)")
+	cmd.Flags().StringVar(&f.method, "method", "semantic", "one of "+methodWords())
+	cmd.Flags().StringVar(&f.budget, "budget", "", "adaptive or equal (default adaptive; paper: equal), for methods that cluster")
 	cmd.Flags().Float64Var(&f.ratio, "ratio", 0.5, "cores kept per token, in (0, 1]")
+	cmd.Flags().BoolVar(&f.fp8, "fp8", false, "cores in 8 bits (E4M3) with a scale per head")
 	cmd.Flags().Float64Var(&f.maxError, "max-error", 0, "keep more until the attention error is at most this; 0: no guard")
 	cmd.Flags().IntVar(&f.workers, "workers", 0, "goroutines; 0: one per core")
 	cmd.MarkFlagsRequiredTogether("policy", "tenant")
-	for _, name := range []string{"method", "ratio", "budget", "max-error"} {
+	for _, name := range []string{"method", "ratio", "budget", "fp8", "max-error"} {
 		cmd.MarkFlagsMutuallyExclusive("policy", name)
 	}
 	return cmd
@@ -116,6 +118,9 @@ func (f *compressFlags) rules() (*policy.Set, error) {
 	}
 	f.tenant = "file"
 	profile := map[string]any{"method": f.method}
+	if f.fp8 {
+		profile["fp8"] = true
+	}
 	if f.method != string(policy.MethodNone) {
 		profile["ratio"] = f.ratio
 		if f.budget != "" {
@@ -134,6 +139,15 @@ func (f *compressFlags) rules() (*policy.Set, error) {
 		return nil, err
 	}
 	return policy.Compile(policy.Source{Name: "flags", Data: doc})
+}
+
+// methodWords lists the methods of a policy.
+func methodWords() string {
+	var words []string
+	for _, m := range policy.Methods() {
+		words = append(words, string(m))
+	}
+	return strings.Join(words, ", ")
 }
 
 // readPage refuses a file that no page can be before it is read.
@@ -193,6 +207,9 @@ func writeReport(w io.Writer, r *pipeline.Report, file string) error {
 	row("page", "%s of %s: %d layers, %d KV heads, %d tokens", r.Sequence, r.Model, r.Layers, r.Heads, r.Tokens)
 	row("decision", "%s by %s (profile %s)", r.Outcome, r.Rule, r.Policy)
 	row("cores", "%d of %d per head (ratio %.4f, asked %.4f)", r.Cores, r.Tokens, r.Ratio, r.Asked)
+	if r.Dropped > 0 {
+		row("dropped", "%.1f tokens per head, that no core stands for", r.Dropped)
+	}
 	row("bytes", "%s -> %s (%.1f %%)", size(r.BytesIn), size(r.BytesOut), 100*float64(r.BytesOut)/float64(r.BytesIn))
 	row("key similarity", "%.4f", r.KeySimilarity)
 	if r.Measured {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/semproxy/semproxy/pipeline"
+	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/transport/page"
 )
 
@@ -52,6 +53,54 @@ func TestCompressByPolicyWithJSONReport(t *testing.T) {
 	}
 }
 
+func TestCompressByEveryMethodAndInEightBits(t *testing.T) {
+	for _, m := range policy.Methods() {
+		out := filepath.Join(t.TempDir(), "out")
+		args := []string{"compress", demoFile, "-o", out, "--method", string(m), "--ratio", "0.25"}
+		if m != policy.MethodNone {
+			args = append(args, "--fp8")
+		}
+		report, err := cli(t, args...)
+		if err != nil {
+			t.Errorf("%s: %v", m, err)
+			continue
+		}
+		blob, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cores, err := page.DecodeCores(blob, page.DefaultLimits())
+		if err != nil {
+			t.Fatalf("%s: %v", m, err)
+		}
+		want := page.F8E4M3
+		if m == policy.MethodNone {
+			want = page.F16
+		}
+		if cores.DType != want || (cores.Dropped != nil) != m.Evicts() || strings.Contains(report, "dropped") != m.Evicts() {
+			t.Errorf("%s: %v, dropped %v, want %v, %v; the report:\n%s", m, cores.DType, cores.Dropped != nil, want, m.Evicts(), report)
+		}
+	}
+}
+
+func TestCompressByAPolicyThatProtectsTexts(t *testing.T) {
+	dir := t.TempDir()
+	rules := filepath.Join(dir, "policy.yaml")
+	if err := os.WriteFile(rules, []byte(`apiVersion: semproxy.io/v1
+profiles: { names: { method: semantic, protect: { patterns: [ Bethel ] } } }
+tenants: { acme: { rules: [ { profile: names } ] } }
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"compress", demoFile, "-o", filepath.Join(dir, "out"), "--policy", rules, "--tenant", "acme"}
+	if _, err := cli(t, args...); err == nil || !strings.Contains(err.Error(), "policy.no_tokenizer") {
+		t.Errorf("without a tokenizer: %v, want policy.no_tokenizer", err)
+	}
+	if _, err := cli(t, append(args, "--tokenizer", "../../configs/demo/tokenizer.json")...); err != nil {
+		t.Errorf("with the tokenizer: %v", err)
+	}
+}
+
 func TestCompressRefusesBadInput(t *testing.T) {
 	dir := t.TempDir()
 	good, err := os.ReadFile(demoFile)
@@ -64,13 +113,17 @@ func TestCompressRefusesBadInput(t *testing.T) {
 	}
 	out := filepath.Join(dir, "out")
 	for want, args := range map[string][]string{
-		"page.truncated":     {"compress", truncated, "-o", out},
-		"must be in (0,1]":   {"compress", demoFile, "-o", out, "--ratio", "1.5"},
-		"no such file":       {"compress", filepath.Join(dir, "nothing"), "-o", out},
-		"[policy tenant]":    {"compress", demoFile, "-o", out, "--policy", "x.yaml"},
-		"text or json":       {"compress", demoFile, "-o", out, "--report", "xml"},
-		"policy.denied":      {"compress", demoFile, "-o", out, "--policy", onlyAcme(t), "--tenant", "globex"},
-		"tokenizer of \"*\"": {"compress", demoFile, "-o", out, "--tokenizer", truncated},
+		"page.truncated":                {"compress", truncated, "-o", out},
+		"must be in (0,1]":              {"compress", demoFile, "-o", out, "--ratio", "1.5"},
+		"no such file":                  {"compress", filepath.Join(dir, "nothing"), "-o", out},
+		"[policy tenant]":               {"compress", demoFile, "-o", out, "--policy", "x.yaml"},
+		"must be one of none":           {"compress", demoFile, "-o", out, "--method", "best"},
+		"no meaning with method window": {"compress", demoFile, "-o", out, "--method", "window", "--budget", "equal"},
+		"no meaning with method none":   {"compress", demoFile, "-o", out, "--method", "none", "--fp8"},
+		"[fp8 policy]":                  {"compress", demoFile, "-o", out, "--policy", "x.yaml", "--tenant", "a", "--fp8"},
+		"text or json":                  {"compress", demoFile, "-o", out, "--report", "xml"},
+		"policy.denied":                 {"compress", demoFile, "-o", out, "--policy", onlyAcme(t), "--tenant", "globex"},
+		"tokenizer of \"*\"":            {"compress", demoFile, "-o", out, "--tokenizer", truncated},
 	} {
 		if _, err := cli(t, args...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("semproxy %s: %v, want %q", strings.Join(args, " "), err, want)
