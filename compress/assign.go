@@ -8,10 +8,13 @@ func (w *work) runAssign(p *pool) { p.run(&w.phase, w.groups, w.assignTask) }
 // assign numbers the clusters of one group in the order of their seeds and lists their members.
 func (w *work) assign(worker, g int) {
 	seed, label := group(w.seed, g, w.n), group(w.label, g, w.n)
+	direct := !w.whole && w.isDirect()
 	for i := range seed {
-		seed[i] = int32(i)
+		if !direct { // else it is there already
+			seed[i] = int32(i)
+		}
 	}
-	if !w.whole {
+	if !w.whole && !direct {
 		switch w.opt.Rest {
 		case Cluster:
 			w.seeds(worker, g, seed)

@@ -16,6 +16,11 @@ func (w *work) runSimilar(p *pool) {
 		w.boundary = w.in.Boundary[w.sinks : w.sinks+w.n]
 	}
 	minLen, maxLen := w.opt.ChunkMin, w.opt.ChunkMax
+	if w.isDirect() {
+		w.cut(minLen, maxLen)
+		p.run(&w.phase, w.groups*w.blocks, w.directTask)
+		return
+	}
 	for {
 		w.cut(minLen, maxLen)
 		p.run(&w.phase, w.groups*w.blocks, w.similarTask)

@@ -377,6 +377,37 @@ func spearman(a, b []float64) float64 {
 	return ab / math.Sqrt(aa*bb)
 }
 
+// A fixed threshold takes a shorter way, which gives what the matrix of similarities gives: the threshold that a budget found
+// makes the same clusters again.
+func TestFixedThresholdRepeatsWhatABudgetFound(t *testing.T) {
+	c := compress.New(2)
+	defer c.Close()
+	for _, p := range pages(t) {
+		for _, opt := range []compress.Options{compress.Semantic(), compress.Paper()} {
+			opt.Exact, opt.Ratio, opt.Budget = 0, 0.3, compress.Adaptive
+			var want, got compress.Result
+			if err := c.Compress(context.Background(), &p.in, &opt, &want); err != nil {
+				t.Fatal(err)
+			}
+			opt.Budget, opt.Threshold, opt.Ratio = compress.Fixed, float64(want.Thresholds[0])/1024, 1
+			if err := c.Compress(context.Background(), &p.in, &opt, &got); err != nil {
+				t.Fatal(err)
+			}
+			check(t, &p.in, &opt, &got)
+			differ := 0
+			for i := range want.Counts {
+				if i >= len(got.Counts) || want.Counts[i] != got.Counts[i] {
+					differ++
+				}
+			}
+			// The sum of similarities is rounded otherwise, so that two seeds may change places.
+			if got.Cores != want.Cores || differ > len(want.Counts)/100 {
+				t.Errorf("%s: %d cores and %d of %d counts differ from the budget's %d cores", p.name, got.Cores, differ, len(want.Counts), want.Cores)
+			}
+		}
+	}
+}
+
 // FP8 costs little: its error on top of the merging is far below the merging's own.
 func TestFP8(t *testing.T) {
 	c := compress.New(2)

@@ -58,7 +58,7 @@ type work struct {
 	phase phase
 	steps []func(*pool)
 
-	similarTask, meanTask, singlesTask, budgetTask, countTask, assignTask, mergeTask, fp8Task func(worker, i int)
+	similarTask, meanTask, singlesTask, budgetTask, countTask, assignTask, mergeTask, fp8Task, directTask func(worker, i int)
 }
 
 // arena is the scratch of one worker.
@@ -69,6 +69,7 @@ type arena struct {
 	units               []float32 // [chunk, stride], unit keys of one chunk of one plane
 	sim                 []float32
 	live                []uint16
+	dots                []float32
 	order               []ranked
 	logits, queries     []float32
 	wide                []float64
@@ -78,7 +79,7 @@ func newWork(workers int, kernel *simd.Kernels) *work {
 	w := &work{arena: make([]arena, workers), kernel: kernel}
 	w.similarTask, w.meanTask, w.singlesTask = w.similar, w.meanDirection, w.chooseSingles
 	w.budgetTask, w.countTask, w.assignTask, w.mergeTask = w.meetBudget, w.count, w.assign, w.merge
-	w.fp8Task = w.toFP8
+	w.fp8Task, w.directTask = w.toFP8, w.direct
 	w.steps = []func(*pool){w.runSimilar, w.runBudget, w.runAssign, w.runMerge, w.runFP8}
 	return w
 }

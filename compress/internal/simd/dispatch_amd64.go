@@ -5,11 +5,11 @@ package simd
 import "golang.org/x/sys/cpu"
 
 var (
-	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
+	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, DotsOf: dotsOf, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Count: count,
 		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
-	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
+	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, DotsOf: dotsOfFast, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Count: countFast,
 		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
@@ -47,6 +47,17 @@ func dotsAVX512(s []float32, ld int, a, b []float32, na, nb, stride int) {
 	for i := 0; i < na; i += 4 {
 		gram4AVX512(&s[i*ld], ld, &a[i*stride], &b[0], nb/4, stride)
 	}
+}
+
+// dotsOfFast trusts that the indices are rows.
+func dotsOfFast(dst, q, rows []float32, index []uint16, stride int) {
+	n := len(index) &^ 3
+	if n == 0 {
+		return
+	}
+	need(dst, n)
+	need(q, stride)
+	dotsOfAVX512(&dst[0], &q[0], &rows[0], &index[0], n/4, stride)
 }
 
 func gramAVX2(s []float32, ld int, u []float32, n, stride int) {

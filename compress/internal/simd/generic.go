@@ -1,6 +1,6 @@
 package simd
 
-var generic = Kernels{Name: "go", Gram: gram, Dots: dots, Dot: dot, Axpy: axpy, Scale: scale, Unrotate: unrotate,
+var generic = Kernels{Name: "go", Gram: gram, Dots: dots, DotsOf: dotsOf, Dot: dot, Axpy: axpy, Scale: scale, Unrotate: unrotate,
 	ScaleAdd: scaleAdd, Axpy2: axpy2, RotateBy: rotateBy, Mirror: mirror, Quantize: quantize,
 	Count: count, MaxAbs: maxAbs, NarrowE4M3: narrowE4M3, BF16: genericBF16, F16: genericF16}
 
@@ -19,6 +19,12 @@ func dots(s []float32, ld int, a, b []float32, na, nb, stride int) {
 			s0, s1 := s[i*ld+j:][:4], s[(i+1)*ld+j:][:4]
 			block(s0, s1, a0, a1, b[j*stride:(j+4)*stride])
 		}
+	}
+}
+
+func dotsOf(dst, q, rows []float32, index []uint16, stride int) {
+	for k, i := range index {
+		dst[k] = dot(q[:stride], rows[int(i)*stride:(int(i)+1)*stride])
 	}
 }
 

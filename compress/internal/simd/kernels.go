@@ -11,6 +11,9 @@ type Kernels struct {
 	Gram func(s []float32, ld int, u []float32, n, stride int)
 	// Dots adds to s[r*ld+j] the dot product of rows r of a and j of b; na and nb are multiples of 4.
 	Dots func(s []float32, ld int, a, b []float32, na, nb, stride int)
+	// DotsOf writes to dst the dot products of q and the rows that index names. Rows are stride floats long. The lengths of
+	// dst and index are equal and a multiple of 4.
+	DotsOf func(dst, q, rows []float32, index []uint16, stride int)
 	// Dot is the dot product of a and b, whose length is a multiple of Pad.
 	Dot func(a, b []float32) float32
 	// Axpy adds w*src to dst. The length is a multiple of Pad.

@@ -93,6 +93,12 @@ func axpy2AVX2(dst *float32, sum *float32, src *float32, w float32, v float32, n
 //go:noescape
 func rotateByAVX2(lo *float32, hi *float32, cos *float32, sin *float32, freq *float32, delta float32, scale float32, n int)
 
+// dotsOfAVX512 writes to dst the dot products of q and the rows that 4*blocks indices name.
+// Rows are stride floats long, a multiple of 16.
+//
+//go:noescape
+func dotsOfAVX512(dst *float32, q *float32, rows *float32, index *uint16, blocks int, stride int)
+
 // maxAbsAVX2 is the largest absolute value of n floats, a multiple of 8.
 //
 //go:noescape

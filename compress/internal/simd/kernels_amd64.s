@@ -708,6 +708,70 @@ GLOBL c6<>(SB), RODATA|NOPTR, $4
 DATA c8<>+0(SB)/4, $0x37d00d01
 GLOBL c8<>(SB), RODATA|NOPTR, $4
 
+// func dotsOfAVX512(dst *float32, q *float32, rows *float32, index *uint16, blocks int, stride int)
+// Requires: AVX, AVX512F
+TEXT ·dotsOfAVX512(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ q+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ index+24(FP), BX
+	MOVQ blocks+32(FP), SI
+	MOVQ stride+40(FP), DI
+	SHLQ $0x02, DI
+
+block:
+	TESTQ   SI, SI
+	JZ      done
+	MOVWQZX (BX), R8
+	IMULQ   DI, R8
+	ADDQ    DX, R8
+	VPXORD  Z0, Z0, Z0
+	MOVWQZX 2(BX), R9
+	IMULQ   DI, R9
+	ADDQ    DX, R9
+	VPXORD  Z1, Z1, Z1
+	MOVWQZX 4(BX), R10
+	IMULQ   DI, R10
+	ADDQ    DX, R10
+	VPXORD  Z2, Z2, Z2
+	MOVWQZX 6(BX), R11
+	IMULQ   DI, R11
+	ADDQ    DX, R11
+	VPXORD  Z3, Z3, Z3
+	XORQ    R12, R12
+
+inner:
+	VMOVUPS       (CX)(R12*1), Z4
+	VFMADD231PS   (R8)(R12*1), Z4, Z0
+	VFMADD231PS   (R9)(R12*1), Z4, Z1
+	VFMADD231PS   (R10)(R12*1), Z4, Z2
+	VFMADD231PS   (R11)(R12*1), Z4, Z3
+	ADDQ          $0x40, R12
+	CMPQ          R12, DI
+	JL            inner
+	VUNPCKLPS     Z1, Z0, Z4
+	VUNPCKHPS     Z1, Z0, Z0
+	VADDPS        Z4, Z0, Z0
+	VUNPCKLPS     Z3, Z2, Z4
+	VUNPCKHPS     Z3, Z2, Z2
+	VADDPS        Z4, Z2, Z2
+	VUNPCKLPD     Z2, Z0, Z4
+	VUNPCKHPD     Z2, Z0, Z0
+	VADDPS        Z4, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y4
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF128  $0x01, Y4, X5
+	VADDPS        X5, X4, X5
+	VMOVUPS       X5, (AX)
+	ADDQ          $0x10, AX
+	ADDQ          $0x08, BX
+	DECQ          SI
+	JMP           block
+
+done:
+	VZEROUPPER
+	RET
+
 // func maxAbsAVX2(x *float32, n int) float32
 // Requires: AVX, SSE
 TEXT ·maxAbsAVX2(SB), NOSPLIT, $0-20

@@ -71,6 +71,27 @@ func TestGramAndDots(t *testing.T) {
 	}
 }
 
+func TestDotsOf(t *testing.T) {
+	r := rand.New(rand.NewPCG(19, 20))
+	for _, k := range All() {
+		for _, d := range []int{16, 64, 80, 128, 256} {
+			for n := 4; n <= 64; n += 4 {
+				rows, q, dst, index := random(r, n*d, 3), random(r, d, 1), make([]float32, n), make([]uint16, n)
+				for i := range index {
+					index[i] = uint16(r.IntN(n))
+				}
+				k.DotsOf(dst, q, rows, index, d)
+				for i, j := range index {
+					want, size := dot64(q, rows[int(j)*d:(int(j)+1)*d])
+					if !near(dst[i], want, size) {
+						t.Fatalf("%s: %d of %d rows of %d: %v, want %v", k.Name, i, n, d, dst[i], want)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestVectors(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for _, k := range All() {

@@ -171,3 +171,58 @@ func gram2AVX2() {
 	VZEROUPPER()
 	RET()
 }
+
+// dotsOf takes rows by a list of indices, four at a time.
+func dotsOf() {
+	TEXT("dotsOfAVX512", NOSPLIT, "func(dst, q, rows *float32, index *uint16, blocks, stride int)")
+	Pragma("noescape")
+	Doc("dotsOfAVX512 writes to dst the dot products of q and the rows that 4*blocks indices name.",
+		"Rows are stride floats long, a multiple of 16.")
+	dst, q, base := Load(Param("dst"), GP64()), Load(Param("q"), GP64()), Load(Param("rows"), GP64())
+	index, blocks, stride := Load(Param("index"), GP64()), Load(Param("blocks"), GP64()), Load(Param("stride"), GP64())
+	SHLQ(Imm(2), stride)
+	r := []reg.GPVirtual{GP64(), GP64(), GP64(), GP64()}
+	acc := []reg.VecVirtual{ZMM(), ZMM(), ZMM(), ZMM()}
+	x, t := ZMM(), ZMM()
+	k := GP64()
+
+	Label("block")
+	TESTQ(blocks, blocks)
+	JZ(LabelRef("done"))
+	for i := range r {
+		MOVWQZX(Mem{Base: index, Disp: 2 * i}, r[i])
+		IMULQ(stride, r[i])
+		ADDQ(base, r[i])
+		VPXORD(acc[i], acc[i], acc[i])
+	}
+	XORQ(k, k)
+	Label("inner")
+	VMOVUPS(Mem{Base: q, Index: k, Scale: 1}, x)
+	for i := range r {
+		VFMADD231PS(Mem{Base: r[i], Index: k, Scale: 1}, x, acc[i])
+	}
+	ADDQ(Imm(64), k)
+	CMPQ(k, stride)
+	JL(LabelRef("inner"))
+	for p := 0; p < 4; p += 2 {
+		VUNPCKLPS(acc[p+1], acc[p], t)
+		VUNPCKHPS(acc[p+1], acc[p], acc[p])
+		VADDPS(t, acc[p], acc[p])
+	}
+	VUNPCKLPD(acc[2], acc[0], t)
+	VUNPCKHPD(acc[2], acc[0], acc[0])
+	VADDPS(t, acc[0], acc[0])
+	half, quarter := YMM(), XMM()
+	VEXTRACTF64X4(U8(1), acc[0], half)
+	VADDPS(half, acc[0].AsY(), half)
+	VEXTRACTF128(U8(1), half, quarter)
+	VADDPS(quarter, half.AsX(), quarter)
+	VMOVUPS(quarter, Mem{Base: dst})
+	ADDQ(Imm(16), dst)
+	ADDQ(Imm(8), index)
+	DECQ(blocks)
+	JMP(LabelRef("block"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}

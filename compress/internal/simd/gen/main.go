@@ -23,6 +23,7 @@ func main() {
 	scaleAdd()
 	axpy2()
 	rotateBy()
+	dotsOf()
 	maxAbs()
 	narrowE4M3()
 	mirror()
