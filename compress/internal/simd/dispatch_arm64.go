@@ -2,15 +2,24 @@
 
 package simd
 
-// Every arm64 processor that Go runs on has NEON. Counting is plain Go: it is a walk over few candidates.
+// Every arm64 processor that Go runs on has NEON. What the set does not replace stays plain Go: counting, a walk over few
+// candidates.
 var (
-	neon = Kernels{Name: "neon", Gram: gramNEON, Dots: dotsNEON, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast,
-		Quantize: quantizeFast, Count: count,
-		BF16: fastHalf(genericBF16, widenBF16NEON, narrowBF16NEON, unrotateBF16NEON, axpyBF16NEON),
-		F16:  fastHalf(genericF16, widenF16NEON, narrowF16NEON, unrotateF16NEON, axpyF16NEON)}
-	all = []*Kernels{&generic, &neon}
+	neon = neonKernels()
+	all  = []*Kernels{&generic, &neon}
 )
+
+func neonKernels() Kernels {
+	k := generic
+	k.Name = "neon"
+	k.Gram, k.Dots, k.Mirror, k.Quantize = gramNEON, dotsNEON, mirrorFast, quantizeFast
+	k.Dot, k.Axpy, k.Axpy2, k.Scale, k.ScaleAdd = dotFast, axpyFast, axpy2Fast, scaleFast, scaleAddFast
+	k.Unrotate, k.RotateBy = unrotateFast, rotateByFast
+	k.MaxAbs, k.NarrowE4M3 = maxAbsFast, narrowE4M3Fast
+	k.BF16 = fastHalf(genericBF16, widenBF16NEON, narrowBF16NEON, unrotateBF16NEON, axpyBF16NEON)
+	k.F16 = fastHalf(genericF16, widenF16NEON, narrowF16NEON, unrotateF16NEON, axpyF16NEON)
+	return k
+}
 
 func gramNEON(s []float32, ld int, u []float32, n, stride int) {
 	n4 := (n + 3) &^ 3
@@ -123,4 +132,21 @@ func quantizeFast(dst []int16, src []float32, scale float32, n, ld int) float64 
 		sum = quantizeNEON(&dst[0], &src[0], scale, m)
 	}
 	return sum + quantize(dst[m:], src[m:], scale, n-m, ld-m)
+}
+
+func maxAbsFast(x []float32) float32 {
+	n := len(x) &^ 7
+	if n == 0 {
+		return maxAbs(x)
+	}
+	return max(maxAbsNEON(&x[0], n), maxAbs(x[n:]))
+}
+
+func narrowE4M3Fast(dst []byte, src []float32, w float32) {
+	n := len(src) &^ 7
+	if n > 0 {
+		_ = dst[len(src)-1]
+		narrowE4M3NEON(&dst[0], &src[0], w, n)
+	}
+	narrowE4M3(dst[n:], src[n:], w)
 }

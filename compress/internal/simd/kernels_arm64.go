@@ -87,3 +87,13 @@ func unrotateBF16NEON(dst *float32, src *byte, cos *float32, sin *float32, half 
 //
 //go:noescape
 func unrotateF16NEON(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
+
+// maxAbsNEON is the largest absolute value of n floats, a multiple of 8.
+//
+//go:noescape
+func maxAbsNEON(x *float32, n int) float32
+
+// narrowE4M3NEON rounds w*src to 8 bits, n elements, a multiple of 8; beyond the largest finite value it saturates.
+//
+//go:noescape
+func narrowE4M3NEON(dst *byte, src *float32, w float32, n int)

@@ -23,3 +23,12 @@
 #define FCVTMS(n, d) WORD $(0x4e21b800 | (n)<<5 | (d)) // FCVTMS Vd.4S, Vn.4S: floor to int32, saturating
 #define SQXTN(n, d) WORD $(0x0e614800 | (n)<<5 | (d)) // SQXTN Vd.4H, Vn.4S: to int16, saturating
 #define SQXTN2(n, d) WORD $(0x4e614800 | (n)<<5 | (d)) // SQXTN2 Vd.8H, Vn.4S
+#define XTN(n, d) WORD $(0x0e612800 | (n)<<5 | (d)) // XTN Vd.4H, Vn.4S: the lower halves
+#define XTN2(n, d) WORD $(0x4e612800 | (n)<<5 | (d)) // XTN2 Vd.8H, Vn.4S
+#define XTNB(n, d) WORD $(0x0e212800 | (n)<<5 | (d)) // XTN Vd.8B, Vn.8H
+#define CMHI(m, n, d) WORD $(0x6ea03400 | (m)<<16 | (n)<<5 | (d)) // CMHI Vd.4S, Vn.4S, Vm.4S: all ones where n > m, unsigned
+
+// BROADCAST fills the lanes of v with the 32 bits given.
+#define BROADCAST(bits, v) \
+	MOVD $bits, R9 \
+	VDUP R9, v.S4

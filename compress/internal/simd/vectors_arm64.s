@@ -137,11 +137,6 @@ loop:
 	BNE    loop
 	RET
 
-// BROADCAST fills the lanes of v with the float32 whose bits are given.
-#define BROADCAST(bits, v) \
-	MOVD $bits, R9 \
-	VDUP R9, v.S4
-
 // func rotateByNEON(lo *float32, hi *float32, cos *float32, sin *float32, freq *float32, delta float32, scale float32, n int)
 TEXT ·rotateByNEON(SB), NOSPLIT, $0-56
 	MOVD  lo+0(FP), R0
