@@ -50,7 +50,9 @@ func methods() map[string]compress.Options {
 	regular.Budget, regular.Shared, regular.Regular = compress.Equal, true, true
 	fp8 := compress.Semantic()
 	fp8.FP8 = compress.F8E4M3
-	return map[string]compress.Options{"window": compress.Window(), "keynorm": compress.KeyNorm(), "snapkv": compress.SnapKV(),
+	bare := compress.Window()
+	bare.Sinks = 0
+	return map[string]compress.Options{"window": compress.Window(), "window without sinks": bare, "keynorm": compress.KeyNorm(), "snapkv": compress.SnapKV(),
 		"uniform": compress.Uniform(), "hybrid": compress.Hybrid(), "regular": regular, "fp8": fp8}
 }
 

@@ -97,6 +97,9 @@ func (w *work) begin(in *Input, opt *Options, out *Result) error {
 	w.recent = min(opt.Recent, in.Tokens-w.sinks)
 	if opt.Rest == Drop && opt.Exact == 0 { // a window: it takes the whole budget
 		w.recent = min(max(opt.slots(in.Tokens)-w.sinks, 0), in.Tokens-w.sinks)
+		if w.sinks == 0 {
+			w.recent = max(w.recent, 1) // a page is never emptied
+		}
 	}
 	w.n = in.Tokens - w.sinks - w.recent
 	w.groups, w.heads = in.planes(), 1
