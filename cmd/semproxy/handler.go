@@ -75,48 +75,47 @@ type models struct {
 var _ pipeline.Model = (*models)(nil)
 
 func newModels(list []config.Model) *models {
-	sources := make([]delimiter.Source, 0, len(list))
-	for _, m := range list {
-		if m.TokenizerFile != "" {
-			sources = append(sources, delimiter.Source{Match: m.Match, File: m.TokenizerFile})
-		}
-	}
-	return &models{list: list, tables: delimiter.NewCache(sources, 0)}
+	return &models{list: list, tables: delimiter.NewCache(0)}
 }
 
 // Layout is that of the first entry whose pattern matches.
-func (m *models) Layout(model string) string {
+func (m *models) Layout(model string) string { return m.of(model).Layout }
+
+// of is the first entry whose pattern matches; an empty one when there is none.
+func (m *models) of(model string) config.Model {
 	for _, e := range m.list {
 		if policy.MatchModel(e.Match, model) {
-			return e.Layout
+			return e
 		}
 	}
-	return ""
+	return config.Model{}
 }
 
 // Boundary marks the delimiters; a model without a tokenizer is cut by length alone.
 func (m *models) Boundary(model string, dst []byte, n int, at func(int) int64) (bool, error) {
-	table, err := m.tables.Table(model)
-	switch {
-	case err == nil:
-		table.MarkBoundary(dst[:0], n, at)
-		return true, nil
-	case pipeline.CodeOf(err) == delimiter.CodeUnknown:
+	file := m.of(model).TokenizerFile
+	if file == "" {
 		return false, nil
 	}
-	return false, err
+	table, err := m.tables.Table(file)
+	if err != nil {
+		return false, err
+	}
+	table.MarkBoundary(dst[:0], n, at)
+	return true, nil
 }
 
 // Text gives the tokens' texts of a model whose tokenizer is configured.
 func (m *models) Text(model string) (text func(id int64) (string, bool), ok bool, err error) {
-	table, err := m.tables.Table(model)
-	switch {
-	case err == nil:
-		return table.Text, true, nil
-	case pipeline.CodeOf(err) == delimiter.CodeUnknown:
+	file := m.of(model).TokenizerFile
+	if file == "" {
 		return nil, false, nil
 	}
-	return nil, false, err
+	table, err := m.tables.Table(file)
+	if err != nil {
+		return nil, false, err
+	}
+	return table.Text, true, nil
 }
 
 // load reads every tokenizer, so that a bad file stops the start and not a page.
@@ -125,7 +124,7 @@ func (m *models) load() error {
 		if e.TokenizerFile == "" {
 			continue
 		}
-		if _, err := delimiter.LoadFile(e.TokenizerFile); err != nil {
+		if _, err := m.tables.Table(e.TokenizerFile); err != nil {
 			return fmt.Errorf("models: tokenizer of %q: %w", e.Match, err)
 		}
 	}

@@ -5,28 +5,20 @@ import (
 	"time"
 )
 
-// Source says which tokenizer.json belongs to the models whose name matches a pattern: * stands for any run of characters,
-// slashes too, and ? for one; everything else is itself. "meta-llama/*" and "llama-3*" are patterns.
-type Source struct {
-	Match string // pattern of the model's name
-	File  string // path of its tokenizer.json
-}
-
 // Limits of a cache when [NewCache] is given none.
 const (
 	DefaultTables = 16               // tables kept
 	DefaultRetry  = 30 * time.Second // how long a file that failed is not read again
 )
 
-// Cache gives the table of a model, reading each file once however many goroutines ask at the same time. It keeps at most a
+// Cache gives the table of a file, reading each file once however many goroutines ask at the same time. It keeps at most a
 // fixed number of tables and drops the one not used for longest; a failure is remembered for a while, so that a broken file
 // is not read for every page. Safe for concurrent use. Create it with [NewCache].
 type Cache struct {
-	sources []Source
-	max     int
-	retry   time.Duration
-	now     func() time.Time
-	load    func(path string) (*Table, error)
+	max   int
+	retry time.Duration
+	now   func() time.Time
+	load  func(path string) (*Table, error)
 
 	mu      sync.Mutex
 	tick    uint64 // counts lookups: the order of use
@@ -41,28 +33,16 @@ type entry struct {
 	used  uint64
 }
 
-// NewCache returns a cache over sources; the first whose pattern matches a model wins. maxTables <= 0 means
-// [DefaultTables]. Nothing is read yet.
-func NewCache(sources []Source, maxTables int) *Cache {
+// NewCache returns an empty cache. maxTables <= 0 means [DefaultTables].
+func NewCache(maxTables int) *Cache {
 	if maxTables <= 0 {
 		maxTables = DefaultTables
 	}
-	return &Cache{
-		sources: append([]Source(nil), sources...),
-		max:     maxTables,
-		retry:   DefaultRetry,
-		now:     time.Now,
-		load:    LoadFile,
-		entries: make(map[string]*entry),
-	}
+	return &Cache{max: maxTables, retry: DefaultRetry, now: time.Now, load: LoadFile, entries: make(map[string]*entry)}
 }
 
-// Table returns the table of a model. The error has [CodeUnknown] when no pattern matches, else it is that of [LoadFile].
-func (c *Cache) Table(model string) (*Table, error) {
-	file, ok := c.file(model)
-	if !ok {
-		return nil, fail(CodeUnknown, "no tokenizer is configured for model %.100q", model)
-	}
+// Table returns the table of the tokenizer.json at path. The error is that of [LoadFile].
+func (c *Cache) Table(file string) (*Table, error) {
 	e, mine := c.enter(file)
 	if mine {
 		e.table, e.err = c.load(file)
@@ -78,15 +58,6 @@ func (c *Cache) Len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.entries)
-}
-
-func (c *Cache) file(model string) (string, bool) {
-	for _, s := range c.sources {
-		if glob(s.Match, model) {
-			return s.File, true
-		}
-	}
-	return "", false
 }
 
 // enter finds the entry of a file, or makes one that the caller has to fill.
@@ -126,28 +97,4 @@ func (e *entry) stale(now time.Time) bool {
 	default:
 		return false // still loading
 	}
-}
-
-// glob matches in time O(len(pattern) * len(s)): after a mismatch only the last * is tried again.
-func glob(pattern, s string) bool {
-	p, i, star, from := 0, 0, -1, 0
-	for i < len(s) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, from = p, i
-			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
-			p++
-			i++
-		case star >= 0:
-			from++
-			p, i = star+1, from
-		default:
-			return false
-		}
-	}
-	for p < len(pattern) && pattern[p] == '*' {
-		p++
-	}
-	return p == len(pattern)
 }

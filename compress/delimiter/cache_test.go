@@ -2,43 +2,30 @@ package delimiter
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
-func TestCacheTakesTheFirstPatternThatMatches(t *testing.T) {
-	c := NewCache([]Source{
-		{"meta-llama/*", "testdata/llama2.json"},
-		{"t5-????", "testdata/unigram.json"},
-		{"*", "testdata/plain.json"},
-	}, 0)
-	for model, size := range map[string]int{
-		"meta-llama/Llama-2/7b": 12, // * crosses slashes
-		"t5-base":               7,
-		"t5-large":              4,
-		"anything":              4,
-		"":                      4,
-	} {
-		table, err := c.Table(model)
+func TestCacheGivesTheTableOfAFile(t *testing.T) {
+	c := NewCache(0)
+	for file, size := range map[string]int{"testdata/llama2.json": 12, "testdata/unigram.json": 7, "testdata/plain.json": 4} {
+		table, err := c.Table(file)
 		if err != nil {
-			t.Fatalf("Table(%q): %v", model, err)
+			t.Fatalf("Table(%q): %v", file, err)
 		}
 		if got := table.Size(); got != size {
-			t.Errorf("Table(%q).Size() = %d, want %d", model, got, size)
+			t.Errorf("Table(%q).Size() = %d, want %d", file, got, size)
 		}
+	}
+	if _, err := c.Table("testdata/nothing.json"); err == nil {
+		t.Error("a file that is not there gave a table")
 	}
 }
 
-func TestCacheRefusesAModelThatNoPatternNames(t *testing.T) {
-	_, err := NewCache([]Source{{"llama*", "testdata/llama2.json"}}, 0).Table("qwen")
-	checkCode(t, err, CodeUnknown)
-}
-
 func TestCacheLoadsAFileOnceForAllWhoAsk(t *testing.T) {
-	c := NewCache([]Source{{"*", "f"}}, 0)
+	c := NewCache(0)
 	var loads atomic.Int32
 	release := make(chan struct{})
 	c.load = func(string) (*Table, error) {
@@ -65,7 +52,7 @@ func TestCacheLoadsAFileOnceForAllWhoAsk(t *testing.T) {
 }
 
 func TestCacheRemembersAFailureForAWhile(t *testing.T) {
-	c := NewCache([]Source{{"*", "f"}}, 0)
+	c := NewCache(0)
 	now := time.Unix(0, 0)
 	c.now = func() time.Time { return now }
 	broken, loads := errors.New("broken"), 0
@@ -91,18 +78,14 @@ func TestCacheRemembersAFailureForAWhile(t *testing.T) {
 }
 
 func TestCacheIsBoundedAndDropsTheLeastRecentlyUsed(t *testing.T) {
-	var sources []Source
-	for i := range 5 {
-		sources = append(sources, Source{fmt.Sprintf("m%d", i), fmt.Sprintf("f%d", i)})
-	}
-	c := NewCache(sources, 2)
+	c := NewCache(2)
 	loads := map[string]int{}
 	c.load = func(path string) (*Table, error) {
 		loads[path]++
 		return new(Table), nil
 	}
-	for _, model := range []string{"m0", "m1", "m0", "m2", "m0", "m1", "m3", "m4"} {
-		if _, err := c.Table(model); err != nil {
+	for _, file := range []string{"f0", "f1", "f0", "f2", "f0", "f1", "f3", "f4"} {
+		if _, err := c.Table(file); err != nil {
 			t.Fatal(err)
 		}
 		if got := c.Len(); got > 2 {
@@ -111,20 +94,5 @@ func TestCacheIsBoundedAndDropsTheLeastRecentlyUsed(t *testing.T) {
 	}
 	if loads["f0"] != 1 || loads["f1"] != 2 {
 		t.Errorf("got %v, want f0 kept (1 load) and f1 dropped (2 loads)", loads)
-	}
-}
-
-func TestGlob(t *testing.T) {
-	for _, tt := range []struct {
-		pattern, s string
-		want       bool
-	}{
-		{"", "", true}, {"", "a", false}, {"*", "", true}, {"a*", "abc", true}, {"*c", "abc", true}, {"a*c", "abcbc", true},
-		{"a*b", "abc", false}, {"?", "", false}, {"a?c", "abc", true}, {"**", "x", true}, {"[ab]", "a", false}, {"[ab]", "[ab]", true},
-		{"*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false},
-	} {
-		if got := glob(tt.pattern, tt.s); got != tt.want {
-			t.Errorf("glob(%q, %q) = %v, want %v", tt.pattern, tt.s, got, tt.want)
-		}
 	}
 }

@@ -8,7 +8,6 @@ const (
 	CodeUnsupported = "tokenizer.unsupported" // a kind of tokenizer that this package does not decode
 	CodeTooLarge    = "tokenizer.too_large"   // over MaxFileBytes or MaxVocabulary
 	CodeUnreadable  = "tokenizer.unreadable"  // the file cannot be opened or read
-	CodeUnknown     = "tokenizer.unknown"     // no pattern of the cache matches the model
 )
 
 // Error says why a tokenizer gives no table. All codes are final for the same file.
