@@ -38,6 +38,7 @@ profiles:
   paper:    { method: paper, ratio: 0.5 }
 tenants:
   half:    { rules: [ { profile: half } ] }
+  twin:    { rules: [ { profile: half } ] }
   quarter: { rules: [ { profile: quarter } ] }
   relaxes: { rules: [ { profile: relaxes } ] }
   strict:  { rules: [ { profile: strict } ] }
@@ -243,7 +244,7 @@ func TestObjectsAreApartByTenantAndPolicy(t *testing.T) {
 	r := newRig(t, nil)
 	blob := demoPage(t, "kjv")
 	seen := map[string]string{}
-	for _, tenant := range []string{"half", "quarter", "paper", "similar"} {
+	for _, tenant := range []string{"half", "twin", "quarter", "paper", "similar"} {
 		rep, _ := send(t, r, tenant, blob)
 		if other, dup := seen[rep.Object]; dup {
 			t.Errorf("%s and %s share the object %s", tenant, other, rep.Object)
