@@ -113,6 +113,7 @@ func (w *work) weights(worker int, in *Input, kv keys, plane int) (nq, ld int) {
 			kn.Axpy(logits, kv.bias[:kv.n], 1)
 		}
 		softmax(logits)
+		clear(a.logits[q*ld+kv.n : (q+1)*ld]) // what fills up the last rows has no weight
 	}
 	return nq, ld
 }
@@ -131,11 +132,17 @@ func (w *work) attendPlane(worker int, in *Input, kv keys, plane int, out *Atten
 	d, rb, first := in.Dim, kv.dtype.Size()*in.Dim, in.firstQuery(plane)
 	o := out.Out[first : first+nq*d]
 	clear(o)
-	for i := range kv.n {
-		widen(kn, a.rows[:d], kv.v[i*rb:], kv.dtype, kv.vscale)
+	stride := simd.Stride(d)
+	for i := 0; i < kv.n; i += attendRows {
+		for k := range min(attendRows, kv.n-i) {
+			widen(kn, a.rows[k*stride:k*stride+d], kv.v[(i+k)*rb:], kv.dtype, kv.vscale)
+		}
 		for q := range nq {
-			if p := a.logits[q*ld+i]; p > 1e-12 {
-				kn.Axpy(o[q*d:q*d+d], a.rows[:d], p)
+			for k := 0; k < attendRows; k += 4 {
+				p := (*[4]float32)(a.logits[q*ld+i+k:])
+				if p[0]+p[1]+p[2]+p[3] > 1e-12 {
+					kn.Axpy4(o[q*d:q*d+d], a.rows[k*stride:], stride, p)
+				}
 			}
 		}
 	}

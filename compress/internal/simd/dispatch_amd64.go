@@ -5,11 +5,11 @@ package simd
 import "golang.org/x/sys/cpu"
 
 var (
-	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, DotsOf: dotsOf, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
+	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, DotsOf: dotsOf, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Count: count,
 		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
-	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, DotsOf: dotsOfFast, Dot: dotFast, Axpy: axpyFast, Scale: scaleFast,
+	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, DotsOf: dotsOfFast, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Count: countFast,
 		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
@@ -102,6 +102,17 @@ func axpyFast(dst, src []float32, w float32) {
 		axpyAVX2(&dst[0], &src[0], w, n)
 	}
 	axpy(dst[n:], src[n:], w)
+}
+
+func axpy4Fast(dst, rows []float32, stride int, w *[4]float32) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		need(rows, 3*stride+n)
+		axpy4AVX2(&dst[0], &rows[0], stride, &w[0], n)
+	}
+	if n < len(dst) {
+		axpy4(dst[n:], rows[n:], stride, w)
+	}
 }
 
 func scaleFast(x []float32, w float32) {

@@ -1,6 +1,6 @@
 package simd
 
-var generic = Kernels{Name: "go", Gram: gram, Dots: dots, DotsOf: dotsOf, Dot: dot, Axpy: axpy, Scale: scale, Unrotate: unrotate,
+var generic = Kernels{Name: "go", Gram: gram, Dots: dots, DotsOf: dotsOf, Dot: dot, Axpy: axpy, Axpy4: axpy4, Scale: scale, Unrotate: unrotate,
 	ScaleAdd: scaleAdd, Axpy2: axpy2, RotateBy: rotateBy, Mirror: mirror, Quantize: quantize,
 	Count: count, MaxAbs: maxAbs, NarrowE4M3: narrowE4M3, BF16: genericBF16, F16: genericF16}
 
@@ -76,6 +76,12 @@ func axpy(dst, src []float32, w float32) {
 	src = src[:len(dst)]
 	for i, x := range src {
 		dst[i] += w * x
+	}
+}
+
+func axpy4(dst, rows []float32, stride int, w *[4]float32) {
+	for i, x := range w {
+		axpy(dst, rows[i*stride:], x)
 	}
 }
 

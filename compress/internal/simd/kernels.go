@@ -18,6 +18,8 @@ type Kernels struct {
 	Dot func(a, b []float32) float32
 	// Axpy adds w*src to dst. The length is a multiple of Pad.
 	Axpy func(dst, src []float32, w float32)
+	// Axpy4 adds to dst four rows of len(dst) floats, stride apart, each times its weight.
+	Axpy4 func(dst, rows []float32, stride int, w *[4]float32)
 	// Scale multiplies x by w. The length is a multiple of Pad.
 	Scale func(x []float32, w float32)
 	// ScaleAdd multiplies x by w and adds the products to sum.

@@ -26,6 +26,11 @@ func dotAVX2(a *float32, b *float32, n int) float32
 //go:noescape
 func axpyAVX2(dst *float32, src *float32, w float32, n int)
 
+// axpy4AVX2 adds to dst four rows of n floats, a multiple of 8, each times its weight.
+//
+//go:noescape
+func axpy4AVX2(dst *float32, rows *float32, stride int, w *float32, n int)
+
 // scaleAVX2 multiplies n floats, a multiple of 8, by w.
 //
 //go:noescape

@@ -267,6 +267,39 @@ done:
 	VZEROUPPER
 	RET
 
+// func axpy4AVX2(dst *float32, rows *float32, stride int, w *float32, n int)
+// Requires: AVX, FMA3
+TEXT ·axpy4AVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         rows+8(FP), CX
+	MOVQ         stride+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         n+32(FP), SI
+	SHLQ         $0x02, DX
+	LEAQ         (DX)(DX*2), DI
+	VBROADCASTSS (BX), Y0
+	VBROADCASTSS 4(BX), Y1
+	VBROADCASTSS 8(BX), Y2
+	VBROADCASTSS 12(BX), Y3
+
+loop:
+	TESTQ       SI, SI
+	JZ          done
+	VMOVUPS     (AX), Y4
+	VFMADD231PS (CX), Y0, Y4
+	VFMADD231PS (CX)(DX*1), Y1, Y4
+	VFMADD231PS (CX)(DX*2), Y2, Y4
+	VFMADD231PS (CX)(DI*1), Y3, Y4
+	VMOVUPS     Y4, (AX)
+	ADDQ        $0x20, AX
+	ADDQ        $0x20, CX
+	SUBQ        $0x08, SI
+	JMP         loop
+
+done:
+	VZEROUPPER
+	RET
+
 // func scaleAVX2(x *float32, w float32, n int)
 // Requires: AVX
 TEXT ·scaleAVX2(SB), NOSPLIT, $0-24

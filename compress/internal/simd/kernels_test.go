@@ -115,6 +115,18 @@ func TestVectors(t *testing.T) {
 					t.Fatalf("%s: scale of %d [%d] = %v, want %v", k.Name, n, i, c[i], -2*a[i])
 				}
 			}
+			rows, weights := random(r, 4*(n+5), 1), [4]float32{0.5, -1, 2, 0.25}
+			c = append(c[:0], a...)
+			k.Axpy4(c, rows, n+5, &weights)
+			for i := range c {
+				want := float64(a[i])
+				for j, w := range weights {
+					want += float64(w) * float64(rows[j*(n+5)+i])
+				}
+				if !near(c[i], want, 8) {
+					t.Fatalf("%s: axpy4 of %d [%d] = %v, want %v", k.Name, n, i, c[i], want)
+				}
+			}
 			sum, x := append([]float32{}, b...), append([]float32{}, a...)
 			k.ScaleAdd(x, sum, 0.5)
 			for i := range x {

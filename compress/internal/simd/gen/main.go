@@ -12,6 +12,7 @@ func main() {
 	gram2AVX2()
 	dot()
 	axpy()
+	axpy4()
 	scale()
 	rotate()
 	for _, t := range []halfType{bf16, f16} {

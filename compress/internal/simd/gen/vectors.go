@@ -78,6 +78,29 @@ func axpy() {
 	}, dst, src)
 }
 
+func axpy4() {
+	TEXT("axpy4AVX2", NOSPLIT, "func(dst, rows *float32, stride int, w *float32, n int)")
+	Pragma("noescape")
+	Doc("axpy4AVX2 adds to dst four rows of n floats, a multiple of 8, each times its weight.")
+	dst, row := Load(Param("dst"), GP64()), Load(Param("rows"), GP64())
+	stride, weights, n := Load(Param("stride"), GP64()), Load(Param("w"), GP64()), Load(Param("n"), GP64())
+	SHLQ(Imm(2), stride)
+	stride3 := GP64()
+	LEAQ(Mem{Base: stride, Index: stride, Scale: 2}, stride3)
+	w := []reg.VecVirtual{YMM(), YMM(), YMM(), YMM()}
+	for i := range w {
+		VBROADCASTSS(Mem{Base: weights, Disp: 4 * i}, w[i])
+	}
+	y := YMM()
+	each(n, func() {
+		VMOVUPS(Mem{Base: dst}, y)
+		for i, m := range rows(row, stride, stride3) {
+			VFMADD231PS(m, w[i], y)
+		}
+		VMOVUPS(y, Mem{Base: dst})
+	}, dst, row)
+}
+
 func scale() {
 	TEXT("scaleAVX2", NOSPLIT, "func(x *float32, w float32, n int)")
 	Pragma("noescape")
