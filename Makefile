@@ -15,7 +15,7 @@ golangci = $$(for p in $(BIN)/golangci-lint $(GOPATH_BIN)/golangci-lint; do if $
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build ./bin/semproxy (one static binary)
@@ -37,6 +37,10 @@ race: ## run the tests with the race detector (goleak is part of them)
 purego: ## run the tests without assembly
 	go test -tags purego ./...
 
+.PHONY: arm64
+arm64: ## build for linux/arm64; run the NEON kernels under qemu-aarch64
+	.ci/arm64
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (5s)
 	.ci/fuzz $(FUZZTIME)
@@ -44,6 +48,10 @@ fuzz: ## run every fuzz target for FUZZTIME (5s)
 .PHONY: bench
 bench: ## run the benchmarks that match BENCH (all)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: bench-compress
+bench-compress: ## run the benchmarks of compress; the column "copies" holds each against a memory copy
+	go test -run '^$$' -bench '^(BenchmarkCompress|BenchmarkMemoryCopy)$$' -benchtime 1s -timeout 30m ./compress
 
 .PHONY: lint
 lint: tools ## vet, golangci-lint (style, import table), length of files
@@ -57,12 +65,13 @@ generate: ## make the generated files again
 	go generate ./...
 
 .PHONY: check
-check: ## what CI runs: build, lint, race, purego, fuzz, generated files
+check: ## what CI runs: build, lint, race, purego, arm64, fuzz, generated files
 	go build ./...
 	$(MAKE) --no-print-directory lint
 	.ci/generated
 	$(MAKE) --no-print-directory fuzz
 	$(MAKE) --no-print-directory purego
+	$(MAKE) --no-print-directory arm64
 	$(MAKE) --no-print-directory race
 
 .PHONY: tools
