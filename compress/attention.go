@@ -112,7 +112,7 @@ func (w *work) weights(worker int, in *Input, kv keys, plane int) (nq, ld int) {
 		if kv.bias != nil {
 			kn.Axpy(logits, kv.bias[:kv.n], 1)
 		}
-		softmax(logits)
+		softmax(kn, logits)
 		clear(a.logits[q*ld+kv.n : (q+1)*ld]) // what fills up the last rows has no weight
 	}
 	return nq, ld
@@ -148,24 +148,12 @@ func (w *work) attendPlane(worker int, in *Input, kv keys, plane int, out *Atten
 	}
 }
 
-func softmax(x []float32) {
+func softmax(kn *simd.Kernels, x []float32) {
 	top := x[0]
 	for _, v := range x {
 		top = max(top, v)
 	}
-	sum := 0.0
-	for i, v := range x {
-		e := 0.0
-		if v-top > -40 {
-			e = math.Exp(float64(v - top))
-		}
-		x[i] = float32(e)
-		sum += e
-	}
-	inv := float32(1 / sum)
-	for i := range x {
-		x[i] *= inv
-	}
+	kn.Scale(x, 1/kn.ExpSum(x, top))
 }
 
 // Compare fills f with the relative error of got against want, per layer and query head.

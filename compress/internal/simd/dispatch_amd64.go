@@ -7,11 +7,11 @@ import "golang.org/x/sys/cpu"
 var (
 	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, DotsOf: dotsOf, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Count: count,
-		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
+		ExpSum: expSumFast, MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, DotsOf: dotsOfFast, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Count: countFast,
-		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
+		ExpSum: expSumFast, MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	all = detect()
 )
@@ -163,6 +163,14 @@ func rotateByFast(lo, hi, cos, sin, freq []float32, delta, scale float32) {
 		rotateByAVX2(&lo[0], &hi[0], &cos[0], &sin[0], &freq[0], delta, scale, n)
 	}
 	rotateBy(lo[n:], hi[n:], cos[n:], sin[n:], freq[n:], delta, scale)
+}
+
+func expSumFast(x []float32, top float32) float32 {
+	n, sum := len(x)&^7, float32(0)
+	if n > 0 {
+		sum = expSumAVX2(&x[0], top, n)
+	}
+	return sum + expSum(x[n:], top)
 }
 
 func maxAbsFast(x []float32) float32 {

@@ -31,6 +31,8 @@ type Kernels struct {
 	RotateBy func(lo, hi, cos, sin, freq []float32, delta, scale float32)
 	// Unrotate turns each pair (lo, hi) back by the angle whose cosine and sine are given.
 	Unrotate func(lo, hi, cos, sin []float32)
+	// ExpSum replaces x, none above top, by exp(x-top), at least exp(-87), and returns the sum.
+	ExpSum func(x []float32, top float32) float32
 	// MaxAbs is the largest absolute value of x.
 	MaxAbs func(x []float32) float32
 	// NarrowE4M3 rounds w*src to the 8-bit type E4M3, to nearest even; beyond the largest finite value it saturates.

@@ -109,6 +109,11 @@ func dotsOfAVX512(dst *float32, q *float32, rows *float32, index *uint16, blocks
 //go:noescape
 func maxAbsAVX2(x *float32, n int) float32
 
+// expSumAVX2 replaces n floats, a multiple of 8 and at most top, by exp(x-top) and returns their sum.
+//
+//go:noescape
+func expSumAVX2(x *float32, top float32, n int) float32
+
 // narrowE4M3AVX2 rounds w*src to 8 bits, n elements, a multiple of 8; beyond the largest finite value it saturates.
 //
 //go:noescape

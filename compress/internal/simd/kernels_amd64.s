@@ -836,6 +836,92 @@ done:
 DATA abs<>+0(SB)/4, $0x7fffffff
 GLOBL abs<>(SB), RODATA|NOPTR, $4
 
+// func expSumAVX2(x *float32, top float32, n int) float32
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·expSumAVX2(SB), NOSPLIT, $0-28
+	MOVQ         x+0(FP), AX
+	VBROADCASTSS top+8(FP), Y0
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS expLeast<>+0(SB), Y1
+	VBROADCASTSS log2e<>+0(SB), Y2
+	VBROADCASTSS ln2hi<>+0(SB), Y3
+	VBROADCASTSS ln2lo<>+0(SB), Y4
+	VXORPS       Y5, Y5, Y5
+
+loop:
+	TESTQ        CX, CX
+	JZ           done
+	VMOVUPS      (AX), Y6
+	VSUBPS       Y0, Y6, Y6
+	VMAXPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y7
+	VROUNDPS     $0x00, Y7, Y7
+	VFNMADD231PS Y3, Y7, Y6
+	VFNMADD231PS Y4, Y7, Y6
+	VBROADCASTSS e6<>+0(SB), Y8
+	VBROADCASTSS e5<>+0(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS e4<>+0(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS e3<>+0(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS e2<>+0(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS e1<>+0(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS e0<>+0(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VCVTPS2DQ    Y7, Y7
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y8, Y8
+	VMOVUPS      Y8, (AX)
+	VADDPS       Y8, Y5, Y5
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, CX
+	JMP          loop
+
+done:
+	VEXTRACTF128 $0x01, Y5, X0
+	VADDPS       X0, X5, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVSS        X0, ret+24(FP)
+	VZEROUPPER
+	RET
+
+DATA expLeast<>+0(SB)/4, $0xc2ae0000
+GLOBL expLeast<>(SB), RODATA|NOPTR, $4
+
+DATA log2e<>+0(SB)/4, $0x3fb8aa3b
+GLOBL log2e<>(SB), RODATA|NOPTR, $4
+
+DATA ln2hi<>+0(SB)/4, $0x3f318000
+GLOBL ln2hi<>(SB), RODATA|NOPTR, $4
+
+DATA ln2lo<>+0(SB)/4, $0xb95e8083
+GLOBL ln2lo<>(SB), RODATA|NOPTR, $4
+
+DATA e6<>+0(SB)/4, $0x3ab60b61
+GLOBL e6<>(SB), RODATA|NOPTR, $4
+
+DATA e5<>+0(SB)/4, $0x3c088889
+GLOBL e5<>(SB), RODATA|NOPTR, $4
+
+DATA e4<>+0(SB)/4, $0x3d2aaaab
+GLOBL e4<>(SB), RODATA|NOPTR, $4
+
+DATA e3<>+0(SB)/4, $0x3e2aaaab
+GLOBL e3<>(SB), RODATA|NOPTR, $4
+
+DATA e2<>+0(SB)/4, $0x3f000000
+GLOBL e2<>(SB), RODATA|NOPTR, $4
+
+DATA e1<>+0(SB)/4, $0x3f800000
+GLOBL e1<>(SB), RODATA|NOPTR, $4
+
+DATA e0<>+0(SB)/4, $0x3f800000
+GLOBL e0<>(SB), RODATA|NOPTR, $4
+
 // func narrowE4M3AVX2(dst *byte, src *float32, w float32, n int)
 // Requires: AVX, AVX2
 TEXT ·narrowE4M3AVX2(SB), NOSPLIT, $0-32

@@ -349,6 +349,37 @@ func TestFP8(t *testing.T) {
 	}
 }
 
+func TestExpSum(t *testing.T) {
+	r := rand.New(rand.NewPCG(21, 22))
+	for _, k := range All() {
+		for n := range 70 {
+			x := random(r, n, n%3)
+			for i := range x {
+				x[i] = -float32(math.Exp(6*r.Float64() - 1)) // down to about -150
+			}
+			if n > 2 {
+				x[0], x[1], x[2] = 0, -0.34657, -87.5
+			}
+			want := make([]float64, n)
+			sum := 0.0
+			for i := range x {
+				x[i] += 3
+				want[i] = math.Exp(float64(max(x[i]-3, -87)))
+				sum += want[i]
+			}
+			got := k.ExpSum(x, 3)
+			for i := range x {
+				if math.Abs(float64(x[i])-want[i]) > 3e-7*want[i] {
+					t.Fatalf("%s: exp of %d [%d] = %v, want %v", k.Name, n, i, x[i], want[i])
+				}
+			}
+			if !near(got, sum, sum) {
+				t.Fatalf("%s: sum of %d = %v, want %v", k.Name, n, got, sum)
+			}
+		}
+	}
+}
+
 func TestMirror(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
 	for _, k := range All() {

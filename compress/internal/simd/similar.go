@@ -44,3 +44,13 @@ func count(sim []int16, ld int, cand, scratch []uint16, _ *[2]uint64, t, limit i
 	}
 	return clusters
 }
+
+func expSum(x []float32, top float32) float32 {
+	sum := 0.0
+	for i, v := range x {
+		e := math.Exp(float64(max(v-top, -87)))
+		x[i] = float32(e)
+		sum += e
+	}
+	return float32(sum)
+}

@@ -26,6 +26,7 @@ func main() {
 	rotateBy()
 	dotsOf()
 	maxAbs()
+	expSum()
 	narrowE4M3()
 	mirror()
 	quantizeRow()
