@@ -35,7 +35,7 @@ func TestEveryKernelSetGivesTheSameCores(t *testing.T) {
 	var want, got compress.Result
 	for _, k := range sets {
 		fast := compress.NewWith(2, k)
-		defer fast.Close()
+		t.Cleanup(fast.Close)
 		for _, p := range pages(t) {
 			for name, opt := range options {
 				for _, opt.Ratio = range ratios {
