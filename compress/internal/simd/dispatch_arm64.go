@@ -15,6 +15,7 @@ func neonKernels() Kernels {
 	k.Gram, k.Dots, k.Mirror, k.Quantize = gramNEON, dotsNEON, mirrorFast, quantizeFast
 	k.Dot, k.Axpy, k.Axpy2, k.Scale, k.ScaleAdd = dotFast, axpyFast, axpy2Fast, scaleFast, scaleAddFast
 	k.Unrotate, k.RotateBy = unrotateFast, rotateByFast
+	k.DotsOf, k.Axpy4, k.ExpSum = dotsOfFast, axpy4Fast, expSumFast
 	k.MaxAbs, k.NarrowE4M3 = maxAbsFast, narrowE4M3Fast
 	k.BF16 = fastHalf(genericBF16, widenBF16NEON, narrowBF16NEON, unrotateBF16NEON, axpyBF16NEON)
 	k.F16 = fastHalf(genericF16, widenF16NEON, narrowF16NEON, unrotateF16NEON, axpyF16NEON)
@@ -149,4 +150,29 @@ func narrowE4M3Fast(dst []byte, src []float32, w float32) {
 		narrowE4M3NEON(&dst[0], &src[0], w, n)
 	}
 	narrowE4M3(dst[n:], src[n:], w)
+}
+
+func dotsOfFast(dst, q, rows []float32, index []uint16, stride int) {
+	for k, i := range index {
+		dst[k] = dotFast(q[:stride], rows[int(i)*stride:(int(i)+1)*stride])
+	}
+}
+
+func axpy4Fast(dst, rows []float32, stride int, w *[4]float32) {
+	n := len(dst) &^ 7
+	if n > 0 {
+		need(rows, 3*stride+len(dst))
+		axpy4NEON(&dst[0], &rows[0], stride, &w[0], n)
+	}
+	if n < len(dst) {
+		axpy4(dst[n:], rows[n:], stride, w)
+	}
+}
+
+func expSumFast(x []float32, top float32) float32 {
+	n, sum := len(x)&^3, float32(0)
+	if n > 0 {
+		sum = expSumNEON(&x[0], top, n)
+	}
+	return sum + expSum(x[n:], top)
 }

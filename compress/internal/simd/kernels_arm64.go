@@ -97,3 +97,13 @@ func maxAbsNEON(x *float32, n int) float32
 //
 //go:noescape
 func narrowE4M3NEON(dst *byte, src *float32, w float32, n int)
+
+// axpy4NEON adds to dst four rows of n floats, a multiple of 8, each times its weight.
+//
+//go:noescape
+func axpy4NEON(dst *float32, rows *float32, stride int, w *float32, n int)
+
+// expSumNEON replaces n floats, a multiple of 4 and at most top, by exp(x-top) and returns their sum.
+//
+//go:noescape
+func expSumNEON(x *float32, top float32, n int) float32

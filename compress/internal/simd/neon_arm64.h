@@ -2,6 +2,7 @@
 // arguments are numbers of V registers; all work on four 32-bit lanes unless said otherwise.
 
 #define FADD(m, n, d) WORD $(0x4e20d400 | (m)<<16 | (n)<<5 | (d)) // FADD Vd.4S, Vn.4S, Vm.4S
+#define FSUB(m, n, d) WORD $(0x4ea0d400 | (m)<<16 | (n)<<5 | (d)) // FSUB Vd.4S, Vn.4S, Vm.4S
 #define FADD2D(m, n, d) WORD $(0x4e60d400 | (m)<<16 | (n)<<5 | (d)) // FADD Vd.2D, Vn.2D, Vm.2D
 #define FMUL(m, n, d) WORD $(0x6e20dc00 | (m)<<16 | (n)<<5 | (d)) // FMUL Vd.4S, Vn.4S, Vm.4S
 #define FMIN(m, n, d) WORD $(0x4ea0f400 | (m)<<16 | (n)<<5 | (d)) // FMIN Vd.4S, Vn.4S, Vm.4S
@@ -21,6 +22,8 @@
 #define FCVTLD(n, d) WORD $(0x0e617800 | (n)<<5 | (d)) // FCVTL Vd.2D, Vn.2S: float32 to float64
 #define FCVTLD2(n, d) WORD $(0x4e617800 | (n)<<5 | (d)) // FCVTL2 Vd.2D, Vn.4S
 #define FCVTMS(n, d) WORD $(0x4e21b800 | (n)<<5 | (d)) // FCVTMS Vd.4S, Vn.4S: floor to int32, saturating
+#define FCVTNS(n, d) WORD $(0x4e21a800 | (n)<<5 | (d)) // FCVTNS Vd.4S, Vn.4S: nearest int32
+#define FRINTN(n, d) WORD $(0x4e218800 | (n)<<5 | (d)) // FRINTN Vd.4S, Vn.4S: nearest whole float
 #define SQXTN(n, d) WORD $(0x0e614800 | (n)<<5 | (d)) // SQXTN Vd.4H, Vn.4S: to int16, saturating
 #define SQXTN2(n, d) WORD $(0x4e614800 | (n)<<5 | (d)) // SQXTN2 Vd.8H, Vn.4S
 #define XTN(n, d) WORD $(0x0e612800 | (n)<<5 | (d)) // XTN Vd.4H, Vn.4S: the lower halves
