@@ -87,10 +87,10 @@ const dropped = -1
 // fill makes up for a budget that no threshold meets to the core: the members least similar to their seeds leave their
 // clusters.
 func (w *work) fill(worker, g int, seed []int32) {
-	if !w.opt.Regular || w.opt.Budget != Equal {
+	if w.opt.Budget != Layered && (!w.opt.Regular || w.opt.Budget != Equal) {
 		return
 	}
-	slots, _ := w.budget()
+	slots := w.quota[g]
 	a, sim := &w.arena[worker], group(w.sim, g, w.simLen)
 	a.order = a.order[:0]
 	for i, s := range seed {
@@ -100,7 +100,7 @@ func (w *work) fill(worker, g int, seed []int32) {
 		}
 		c := w.chunks[w.chunkOf[i]]
 		similarity := sim[c.sim+(int(s)-c.lo)*c.ld+i-c.lo]
-		a.order = append(a.order, rank(-float64(similarity), int32(i), false))
+		a.order = append(a.order, rank(-float64(similarity)/32, int32(i), false)) // a rank takes 1024 at most
 	}
 	if slots <= 0 {
 		return

@@ -21,14 +21,18 @@ func (w *work) runSimilar(p *pool) {
 		p.run(&w.phase, w.groups*w.blocks, w.directTask)
 		return
 	}
-	for {
+	for { // until the chunks are long enough for the budget
 		w.cut(minLen, maxLen)
 		p.run(&w.phase, w.groups*w.blocks, w.similarTask)
 		w.chooseExact(p)
 		if w.opt.Rest != Cluster || w.opt.Budget == Fixed || maxLen >= maxChunk || w.feasible() {
-			return
+			break
 		}
 		minLen, maxLen = min(2*minLen, maxChunk), min(2*maxLen, maxChunk)
+	}
+	if w.opt.weighs() {
+		w.ages()
+		p.run(&w.phase, w.groups, w.weighTask)
 	}
 }
 
@@ -57,25 +61,30 @@ func (w *work) feasible() bool {
 	slots, _ := w.budget()
 	total := 0
 	for g := range w.groups {
-		single := group(w.single, g, w.n)
-		least := 0
-		for _, c := range w.chunks {
-			merges := 0
-			for _, s := range single[c.lo:c.hi] {
-				if s {
-					least++
-				} else {
-					merges = 1
-				}
-			}
-			least += merges
-		}
+		least := w.least(g)
 		if w.opt.Budget == Equal && least > slots {
 			return false
 		}
 		total += least
 	}
 	return total <= w.groups*slots
+}
+
+// least is the number of cores of group g when everything that may merge does.
+func (w *work) least(g int) int {
+	single, least := group(w.single, g, w.n), 0
+	for _, c := range w.chunks {
+		merges := 0
+		for _, s := range single[c.lo:c.hi] {
+			if s {
+				least++
+			} else {
+				merges = 1
+			}
+		}
+		least += merges
+	}
+	return least
 }
 
 // similar does one block of chunks of one group.
@@ -117,11 +126,37 @@ func (w *work) runBudget(p *pool) {
 			w.threshold[g] = int32(floor(w.opt.Threshold * thresholdSteps))
 		}
 	case w.opt.Budget == Equal:
+		slots, _ := w.budget()
+		for g := range w.quota {
+			w.quota[g] = slots
+		}
 		p.run(&w.phase, w.groups, w.budgetTask)
 	default:
 		t := w.adaptive(p)
 		for g := range w.threshold {
 			w.threshold[g] = int32(t)
+		}
+		if w.opt.Budget == Layered {
+			w.layered(p, t)
+			p.run(&w.phase, w.groups, w.budgetTask)
+		}
+	}
+}
+
+// layered gives the heads of a layer equal quotas: what they have together at threshold t, but no less than any of them
+// needs for its exact tokens and one cluster per chunk.
+func (w *work) layered(p *pool, t int) {
+	w.try = t
+	p.run(&w.phase, w.groups, w.countTask)
+	heads := w.groups / w.in.Layers
+	for l := 0; l < w.groups; l += heads {
+		quota, least := 0, 0
+		for g := l; g < l+heads; g++ {
+			quota += w.counts[g]
+			least = max(least, w.least(g))
+		}
+		for g := l; g < l+heads; g++ {
+			w.quota[g] = max(quota/heads, least)
 		}
 	}
 }
@@ -137,8 +172,8 @@ func floor(x float64) int {
 // meetBudget bisects one group's threshold for the largest clustering within the budget. Count is only nearly monotone
 // in the threshold, so the path of the bisection is part of the definition.
 func (w *work) meetBudget(worker, g int) {
-	slots, _ := w.budget()
-	lo, hi := -thresholdSteps-1, thresholdSteps+1
+	slots := w.quota[g]
+	lo, hi := w.lowest(), thresholdSteps+1
 	best, bestCount := lo, w.countGroup(worker, g, lo, slots)
 	for hi-lo > 1 {
 		t := floor(float64(lo+hi) / 2)
@@ -157,7 +192,7 @@ func (w *work) meetBudget(worker, g int) {
 // adaptive bisects one threshold for all groups, so that the total over layers and heads meets the budget.
 func (w *work) adaptive(p *pool) int {
 	slots, _ := w.budget()
-	lo, hi := -thresholdSteps-1, thresholdSteps+1
+	lo, hi := w.lowest(), thresholdSteps+1
 	for hi-lo > 1 {
 		w.try = floor(float64(lo+hi) / 2)
 		p.run(&w.phase, w.groups, w.countTask)

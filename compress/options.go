@@ -12,10 +12,14 @@ const (
 	Adaptive
 	// Fixed takes Options.Threshold as it is; the number of cores follows.
 	Fixed
+	// Layered spreads the slots over layers as Adaptive does and evenly over the heads of a layer, to the core: every layer
+	// has a regular shape of its own, which is what an engine with a block table per layer takes. A layer gets no fewer
+	// slots than its most demanding head needs for its exact tokens and a cluster per chunk.
+	Layered
 )
 
 // String names the budget as a policy does.
-func (b Budget) String() string { return [...]string{"equal", "adaptive", "fixed"}[b] }
+func (b Budget) String() string { return [...]string{"equal", "adaptive", "fixed", "layered"}[b] }
 
 // Keep says which tokens get the exact share of the budget.
 type Keep uint8
@@ -51,8 +55,16 @@ type Options struct {
 	Exact     float64 // share of the budget, in [0, 1], that goes unmerged to the tokens that Keep names
 	Keep      Keep
 	Rest      Rest
-	Regular   bool  // Equal: meet the budget to the core, so that all heads have one shape; the worst members leave their clusters
-	FP8       DType // F8E4M3 or F8E5M2: the cores' type, with a scale per head; any other: the page's own
+	Regular   bool // Equal: meet the budget to the core, so that all heads have one shape; the worst members leave their clusters
+	// Across lets the exact tokens of an Adaptive or Layered budget compete over all layers and heads, instead of giving each head the
+	// same share.
+	Across bool
+	// Recency, when positive, makes recent tokens dearer to merge: a merge costs (1 - similarity) / (age + Recency) and the
+	// threshold applies to that cost, where age is the distance in positions from the last token.
+	Recency float64
+	// Distinct makes unusual tokens dearer to merge: the cost is multiplied by the root of the outlier score.
+	Distinct bool
+	FP8      DType // F8E4M3 or F8E5M2: the cores' type, with a scale per head; any other: the page's own
 
 	ChunkMin, ChunkMax int // a chunk closes at a delimiter from ChunkMin tokens on, at ChunkMax at the latest
 	Sinks, Recent      int // first and last tokens kept as they are
@@ -72,6 +84,14 @@ type Span struct{ From, To int }
 // Semantic is the default preset: the best found (ALGORITHM, adaptive and per head).
 func Semantic() Options {
 	return Options{Ratio: 0.5, Budget: Adaptive, Exact: 0.25, ChunkMin: 64, ChunkMax: 96, Sinks: 4, Recent: 32}
+}
+
+// Weighted is Semantic with merges that cost more the more recent and the more unusual a token is, and exact tokens chosen
+// over all layers and heads. It is the best found.
+func Weighted() Options {
+	o := Semantic()
+	o.Across, o.Recency, o.Distinct, o.Recent = true, 84, true, 16
+	return o
 }
 
 // Paper is the nearest reading of the paper.
@@ -112,7 +132,7 @@ func (o *Options) Check() error {
 	switch {
 	case !(o.Ratio > 0 && o.Ratio <= 1):
 		return badInput("policy.bad_option", "ratio must be in (0, 1], got %v", o.Ratio)
-	case o.Budget > Fixed:
+	case o.Budget > Layered:
 		return badInput("policy.bad_option", "unknown budget %d", o.Budget)
 	case !(math.Abs(o.Threshold) <= 1):
 		return badInput("policy.bad_option", "threshold must be in [-1, 1], got %v", o.Threshold)
@@ -122,6 +142,14 @@ func (o *Options) Check() error {
 		return badInput("policy.bad_option", "unknown keep %d or rest %d", o.Keep, o.Rest)
 	case o.Rest != Cluster && o.Budget != Equal:
 		return badInput("policy.bad_option", "only clusters have a threshold: a method that does not cluster needs the equal budget")
+	case o.Across && o.Budget != Adaptive && o.Budget != Layered:
+		return badInput("policy.bad_option", "exact tokens compete across heads only with the adaptive and the layered budget")
+	case !(o.Recency >= 0 && o.Recency <= maxRecency):
+		return badInput("policy.bad_option", "recency must be in [0, %d], got %v", int(maxRecency), o.Recency)
+	case o.Distinct && o.Keep != Outliers:
+		return badInput("policy.bad_option", "distinct weighs by the outlier score, so the exact tokens must be outliers")
+	case o.weighs() && (o.Rest != Cluster || o.Budget == Fixed):
+		return badInput("policy.bad_option", "recency and distinct weigh the merges that a budget asks for: they need clusters, and a budget that is not fixed")
 	case o.ChunkMin < 1 || o.ChunkMax < o.ChunkMin || o.ChunkMax > maxChunk:
 		return badInput("policy.bad_option", "chunk lengths must satisfy 1 <= min <= max <= %d, got %d and %d", maxChunk, o.ChunkMin, o.ChunkMax)
 	case o.Sinks < 0 || o.Recent < 0:
@@ -134,6 +162,12 @@ func (o *Options) Check() error {
 	}
 	return nil
 }
+
+// maxRecency bounds Options.Recency: a page has at most so many tokens, beyond it all would weigh the same.
+const maxRecency = 1 << 20
+
+// weighs reports whether the similarities are weighed.
+func (o *Options) weighs() bool { return o.Recency > 0 || o.Distinct }
 
 // slots is the number of cores per head that the ratio allows for n tokens.
 func (o *Options) slots(n int) int { return int(o.Ratio*float64(n) + 1e-9) }

@@ -8,9 +8,16 @@ import (
 // chooseExact finds the tokens that are never merged: the protected ones and, when the options give them a share of the
 // budget, the outliers.
 func (w *work) chooseExact(p *pool) {
-	if _, exact := w.budget(); exact > 0 && w.opt.Keep == Outliers {
+	_, exact := w.budget()
+	if (exact > 0 && w.opt.Keep == Outliers) || w.opt.Distinct {
 		w.bases(w.in.Positions[w.sinks:], w.chunks)
 		p.run(&w.phase, w.in.planes(), w.meanTask)
+	}
+	if w.opt.Across {
+		if exact > 0 || w.opt.Distinct {
+			p.run(&w.phase, w.groups, w.scoreTask)
+		}
+		w.markAcross(exact)
 	}
 	p.run(&w.phase, w.groups, w.singlesTask)
 }
@@ -49,23 +56,15 @@ func make64(a *arena, d int) []float64 {
 // chooseSingles does one group, and lists the other tokens of each chunk by seed priority.
 func (w *work) chooseSingles(worker, g int) {
 	single := group(w.single, g, w.n)
-	copy(single, w.keep)
-	if _, exact := w.budget(); exact > 0 {
-		score := group(w.score, g, w.n)
-		clear(score)
-		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
-			switch w.opt.Keep {
-			case Outliers:
-				w.outliers(worker, plane, score)
-			case SmallKeys:
-				for i, n := range group(w.norm, plane, w.n) {
-					score[i] -= n
-				}
-			case Attended:
-				w.attended(worker, plane, score)
-			}
+	if !w.opt.Across {
+		copy(single, w.keep)
+		_, exact := w.budget()
+		if exact > 0 || w.opt.Distinct {
+			w.scoreGroup(worker, g)
 		}
-		w.mark(g, exact, score, single)
+		if exact > 0 {
+			w.mark(g, exact, group(w.score, g, w.n), single)
+		}
 	}
 	if w.opt.Rest != Cluster {
 		return
@@ -89,6 +88,24 @@ func (w *work) chooseSingles(worker, g int) {
 			}
 		}
 		lens[k] = int32(len(a.order))
+	}
+}
+
+// scoreGroup says for each token of a group how much it deserves to be exact.
+func (w *work) scoreGroup(worker, g int) {
+	score := group(w.score, g, w.n)
+	clear(score)
+	for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+		switch w.opt.Keep {
+		case Outliers:
+			w.outliers(worker, plane, score)
+		case SmallKeys:
+			for i, n := range group(w.norm, plane, w.n) {
+				score[i] -= n
+			}
+		case Attended:
+			w.attended(worker, plane, score)
+		}
 	}
 }
 
@@ -143,6 +160,26 @@ func (w *work) mark(g, exact int, score []float32, single []bool) {
 	selectTop(idx, score, exact)
 	for _, i := range idx[:exact] {
 		single[i] = true
+	}
+}
+
+// markAcross makes the tokens with the highest score of all groups singles: exact of them per group on average.
+func (w *work) markAcross(exact int) {
+	idx := w.index[:0]
+	for g := range w.groups {
+		copy(group(w.single, g, w.n), w.keep)
+		for i, k := range w.keep {
+			if !k {
+				idx = append(idx, int32(g*w.n+i))
+			}
+		}
+	}
+	exact = min(exact*w.groups, len(idx))
+	if exact > 0 {
+		selectTop(idx, w.score, exact)
+	}
+	for _, i := range idx[:exact] {
+		w.single[i] = true
 	}
 }
 

@@ -41,11 +41,14 @@ type work struct {
 	centrality []float64   // [groups, n]
 	cand       []uint16    // [groups, n], per chunk the candidates by seed priority, as indices in the chunk
 	candLen    []int32     // [groups, chunks]
+	weight     []uint16    // [groups, n], of the cost of merging a token, in 1/256
+	age        []float64   // [n], share of that weight that depends on the token's age alone
 	free       [][2]uint64 // [groups, chunks], the candidates as bits, for chunks of at most 128 tokens
 
 	threshold []int32 // [groups]
 	counts    []int   // [groups], clusters at the threshold that is being tried
 	try       int
+	quota     []int   // [groups], clusters that each may have
 	seed      []int32 // [groups, n], each token's seed
 	label     []int32 // [groups, n], each token's cluster, numbered in seed order
 	cores     []int32 // [groups]
@@ -58,7 +61,7 @@ type work struct {
 	phase phase
 	steps []func(*pool)
 
-	similarTask, meanTask, singlesTask, budgetTask, countTask, assignTask, mergeTask, fp8Task, directTask func(worker, i int)
+	similarTask, meanTask, scoreTask, singlesTask, weighTask, budgetTask, countTask, assignTask, mergeTask, fp8Task, directTask func(worker, i int)
 }
 
 // arena is the scratch of one worker.
@@ -80,6 +83,7 @@ func newWork(workers int, kernel *simd.Kernels) *work {
 	w.similarTask, w.meanTask, w.singlesTask = w.similar, w.meanDirection, w.chooseSingles
 	w.budgetTask, w.countTask, w.assignTask, w.mergeTask = w.meetBudget, w.count, w.assign, w.merge
 	w.fp8Task, w.directTask = w.toFP8, w.direct
+	w.scoreTask, w.weighTask = w.scoreGroup, w.weigh
 	w.steps = []func(*pool){w.runSimilar, w.runBudget, w.runAssign, w.runMerge, w.runFP8}
 	return w
 }
@@ -117,8 +121,12 @@ func (w *work) begin(in *Input, opt *Options, out *Result) error {
 	w.score, w.single, w.index = grow(w.score, gn), grow(w.single, gn), grow(w.index, gn)
 	w.centrality, w.cand = grow(w.centrality, gn), grow(w.cand, gn)
 	w.seed, w.label, w.member = grow(w.seed, gn), grow(w.label, gn), grow(w.member, gn)
+	if opt.weighs() {
+		w.weight, w.age = grow(w.weight, gn), grow(w.age, w.n)
+	}
 	w.start = grow(w.start, w.groups*(w.n+1))
 	w.threshold, w.counts = grow(w.threshold, w.groups), grow(w.counts, w.groups)
+	w.quota = grow(w.quota, w.groups)
 	w.cores = grow(w.cores, w.groups)
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 
 // presets are the methods of a policy in the compressor's terms. MethodNone keeps every token by its ratio.
 var presets = map[policy.Method]func() compress.Options{
-	policy.MethodNone: compress.Semantic, policy.MethodSemantic: compress.Semantic, policy.MethodPaper: compress.Paper,
+	policy.MethodNone: compress.Semantic, policy.MethodWeighted: compress.Weighted, policy.MethodSemantic: compress.Semantic, policy.MethodPaper: compress.Paper,
 	policy.MethodHybrid: compress.Hybrid, policy.MethodUniform: compress.Uniform, policy.MethodWindow: compress.Window,
 	policy.MethodKeyNorm: compress.KeyNorm, policy.MethodAttention: compress.SnapKV,
 }
@@ -36,7 +36,9 @@ func options(p *policy.Profile) compress.Options {
 	case p.Threshold != nil:
 		o.Budget, o.Threshold = compress.Fixed, *p.Threshold
 	case p.Budget == policy.BudgetEqual:
-		o.Budget = compress.Equal
+		o.Budget, o.Across = compress.Equal, false // every head has its own budget
+	case p.Budget == policy.BudgetLayered:
+		o.Budget = compress.Layered
 	default:
 		o.Budget = compress.Adaptive
 	}

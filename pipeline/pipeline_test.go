@@ -36,6 +36,9 @@ profiles:
   holds:    { method: semantic, ratio: 0.5, guard: { maxAttentionError: 0.9, onViolation: relax } }
   similar:  { method: semantic, threshold: 0.9 }
   paper:    { method: paper, ratio: 0.5 }
+  weighted: { method: weighted, ratio: 0.25 }
+  layered:  { method: weighted, ratio: 0.25, budget: layered }
+  regular:  { method: weighted, ratio: 0.25, budget: equal }
 tenants:
   half:    { rules: [ { profile: half } ] }
   twin:    { rules: [ { profile: half } ] }
@@ -47,6 +50,9 @@ tenants:
   holds:   { rules: [ { profile: holds } ] }
   similar: { rules: [ { profile: similar } ] }
   paper:   { rules: [ { profile: paper } ] }
+  weighted: { rules: [ { profile: weighted } ] }
+  layered:  { rules: [ { profile: layered } ] }
+  regular:  { rules: [ { profile: regular } ] }
   exact:   { rules: [ { profile: exact } ] }
   tight:   { limits: { storedBytes: 10KiB }, rules: [ { profile: half } ] }
 `
@@ -124,7 +130,7 @@ func TestEveryPageKeepsEveryToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, tenant := range []string{"half", "quarter", "similar", "paper", "exact", "relaxes", "passes"} {
+		for _, tenant := range []string{"half", "quarter", "similar", "paper", "weighted", "layered", "regular", "exact", "relaxes", "passes"} {
 			t.Run(name+"/"+tenant, func(t *testing.T) {
 				rep, cores := send(t, r, tenant, blob)
 				if err := cores.CheckCounts(); err != nil {
@@ -147,7 +153,7 @@ func TestEveryPageKeepsEveryToken(t *testing.T) {
 
 func TestRatioIsHeld(t *testing.T) {
 	r := newRig(t, nil)
-	for tenant, want := range map[string]float64{"half": 0.5, "quarter": 0.25, "paper": 0.5} {
+	for tenant, want := range map[string]float64{"half": 0.5, "quarter": 0.25, "paper": 0.5, "weighted": 0.25, "layered": 0.25, "regular": 0.25} {
 		for _, name := range configs.Pages() {
 			rep, _ := send(t, r, tenant, demoPage(t, name))
 			if rep.Ratio > want || rep.Ratio < want-0.01 {

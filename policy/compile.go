@@ -34,8 +34,8 @@ func builtins() map[string]Profile {
 	return map[string]Profile{
 		ProfileExact: {Method: MethodNone, Ratio: 1},
 		ProfileBalanced: {
-			Method: MethodSemantic, Ratio: 0.5, Budget: BudgetAdaptive, Clusters: ClustersPerHead, Exact: 0.25,
-			Chunk: Chunk{Min: 64, Max: 96}, Protect: Protect{Sinks: 4, Recent: 32},
+			Method: MethodWeighted, Ratio: 0.5, Budget: BudgetAdaptive, Clusters: ClustersPerHead, Exact: 0.25,
+			Chunk: Chunk{Min: 64, Max: 96}, Protect: Protect{Sinks: 4, Recent: 16},
 		},
 	}
 }

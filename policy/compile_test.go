@@ -145,7 +145,7 @@ func TestExampleWritesOutTheDefaults(t *testing.T) {
 	}
 	got, _ := set.Profile("every-knob")
 	got.Protect.Spans, got.Protect.Patterns = nil, nil
-	want, _ := compile(t, "profiles: { a: { method: semantic } }").Profile("a")
+	want, _ := compile(t, "profiles: { a: { method: weighted } }").Profile("a")
 	if got.Digest() != want.Digest() {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -22,12 +22,12 @@ type DefaultsSpec struct {
 
 // ProfileSpec is a profile as it is written; Profile is what it means.
 type ProfileSpec struct {
-	Method    *Method      `yaml:"method" jsonschema:"required" jsonschema_description:"none keeps every token; semantic is the recommended way to merge; paper is the nearest reading of the SemantiCache paper; hybrid keeps what the last queries look at and merges the rest (needs q in the page). Baselines: uniform merges neighbours; window and keynorm and attention (which needs q) drop tokens."`
+	Method    *Method      `yaml:"method" jsonschema:"required" jsonschema_description:"none keeps every token; weighted is the recommended way to merge; semantic is weighted without its weights; paper is the nearest reading of the SemantiCache paper; hybrid keeps what the last queries look at and merges the rest (needs q in the page). Baselines: uniform merges neighbours; window and keynorm and attention (which needs q) drop tokens."`
 	Ratio     *float64     `yaml:"ratio" jsonschema:"exclusiveMinimum=0,maximum=1" jsonschema_description:"Tokens kept divided by tokens given. Default 0.5; 0.25 is lossy, 0.125 unsafe. Not together with threshold."`
 	Threshold *float64     `yaml:"threshold" jsonschema:"exclusiveMinimum=-1,maximum=1" jsonschema_description:"Merge tokens whose similarity reaches this number, however many that are. Not together with ratio, budget and exact."`
-	Budget    *Budget      `yaml:"budget" jsonschema_description:"adaptive: one threshold over all layers and heads, which keep what they need; equal: the same number of cores for every layer. Default adaptive; paper: equal."`
+	Budget    *Budget      `yaml:"budget" jsonschema_description:"adaptive: one threshold over all layers and heads, which keep what they need; layered: so over layers, equal for the heads of one; equal: the same number of cores for every layer. Default adaptive; paper: equal."`
 	Clusters  *Clusters    `yaml:"clusters" jsonschema_description:"perHead: every head clusters by itself; shared: one clustering for all heads of a layer. Default perHead with adaptive and paper, shared with equal."`
-	Exact     *float64     `yaml:"exact" jsonschema:"minimum=0,exclusiveMaximum=1" jsonschema_description:"Share of the budget that keeps the most unusual tokens unmerged. Default 0.25 with adaptive, 0.5 with equal, 0 with paper."`
+	Exact     *float64     `yaml:"exact" jsonschema:"minimum=0,exclusiveMaximum=1" jsonschema_description:"Share of the budget that keeps the most unusual tokens unmerged. Default 0.25; with equal 0.5, weighted 0.35; paper 0."`
 	Regular   *bool        `yaml:"regular" jsonschema_description:"Only with budget equal. true: every head has exactly as many cores as the ratio allows; false: at most as many. Default true; paper: false."`
 	FP8       *bool        `yaml:"fp8" jsonschema_description:"Send keys and values in 8 bits (E4M3) with a scale per head; with method none without meaning. Default false."`
 	Chunk     *ChunkSpec   `yaml:"chunk" jsonschema_description:"Length of the chunks inside which tokens may merge."`
@@ -46,7 +46,7 @@ type ChunkSpec struct {
 // ProtectSpec names the tokens that stay as they are.
 type ProtectSpec struct {
 	Sinks  *int   `yaml:"sinks" jsonschema:"minimum=0,maximum=1048576" jsonschema_description:"First tokens of the page. Default 4; at least 1 with window."`
-	Recent *int   `yaml:"recent" jsonschema:"minimum=0,maximum=1048576" jsonschema_description:"Last tokens of the page. Default 32; not with window, which keeps as many as the ratio allows."`
+	Recent *int   `yaml:"recent" jsonschema:"minimum=0,maximum=1048576" jsonschema_description:"Last tokens of the page. Default 32; weighted: 16; not with window, which keeps as many as the ratio allows."`
 	Spans  []Span `yaml:"spans" jsonschema:"maxItems=64" jsonschema_description:"Ranges of tokens, such as a system prompt."`
 
 	Patterns []string `yaml:"patterns" jsonschema:"maxItems=32,minLength=1,maxLength=128" jsonschema_description:"Tokens whose text is part of one of these texts. The model needs a tokenizer; at most 128 bytes each."`

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/semproxy/semproxy/policy"
@@ -70,9 +71,26 @@ func TestProfileDefaultsAreTheBestRowsMeasured(t *testing.T) {
 	}
 }
 
+func TestWeightedHasDefaultsOfItsOwn(t *testing.T) {
+	for text, want := range map[string]policy.Profile{
+		"{ method: weighted }":                  {Budget: policy.BudgetAdaptive, Clusters: policy.ClustersPerHead, Exact: 0.25},
+		"{ method: weighted, budget: layered }": {Budget: policy.BudgetLayered, Clusters: policy.ClustersPerHead, Exact: 0.25},
+		"{ method: weighted, budget: equal }":   {Budget: policy.BudgetEqual, Clusters: policy.ClustersPerHead, Exact: 0.35, Regular: true},
+	} {
+		got := profile(t, text)
+		if got.Budget != want.Budget || got.Clusters != want.Clusters || got.Exact != want.Exact || got.Regular != want.Regular || got.Protect.Recent != 16 {
+			t.Errorf("%s: got %+v, want %+v with 16 recent tokens", text, got, want)
+		}
+	}
+	_, err := policy.Compile(policy.Source{Name: "p.yaml", Data: []byte("apiVersion: semproxy.io/v1\nprofiles: { a: { method: weighted, threshold: 0.9 } }\n")})
+	if err == nil || !strings.Contains(err.Error(), "profiles.a.threshold: has no meaning with method weighted") {
+		t.Errorf("got %v, want the threshold refused", err)
+	}
+}
+
 func TestBuiltinProfiles(t *testing.T) {
 	set := compile(t, "tenants: {}")
-	written := profile(t, "{ method: semantic, ratio: 0.5 }")
+	written := profile(t, "{ method: weighted, ratio: 0.5 }")
 	if got, ok := set.Profile("balanced"); !ok || got.Digest() != written.Digest() {
 		t.Errorf("got %+v, want %+v", got, written)
 	}

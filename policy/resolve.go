@@ -60,8 +60,11 @@ func (c check) resolve(path string, s *ProfileSpec) Profile {
 // refuseIgnored refuses what would be ignored.
 func (c check) refuseIgnored(path string, method Method) {
 	why := "does not cluster"
-	if method == MethodNone {
+	switch method {
+	case MethodNone:
 		why = "merges nothing"
+	case MethodWeighted:
+		why = "weighs merges, so that no similarity is a threshold"
 	}
 	for _, key := range method.Ignores() {
 		if key = strict.Key(path, key); c.doc.Has(key) {
@@ -89,6 +92,10 @@ func (c check) budget(path string, s *ProfileSpec, p *Profile) {
 	switch {
 	case p.Method == MethodPaper:
 		exact = 0
+	case p.Method == MethodWeighted:
+		if p.Budget == BudgetEqual {
+			exact = 0.35
+		}
 	case p.Budget == BudgetEqual:
 		clusters, exact = ClustersShared, 0.5
 	}
@@ -147,6 +154,9 @@ func (c check) chunk(path string, s *ChunkSpec, method Method) Chunk {
 
 func (c check) protect(path string, s *ProtectSpec, method Method) Protect {
 	out, least := Protect{Sinks: 4, Recent: 32}, 0
+	if method == MethodWeighted {
+		out.Recent = 16
+	}
 	window := method == MethodWindow
 	if window {
 		out.Recent, least = 0, 1 // the ratio says how many recent tokens; with one first token no page is dropped whole

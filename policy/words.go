@@ -23,6 +23,7 @@ const (
 	MethodNone      Method = "none"      // keeps every token
 	MethodSemantic  Method = "semantic"  // merges tokens that mean the same
 	MethodPaper     Method = "paper"     // the nearest reading of the SemantiCache paper
+	MethodWeighted  Method = "weighted"  // semantic, with merges that cost more the more recent and unusual a token is: the best found
 	MethodHybrid    Method = "hybrid"    // semantic, but what the last queries look at stays exact
 	MethodUniform   Method = "uniform"   // merges neighbours
 	MethodWindow    Method = "window"    // evicts: keeps the first and the last tokens
@@ -31,6 +32,7 @@ const (
 
 	BudgetEqual    Budget = "equal"
 	BudgetAdaptive Budget = "adaptive"
+	BudgetLayered  Budget = "layered"
 
 	ClustersShared  Clusters = "shared"
 	ClustersPerHead Clusters = "perHead"
@@ -43,13 +45,13 @@ const (
 // Methods lists every Method.
 func Methods() []Method {
 	return []Method{
-		MethodNone, MethodSemantic, MethodPaper, MethodHybrid, MethodUniform, MethodWindow, MethodKeyNorm, MethodAttention,
+		MethodNone, MethodWeighted, MethodSemantic, MethodPaper, MethodHybrid, MethodUniform, MethodWindow, MethodKeyNorm, MethodAttention,
 	}
 }
 
 // Clusters reports whether the method merges by similarity, so that budget, threshold and chunks mean something.
 func (m Method) Clusters() bool {
-	return m == MethodSemantic || m == MethodPaper || m == MethodHybrid
+	return m == MethodWeighted || m == MethodSemantic || m == MethodPaper || m == MethodHybrid
 }
 
 // Evicts reports whether the method drops tokens instead of merging them.
@@ -60,6 +62,8 @@ func (m Method) Evicts() bool {
 // Ignores lists the keys of a profile that have no meaning with the method; a file that sets one is refused.
 func (m Method) Ignores() []string {
 	switch {
+	case m == MethodWeighted:
+		return []string{"threshold"}
 	case m == MethodNone:
 		return []string{"ratio", "threshold", "budget", "clusters", "exact", "regular", "chunk", "protect", "guard", "fp8", "assign"}
 	case !m.Clusters():
@@ -69,7 +73,7 @@ func (m Method) Ignores() []string {
 }
 
 // Budgets lists every Budget.
-func Budgets() []Budget { return []Budget{BudgetEqual, BudgetAdaptive} }
+func Budgets() []Budget { return []Budget{BudgetEqual, BudgetAdaptive, BudgetLayered} }
 
 // ClusterKinds lists every Clusters.
 func ClusterKinds() []Clusters { return []Clusters{ClustersShared, ClustersPerHead} }

@@ -49,7 +49,7 @@ The way to compress comes from --method, --ratio, --budget and --fp8, or from --
 	cmd.Flags().StringVar(&f.tenant, "tenant", "", "tenant whose rules apply, with --policy")
 	cmd.Flags().StringVar(&f.tokenizer, "tokenizer", "", "tokenizer.json of the model, for a page without a boundary tensor")
 	cmd.Flags().StringVar(&f.report, "report", "text", "text or json")
-	cmd.Flags().StringVar(&f.method, "method", "semantic", "one of "+methodWords())
+	cmd.Flags().StringVar(&f.method, "method", "weighted", "one of "+methodWords())
 	cmd.Flags().StringVar(&f.budget, "budget", "", "adaptive or equal (default adaptive; paper: equal), for methods that cluster")
 	cmd.Flags().Float64Var(&f.ratio, "ratio", 0.5, "cores kept per token, in (0, 1]")
 	cmd.Flags().BoolVar(&f.fp8, "fp8", false, "cores in 8 bits (E4M3) with a scale per head")

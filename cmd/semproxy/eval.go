@@ -31,7 +31,7 @@ const (
 )
 
 // evalMethods is what the table compares by default.
-var evalMethods = []string{"semantic", "equal", "semantic+fp8", "hybrid", "paper", "window", "snapkv", "h2o", "keydiff", "keynorm", "random", "uniform"}
+var evalMethods = []string{"weighted", "weighted+fp8", "semantic", "equal", "hybrid", "paper", "window", "snapkv", "h2o", "keydiff", "keynorm", "random", "uniform"}
 
 func newEvalCommand() *cobra.Command {
 	f := evalFlags{}

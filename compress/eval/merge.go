@@ -20,6 +20,7 @@ func newMerge(p *params, opt compress.Options) (Method, error) {
 	p.choice("budget", map[string]func(){
 		"equal":    func() { opt.Budget = compress.Equal },
 		"adaptive": func() { opt.Budget = compress.Adaptive },
+		"layered":  func() { opt.Budget = compress.Layered },
 	})
 	p.flag("shared", &opt.Shared)
 	p.number("exact", &opt.Exact)
@@ -38,6 +39,9 @@ func newMerge(p *params, opt compress.Options) (Method, error) {
 		"drop":    func() { opt.Rest = compress.Drop },
 	})
 	p.flag("regular", &opt.Regular)
+	p.flag("across", &opt.Across)
+	p.flag("distinct", &opt.Distinct)
+	p.number("recency", &opt.Recency)
 	p.flag("rotated", &opt.Rotated)
 	p.flag("byposition", &opt.ByPosition)
 	p.flag("plainmean", &opt.PlainMean)

@@ -42,9 +42,10 @@ func quantize(x []float32) {
 		return
 	}
 	scale := top / 448
+	inv := 1 / scale
 	for i, v := range x {
-		_, e := math.Frexp(float64(v / scale))
+		_, e := math.Frexp(float64(v * inv))
 		step := math.Ldexp(1, max(e-1, -6)-3) // below 2^-6 the steps no longer shrink
-		x[i] = float32(min(max(math.RoundToEven(float64(v/scale)/step)*step, -448), 448)) * scale
+		x[i] = float32(min(max(math.RoundToEven(float64(v*inv)/step)*step, -448), 448)) * scale
 	}
 }

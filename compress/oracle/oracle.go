@@ -36,6 +36,8 @@ type problem struct {
 	lo, hi []int
 	order  []int
 	exact  []bool
+	quota  int
+	weight []int // of the cost of merging a token, in 1/256; nil: similarities are not weighed
 }
 
 // Compress returns the heads of every layer, [layer][head].
@@ -71,14 +73,26 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 	for i := range pre {
 		pre[i] = unrotate(p, p.K[i/heads][i%heads][sinks:sinks+nm], sinks, opt.Rotated)
 	}
+	scores := make([][]float64, groups)
+	for g := range scores {
+		scores[g] = outlierScore(pre[g*per : (g+1)*per])
+	}
+	singles := choose(scores, keep, exact, opt.Across)
+	var weights [][]int
+	if opt.Recency > 0 || opt.Distinct {
+		weights = weigh(p.Positions, sinks, scores, per, opt)
+	}
 	minLen, maxLen := opt.ChunkMin, opt.ChunkMax
 	problems := make([]problem, groups)
 	best := make([]int, groups)
 	for {
 		for g := range problems {
-			problems[g] = pose(p, pre[g*per:(g+1)*per], keep, exact, sinks, minLen, maxLen, opt.ByPosition)
+			problems[g] = pose(p, pre[g*per:(g+1)*per], singles[g], sinks, minLen, maxLen, opt.ByPosition)
+			if weights != nil {
+				problems[g].weight = weights[g]
+			}
 		}
-		if whole || solve(problems, best, slots, opt) || maxLen >= 1024 {
+		if whole || solve(problems, best, slots, layers, opt) || maxLen >= 1024 {
 			break
 		}
 		minLen, maxLen = min(2*minLen, 1024), min(2*maxLen, 1024)
@@ -96,6 +110,9 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 			if !whole {
 				t = best[i/per]
 				label, count = problems[i/per].cluster(t)
+				if opt.Budget == compress.Layered {
+					label, count = problems[i/per].fill(label, count)
+				}
 			}
 			out[l][h] = merge(p, l, h, pre[i], label, count, sinks, recent, opt)
 			out[l][h].Threshold = t
@@ -144,9 +161,9 @@ func unit(x []float64) []float64 {
 }
 
 // pose computes similarities, chunks, singles and seed order of one group.
-func pose(p *Page, pre [][][]float64, keep []bool, exact, first, minLen, maxLen int, byPosition bool) problem {
-	n := len(keep)
-	q := problem{sim: make([][]float64, n), lo: make([]int, n), hi: make([]int, n), order: make([]int, n), exact: append([]bool(nil), keep...)}
+func pose(p *Page, pre [][][]float64, exact []bool, first, minLen, maxLen int, byPosition bool) problem {
+	n := len(exact)
+	q := problem{sim: make([][]float64, n), lo: make([]int, n), hi: make([]int, n), order: make([]int, n), exact: exact}
 	start := 0
 	for i := range n {
 		l := i - start + 1
@@ -157,7 +174,6 @@ func pose(p *Page, pre [][][]float64, keep []bool, exact, first, minLen, maxLen 
 			start = i + 1
 		}
 	}
-	score := make([]float64, n)
 	for i := range q.sim {
 		q.sim[i] = make([]float64, n)
 		q.order[i] = i
@@ -167,29 +183,10 @@ func pose(p *Page, pre [][][]float64, keep []bool, exact, first, minLen, maxLen 
 		for i := range u {
 			u[i] = unit(head[i])
 		}
-		mean := make([]float64, 0)
-		if n > 0 {
-			mean = make([]float64, len(u[0]))
-		}
-		for _, row := range u {
-			for k, x := range row {
-				mean[k] += x / float64(n)
-			}
-		}
-		mean = unit(mean)
 		for i := range u {
-			score[i] += 1 - dot(u[i], mean)
 			for j := q.lo[i]; j < q.hi[i]; j++ {
 				q.sim[i][j] += dot(u[i], u[j]) / float64(len(pre))
 			}
-		}
-	}
-	byScore := append([]int(nil), q.order...)
-	sort.SliceStable(byScore, func(a, b int) bool { return score[byScore[a]] > score[byScore[b]] })
-	for _, i := range byScore {
-		if exact > 0 && !keep[i] {
-			q.exact[i] = true
-			exact--
 		}
 	}
 	if !byPosition {
@@ -217,7 +214,7 @@ func (q *problem) cluster(t int) (label []int, count int) {
 		}
 		if !q.exact[s] {
 			for j := q.lo[s]; j < q.hi[s]; j++ {
-				if label[j] < 0 && !q.exact[j] && q.sim[s][j] >= tau {
+				if label[j] < 0 && !q.exact[j] && (q.weight == nil && q.sim[s][j] >= tau || q.weight != nil && q.weighed(s, j) >= t) {
 					label[j] = count
 				}
 			}
@@ -229,7 +226,7 @@ func (q *problem) cluster(t int) (label []int, count int) {
 }
 
 // solve bisects the thresholds; false when even the lowest one leaves too many cores.
-func solve(qs []problem, best []int, slots int, opt compress.Options) bool {
+func solve(qs []problem, best []int, slots, layers int, opt compress.Options) bool {
 	if opt.Budget == compress.Fixed {
 		for g := range best {
 			best[g] = int(math.Floor(opt.Threshold * steps))
@@ -246,6 +243,9 @@ func solve(qs []problem, best []int, slots int, opt compress.Options) bool {
 	}
 	bisect := func(gs []problem, most int, largest bool) (int, bool) {
 		lo, hi := -steps-1, steps+1
+		if gs[0].weight != nil {
+			lo = math.MinInt16
+		}
 		best, count := lo, total(gs, lo)
 		if count > most {
 			return lo, false
@@ -263,10 +263,20 @@ func solve(qs []problem, best []int, slots int, opt compress.Options) bool {
 		}
 		return best, true
 	}
-	if opt.Budget == compress.Adaptive {
+	if opt.Budget == compress.Adaptive || opt.Budget == compress.Layered {
 		t, ok := bisect(qs, len(qs)*slots, false)
 		for g := range best {
 			best[g] = t
+		}
+		if heads := len(qs) / layers; opt.Budget == compress.Layered {
+			for g := range qs {
+				layer := qs[g/heads*heads:][:heads]
+				qs[g].quota = total(layer, t) / heads
+				for i := range layer {
+					qs[g].quota = max(qs[g].quota, total(layer[i:i+1], math.MinInt16))
+				}
+				best[g], _ = bisect(qs[g:g+1], qs[g].quota, true)
+			}
 		}
 		return ok
 	}

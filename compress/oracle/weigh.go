@@ -1,0 +1,136 @@
+package oracle
+
+import (
+	"math"
+	"sort"
+
+	"github.com/semproxy/semproxy/compress"
+)
+
+// outlierScore is the distance of each token's un-rotated key from the mean direction, summed over heads.
+func outlierScore(pre [][][]float64) []float64 {
+	score := make([]float64, len(pre[0]))
+	for _, head := range pre {
+		if len(head) == 0 {
+			continue
+		}
+		mean := make([]float64, len(head[0]))
+		for _, row := range head {
+			for k, x := range unit(row) {
+				mean[k] += x / float64(len(head))
+			}
+		}
+		mean = unit(mean)
+		for i, row := range head {
+			score[i] += 1 - dot(unit(row), mean)
+		}
+	}
+	return score
+}
+
+// choose says which tokens of each group are never merged: those of keep and exact more a group, per group or, across, on
+// average.
+func choose(scores [][]float64, keep []bool, exact int, across bool) [][]bool {
+	type token struct{ g, i int }
+	single := make([][]bool, len(scores))
+	var all []token
+	best := func(n int) {
+		sort.SliceStable(all, func(a, b int) bool { return scores[all[a].g][all[a].i] > scores[all[b].g][all[b].i] })
+		for _, t := range all[:min(n, len(all))] {
+			single[t.g][t.i] = true
+		}
+		all = all[:0]
+	}
+	for g := range scores {
+		single[g] = append([]bool(nil), keep...)
+		for i, k := range keep {
+			if !k {
+				all = append(all, token{g, i})
+			}
+		}
+		if !across {
+			best(exact)
+		}
+	}
+	best(exact * len(scores))
+	return single
+}
+
+// weigh is the weight of each token of each group, in 1/256: the root of its mean outlier score over its age plus recency,
+// in units of the geometric mean of the latter.
+func weigh(positions []int32, sinks int, scores [][]float64, heads int, opt compress.Options) [][]int {
+	n := len(scores[0])
+	age := make([]float64, n)
+	logs := 0.0
+	for i := range age {
+		age[i] = 1
+		if opt.Recency > 0 {
+			age[i] = float64(positions[len(positions)-1]-positions[sinks+i]) + opt.Recency
+		}
+		logs += math.Log(age[i]) / float64(n)
+	}
+	out := make([][]int, len(scores))
+	for g, score := range scores {
+		out[g] = make([]int, n)
+		for i, a := range age {
+			w := math.Exp(logs) / a
+			if opt.Distinct {
+				w *= math.Sqrt(max(score[i], 0) / float64(heads))
+			}
+			out[g][i] = int(min(max(math.Round(256*w), 1), 1<<16-1))
+		}
+	}
+	return out
+}
+
+// weighed is the similarity of token j to seed s in 1/1024, less the more j weighs.
+func (q *problem) weighed(s, j int) int {
+	cost := (steps - min(int(math.Floor(q.sim[s][j]*steps)), steps)) * q.weight[j] / 256
+	return steps - min(cost, math.MaxInt16)
+}
+
+// fill takes the members least similar to their seeds out of their clusters until the quota is met.
+func (q *problem) fill(label []int, count int) ([]int, int) {
+	seed := make([]int, len(label))
+	is := make([]bool, len(label))
+	next := 0
+	for _, i := range q.order { // seeds come first in their cluster's order
+		if label[i] == next {
+			for j, l := range label {
+				if l == next {
+					seed[j] = i
+				}
+			}
+			is[i] = true
+			next++
+		}
+	}
+	var members []int
+	for i := range label {
+		if !is[i] {
+			members = append(members, i)
+		}
+	}
+	like := func(i int) int {
+		if q.weight != nil {
+			return q.weighed(seed[i], i)
+		}
+		return int(math.Floor(q.sim[seed[i]][i] * steps))
+	}
+	sort.SliceStable(members, func(a, b int) bool { return like(members[a]) < like(members[b]) })
+	for _, i := range members[:min(max(q.quota-count, 0), len(members))] {
+		is[i], seed[i] = true, i
+	}
+	// Number the clusters in the order of their seeds.
+	number, count := make([]int, len(label)), 0
+	for _, i := range q.order {
+		if is[i] {
+			number[i] = count
+			count++
+		}
+	}
+	for i, s := range seed {
+		label[i] = number[s]
+	}
+	return label, count
+}

@@ -1,0 +1,80 @@
+package compress
+
+import "math"
+
+// weightOne is a weight of one: weights are whole numbers of 1/256, so that every machine computes the same.
+const weightOne = 256
+
+// Weights are 16 bits wide, and costs stop at the end of int16, so that vectors can do it without widening.
+const (
+	maxWeight = math.MaxUint16
+	maxCost   = math.MaxInt16
+)
+
+// lowest is the threshold below every similarity. Weighed ones go down to the end of int16.
+func (w *work) lowest() int {
+	if w.opt.weighs() {
+		return math.MinInt16
+	}
+	return -thresholdSteps - 1
+}
+
+// ages computes what the age of a token does to its weight: the geometric mean of age + Recency over all tokens, divided by
+// the token's own. So weights are around one whatever the length of the page.
+func (w *work) ages() {
+	if w.opt.Recency == 0 {
+		for i := range w.age {
+			w.age[i] = 1
+		}
+		return
+	}
+	last := float64(w.in.Positions[w.in.Tokens-1])
+	logs := 0.0
+	for i := range w.age {
+		w.age[i] = last - float64(positionOf(w, i)) + w.opt.Recency
+		logs += math.Log(w.age[i])
+	}
+	mean := math.Exp(logs / float64(w.n))
+	for i, a := range w.age {
+		w.age[i] = mean / a
+	}
+}
+
+// weigh turns the similarities s of one group into 1 - weight * (1 - s), the weight being that of the token which would
+// join, so that one threshold on the result is a threshold on the cost of a merge.
+func (w *work) weigh(_, g int) {
+	weight, score := group(w.weight, g, w.n), group(w.score, g, w.n)
+	for i, x := range w.age {
+		if w.opt.Distinct {
+			x *= math.Sqrt(max(float64(score[i]), 0) / float64(w.heads))
+		}
+		weight[i] = fixedWeight(x)
+	}
+	sim := group(w.sim, g, w.simLen)
+	for _, c := range w.chunks {
+		rows, cost := c.rows(sim), weight[c.lo:c.hi]
+		for i := range c.len() {
+			weighRow(rows[i*c.ld:][:len(cost)], cost)
+		}
+	}
+}
+
+// fixedWeight rounds a weight to 1/256. It is never nothing, and what is no number weighs least.
+func fixedWeight(x float64) uint16 {
+	switch x = math.Round(x * weightOne); {
+	case !(x >= 1):
+		return 1
+	case x > maxWeight:
+		return maxWeight
+	}
+	return uint16(x)
+}
+
+// weighRow weighs one row in place. Costs are rounded down.
+func weighRow(row []int16, weight []uint16) {
+	weight = weight[:len(row)]
+	for j, x := range row {
+		cost := uint32(max(thresholdSteps-int32(x), 0)) * uint32(weight[j]) / weightOne //nolint:gosec // not negative
+		row[j] = int16(thresholdSteps - int32(min(cost, maxCost)))                      //nolint:gosec // within int16
+	}
+}

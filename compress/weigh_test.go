@@ -1,0 +1,175 @@
+package compress_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/semproxy/semproxy/compress"
+	"github.com/semproxy/semproxy/compress/oracle"
+)
+
+// weighted are the options that weigh merges, and the budget by layers.
+func weighted() map[string]compress.Options {
+	adaptive := compress.Weighted()
+	layered := adaptive
+	layered.Budget = compress.Layered
+	shared := adaptive
+	shared.Shared = true
+	equal := adaptive
+	equal.Budget, equal.Across = compress.Equal, false
+	recency := adaptive
+	recency.Distinct = false
+	distinct := adaptive
+	distinct.Recency, distinct.Across = 0, false
+	plain := compress.Semantic()
+	plain.Budget = compress.Layered
+	return map[string]compress.Options{"adaptive": adaptive, "layered": layered, "shared": shared, "equal": equal,
+		"recency": recency, "distinct": distinct, "layered, not weighted": plain}
+}
+
+// Float32 and float64 may round a weight or a similarity to different sides of a step. So a plane in two hundred may differ,
+// in a token or two.
+func TestWeightedCompressionMatchesTheOracle(t *testing.T) {
+	c := compress.New(2)
+	defer c.Close()
+	var res compress.Result
+	planes, differ := 0, 0
+	for _, p := range pages(t) {
+		for name, opt := range weighted() {
+			opt.Ratio = 0.25
+			opt.Recent = 32 // 16 would leave a last chunk of two tokens on one page: equally central, so that rounding ranks them
+			if err := c.Compress(context.Background(), &p.in, &opt, &res); err != nil {
+				t.Fatal(err)
+			}
+			for l, heads := range oracle.Compress(p.widened(t), opt) {
+				for h, want := range heads {
+					plane := l*p.in.Heads + h
+					planes++
+					if got := int(res.Thresholds[plane]); got != want.Threshold {
+						t.Errorf("%s, %s at %v, layer %d head %d: threshold %d, want %d", p.name, name, opt.Ratio, l, h, got, want.Threshold)
+					}
+					if got := int(res.Slots[plane]); got != len(want.Count) {
+						t.Errorf("%s, %s at %v, layer %d head %d: %d cores, want %d", p.name, name, opt.Ratio, l, h, got, len(want.Count))
+					}
+					if !sameLabels(res.Assign[plane*p.in.Tokens+opt.Sinks:], want.Label, opt.Sinks) {
+						differ++
+					}
+				}
+			}
+		}
+	}
+	if differ*200 > planes {
+		t.Errorf("%d of %d planes are clustered differently, want one in 200 at most", differ, planes)
+	}
+}
+
+func sameLabels(assign []int32, want []int, sinks int) bool {
+	for i, label := range want {
+		if int(assign[i])-sinks != label {
+			return false
+		}
+	}
+	return true
+}
+
+func TestWeightedPropertiesHoldForEveryShape(t *testing.T) {
+	for name, opt := range weighted() {
+		for _, ratio := range []float64{0.05, 0.25, 0.9, 1} {
+			t.Run(fmt.Sprintf("%s/%v", name, ratio), func(t *testing.T) {
+				c := compress.New(3) // with no memory of other options
+				defer c.Close()
+				var res compress.Result
+				opt.Ratio = ratio
+				for _, n := range []int{1, 2, 5, 20, 21, 22, 37, 101, 300} {
+					for _, dtype := range []compress.DType{compress.BF16, compress.F32, compress.F8E4M3} {
+						in := synthetic(2, 2, n, 32, dtype)
+						if err := c.Compress(context.Background(), in, &opt, &res); err != nil {
+							t.Fatal(err)
+						}
+						check(t, in, &opt, &res)
+					}
+				}
+			})
+		}
+	}
+}
+
+// With the layered budget the heads of a layer have as many cores as each other, layers differ, and the total is kept.
+func TestLayeredBudgetIsRegularWithinALayer(t *testing.T) {
+	c := compress.New(2)
+	defer c.Close()
+	var res compress.Result
+	opt := weighted()["layered"]
+	for _, p := range pages(t) {
+		for _, ratio := range []float64{0.5, 0.25} {
+			opt.Ratio = ratio
+			if err := c.Compress(context.Background(), &p.in, &opt, &res); err != nil {
+				t.Fatal(err)
+			}
+			sizes := map[int32]bool{}
+			for i, s := range res.Slots {
+				sizes[s] = true
+				if first := res.Slots[i/p.in.Heads*p.in.Heads]; s != first {
+					t.Errorf("%s at %v: head %d has %d cores, the first of its layer %d", p.name, ratio, i, s, first)
+				}
+			}
+			if len(sizes) < 2 {
+				t.Errorf("%s at %v: all layers have the same number of cores", p.name, ratio)
+			}
+			if got := res.Kept(); got > ratio || got < ratio-0.01 {
+				t.Errorf("%s at %v keeps %.4f", p.name, ratio, got)
+			}
+		}
+	}
+}
+
+// What the weights are for: recent tokens are merged less than old ones.
+func TestRecentTokensAreMergedLess(t *testing.T) {
+	c := compress.New(2)
+	defer c.Close()
+	var plain, recent compress.Result
+	for _, p := range pages(t) {
+		a, b := compress.Semantic(), compress.Semantic()
+		a.Ratio, b.Ratio, b.Recency = 0.25, 0.25, 84
+		if err := c.Compress(context.Background(), &p.in, &a, &plain); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Compress(context.Background(), &p.in, &b, &recent); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := secondHalf(&p.in, &recent), secondHalf(&p.in, &plain); got <= want {
+			t.Errorf("%s: %d cores stand for the second half, want more than the %d without weights", p.name, got, want)
+		}
+	}
+}
+
+// secondHalf is the number of cores at positions in the second half of the page.
+func secondHalf(in *compress.Input, r *compress.Result) int {
+	n := 0
+	for i, count := range r.Counts {
+		if count > 0 && r.Positions[i] > float32(in.Positions[in.Tokens/2]) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestWeightsWithoutMeaningAreRefused(t *testing.T) {
+	for name, change := range map[string]func(*compress.Options){
+		"across equal":      func(o *compress.Options) { o.Budget = compress.Equal },
+		"negative recency":  func(o *compress.Options) { o.Recency = -1 },
+		"huge recency":      func(o *compress.Options) { o.Recency = 1e9 },
+		"distinct attended": func(o *compress.Options) { o.Keep = compress.Attended },
+		"weighted drop":     func(o *compress.Options) { o.Budget, o.Across, o.Rest = compress.Equal, false, compress.Drop },
+		"weighted fixed":    func(o *compress.Options) { o.Budget, o.Across = compress.Fixed, false },
+	} {
+		opt := compress.Weighted()
+		change(&opt)
+		var coded interface{ Code() string }
+		if err := opt.Check(); !errors.As(err, &coded) || coded.Code() != "policy.bad_option" {
+			t.Errorf("%s: got %v, want policy.bad_option", name, err)
+		}
+	}
+}
