@@ -5,11 +5,8 @@ import "math"
 // weightOne is a weight of one: weights are whole numbers of 1/256, so that every machine computes the same.
 const weightOne = 256
 
-// Weights are 16 bits wide, and costs stop at the end of int16, so that vectors can do it without widening.
-const (
-	maxWeight = math.MaxUint16
-	maxCost   = math.MaxInt16
-)
+// maxWeight is the largest weight: 16 bits, so that vectors can multiply without widening.
+const maxWeight = math.MaxUint16
 
 // lowest is the threshold below every similarity. Weighed ones go down to the end of int16.
 func (w *work) lowest() int {
@@ -54,7 +51,7 @@ func (w *work) weigh(_, g int) {
 	for _, c := range w.chunks {
 		rows, cost := c.rows(sim), weight[c.lo:c.hi]
 		for i := range c.len() {
-			weighRow(rows[i*c.ld:][:len(cost)], cost)
+			w.kernel.Weigh(rows[i*c.ld:][:len(cost)], cost)
 		}
 	}
 }
@@ -68,13 +65,4 @@ func fixedWeight(x float64) uint16 {
 		return maxWeight
 	}
 	return uint16(x)
-}
-
-// weighRow weighs one row in place. Costs are rounded down.
-func weighRow(row []int16, weight []uint16) {
-	weight = weight[:len(row)]
-	for j, x := range row {
-		cost := uint32(max(thresholdSteps-int32(x), 0)) * uint32(weight[j]) / weightOne //nolint:gosec // not negative
-		row[j] = int16(thresholdSteps - int32(min(cost, maxCost)))                      //nolint:gosec // within int16
-	}
 }

@@ -6,11 +6,11 @@ import "golang.org/x/sys/cpu"
 
 var (
 	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, DotsOf: dotsOf, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Count: count,
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Weigh: weighFast, Count: count,
 		ExpSum: expSumFast, MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, DotsOf: dotsOfFast, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Count: countFast,
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Weigh: weighFast, Count: countFast,
 		ExpSum: expSumFast, MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	all = detect()
@@ -204,6 +204,15 @@ func quantizeFast(dst []int16, src []float32, scale float32, n, ld int) float64 
 	need(src, n)
 	_ = dst[ld-1]
 	return quantizeRowAVX512(&dst[0], &src[0], scale, n, ld)
+}
+
+func weighFast(row []int16, weight []uint16) {
+	n := len(row) &^ 15
+	if n > 0 {
+		_ = weight[len(row)-1]
+		weighRowAVX2(&row[0], &weight[0], n)
+	}
+	weigh(row[n:], weight[n:])
 }
 
 // countFast trusts that candidates are rows of sim.

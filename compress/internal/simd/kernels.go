@@ -42,6 +42,9 @@ type Kernels struct {
 	// Quantize writes floor(scale*src) to dst for n elements, the least int16 for the rest of ld, a multiple of 16, and
 	// returns the sum of the n. A product that whole numbers of 16 bits cannot hold saturates.
 	Quantize func(dst []int16, src []float32, scale float32, n, ld int) float64
+	// Weigh replaces each similarity by 1024 - min((1024-row)*weight/256, 32767), rounded down: one minus the weighed cost of
+	// a merge. No similarity is above 1024 or below -1025.
+	Weigh func(row []int16, weight []uint16)
 	// Count runs greedy clustering and returns the number of clusters, or limit+1 as soon as it is exceeded. sim has rows of
 	// ld similarities; cand lists the candidates, rows of sim, by seed priority and free has a bit for each below 128. The first
 	// candidate that is free is a seed; it takes every free one at least t similar. scratch is as long as cand.

@@ -130,6 +130,11 @@ func mirrorAVX2(s *float32, ld int, n int)
 //go:noescape
 func quantizeRowAVX512(dst *int16, src *float32, scale float32, n int, ld int) float64
 
+// weighRowAVX2 replaces n similarities, a multiple of 16, by 1024 - min((1024-row)*weight/256, 32767).
+//
+//go:noescape
+func weighRowAVX2(row *int16, weight *uint16, n int)
+
 // count64AVX512 counts the clusters of a chunk at threshold t: sim has rows of 64 or 128 similarities, cand lists n candidates by
 // priority, live has a bit for each. It stops when there are more than limit.
 //

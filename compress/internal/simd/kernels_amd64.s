@@ -1103,6 +1103,50 @@ done:
 	VZEROUPPER
 	RET
 
+// func weighRowAVX2(row *int16, weight *uint16, n int)
+// Requires: AVX, AVX2
+TEXT ·weighRowAVX2(SB), NOSPLIT, $0-24
+	MOVQ         row+0(FP), AX
+	MOVQ         weight+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VPBROADCASTD w1024<>+0(SB), Y0
+	VPBROADCASTD w255<>+0(SB), Y1
+	VPBROADCASTD w32767<>+0(SB), Y2
+	VPXOR        Y3, Y3, Y3
+
+loop:
+	TESTQ    DX, DX
+	JZ       done
+	VPSUBW   (AX), Y0, Y4
+	VPMAXSW  Y3, Y4, Y4
+	VMOVDQU  (CX), Y5
+	VPMULHUW Y5, Y4, Y6
+	VPMULLW  Y5, Y4, Y4
+	VPMINUW  Y1, Y6, Y6
+	VPSLLW   $0x08, Y6, Y6
+	VPSRLW   $0x08, Y4, Y4
+	VPOR     Y6, Y4, Y4
+	VPMINUW  Y2, Y4, Y4
+	VPSUBW   Y4, Y0, Y4
+	VMOVDQU  Y4, (AX)
+	ADDQ     $0x20, AX
+	ADDQ     $0x20, CX
+	SUBQ     $0x10, DX
+	JMP      loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA w1024<>+0(SB)/4, $0x04000400
+GLOBL w1024<>(SB), RODATA|NOPTR, $4
+
+DATA w255<>+0(SB)/4, $0x00ff00ff
+GLOBL w255<>(SB), RODATA|NOPTR, $4
+
+DATA w32767<>+0(SB)/4, $0x7fff7fff
+GLOBL w32767<>(SB), RODATA|NOPTR, $4
+
 // func count64AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
 // Requires: AVX, AVX512BW, AVX512F, BMI
 TEXT ·count64AVX512(SB), NOSPLIT, $0-56

@@ -434,6 +434,25 @@ func TestQuantize(t *testing.T) {
 	}
 }
 
+func TestWeigh(t *testing.T) {
+	r := rand.New(rand.NewPCG(23, 24))
+	for _, k := range All() {
+		for n := range 130 {
+			row, weight, want := make([]int16, n+1)[1:], make([]uint16, n+1)[1:], make([]int64, n)
+			for i := range row {
+				row[i], weight[i] = int16(r.IntN(2050)-1025), uint16(r.IntN(1<<(1+r.IntN(16))))
+				want[i] = 1024 - min((1024-int64(row[i]))*int64(weight[i])/256, 32767)
+			}
+			k.Weigh(row, weight)
+			for i := range row {
+				if int64(row[i]) != want[i] {
+					t.Fatalf("%s: %d of %d: %d, want %d", k.Name, i, n, row[i], want[i])
+				}
+			}
+		}
+	}
+}
+
 // Every set counts as the plain loop does.
 func TestCount(t *testing.T) {
 	r := rand.New(rand.NewPCG(15, 16))

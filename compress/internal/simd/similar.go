@@ -54,3 +54,11 @@ func expSum(x []float32, top float32) float32 {
 	}
 	return float32(sum)
 }
+
+func weigh(row []int16, weight []uint16) {
+	weight = weight[:len(row)]
+	for j, x := range row {
+		cost := uint32(max(1024-int32(x), 0)) * uint32(weight[j]) / 256 //nolint:gosec // not negative
+		row[j] = int16(1024 - int32(min(cost, math.MaxInt16)))          //nolint:gosec // within int16
+	}
+}

@@ -30,6 +30,7 @@ func main() {
 	narrowE4M3()
 	mirror()
 	quantizeRow()
+	weighRow()
 	count(1)
 	count(2)
 	Generate()

@@ -134,6 +134,44 @@ func quantizeRow() {
 	RET()
 }
 
+// weighRow works on 32-bit products in two halves of 16 bits.
+func weighRow() {
+	TEXT("weighRowAVX2", NOSPLIT, "func(row *int16, weight *uint16, n int)")
+	Pragma("noescape")
+	Doc("weighRowAVX2 replaces n similarities, a multiple of 16, by 1024 - min((1024-row)*weight/256, 32767).")
+	row, weight, n := Load(Param("row"), GP64()), Load(Param("weight"), GP64()), Load(Param("n"), GP64())
+	word := func(name string, v uint32) reg.VecVirtual {
+		y := YMM()
+		VPBROADCASTD(constant(name, v<<16|v), y)
+		return y
+	}
+	one, byteMax, most := word("w1024", 1024), word("w255", 255), word("w32767", 32767)
+	zero, d, w, high := YMM(), YMM(), YMM(), YMM()
+	VPXOR(zero, zero, zero)
+	Label("loop")
+	TESTQ(n, n)
+	JZ(LabelRef("done"))
+	VPSUBW(Mem{Base: row}, one, d)
+	VPMAXSW(zero, d, d)
+	VMOVDQU(Mem{Base: weight}, w)
+	VPMULHUW(w, d, high)
+	VPMULLW(w, d, d)
+	VPMINUW(byteMax, high, high)
+	VPSLLW(Imm(8), high, high)
+	VPSRLW(Imm(8), d, d)
+	VPOR(high, d, d)
+	VPMINUW(most, d, d)
+	VPSUBW(d, one, d)
+	VMOVDQU(d, Mem{Base: row})
+	ADDQ(Imm(32), row)
+	ADDQ(Imm(32), weight)
+	SUBQ(Imm(16), n)
+	JMP(LabelRef("loop"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
 // count runs greedy clustering on a chunk of at most 64 or 128 tokens: a bit per token that is still free.
 func count(words int) {
 	name := map[int]string{1: "count64AVX512", 2: "count128AVX512"}[words]
