@@ -44,9 +44,9 @@ func TestPolicyCheckSummarisesAGoodPolicy(t *testing.T) {
 		t.Fatalf("got error %v, want none", err)
 	}
 	for _, want := range []string{
-		"acme: requests for model llama-3* of at least 4096 tokens -> balanced (semantic, ratio 0.5, adaptive); ",
+		"acme: requests for model llama-3* of at least 4096 tokens -> balanced (weighted, ratio 0.5, adaptive); ",
 		"every request -> exact (keeps every token)\n",
-		"research: requests for model */llama-3-8b -> every-knob (semantic, ratio 0.5, adaptive); every other request -> balanced",
+		"research: requests for model */llama-3-8b -> every-knob (weighted, ratio 0.5, adaptive); every other request -> balanced",
 		"unknown: every request -> exact (keeps every token)\n",
 		"ok: 3 tenants, 4 profiles, 0 warnings, version ",
 	} {
