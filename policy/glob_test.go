@@ -28,7 +28,7 @@ func FuzzMatchModel(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pattern, name string) {
 		ascii := func(s string) bool { return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 }) }
 		if len(pattern) > 64 || len(name) > 64 || !ascii(pattern) || !ascii(name) {
-			t.Skip()
+			return // the expression below means the same only for short ASCII
 		}
 		expr := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
 		if got, want := MatchModel(pattern, name), regexp.MustCompile(`(?s)^`+expr+`$`).MatchString(name); got != want {
