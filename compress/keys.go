@@ -6,13 +6,20 @@ import (
 	"github.com/semproxy/semproxy/compress/internal/simd"
 )
 
-// unrotate writes the key of token i of chunk c, turned back to the chunk's first position, to dst, [dim], and returns the
-// sum of its squares.
-func (w *work) unrotate(a *arena, dst []float32, plane int, c *chunk, i int) float32 {
+// fused reports whether keys are turned by cos and the like straight from their 16 bits: half rotation over the whole key.
+func (w *work) fused(cos []float32) bool {
+	return w.half != nil && 2*len(cos) == w.in.Dim && !w.rope.Interleaved
+}
+
+// angleIn is the angle of token i's position from the first of its chunk.
+func (w *work) angleIn(a *arena, c *chunk, i int) (cos, sin []float32) {
+	return w.at(a, int(positionOf(w, i)-positionOf(w, c.lo)))
+}
+
+// unrotate writes the key of token i, turned back, to dst, [dim], and returns the sum of its squares.
+func (w *work) unrotate(dst, cos, sin []float32, plane, i int) float32 {
 	key := w.in.row(w.in.K, plane, w.sinks+i)
-	positions := w.in.Positions[w.sinks:]
-	cos, sin := w.at(a, int(positions[i]-positions[c.lo]))
-	if w.half != nil && 2*len(cos) == len(dst) && !w.rope.Interleaved {
+	if w.fused(cos) {
 		return w.half.Unrotate(dst, key, cos, sin)
 	}
 	widen(w.kernel, dst, key, w.in.DType, scaleOf(w.in.KScale, plane))
@@ -32,7 +39,8 @@ func (w *work) unitKeys(a *arena, plane, k int) {
 		row := a.units[(i-c.lo)*w.stride:][:w.stride]
 		u := row[:d]
 		clear(row[d:])
-		length, inv := lengthOf(u, w.unrotate(a, u, plane, c, i))
+		cos, sin := w.angleIn(a, c, i)
+		length, inv := lengthOf(u, w.unrotate(u, cos, sin, plane, i))
 		norms[i] = length
 		if inv == 0 {
 			normalize(w.kernel, u) // out of float32's range

@@ -1,9 +1,6 @@
 package compress
 
-import (
-	"math"
-	"slices"
-)
+import "math"
 
 // chooseExact finds the tokens that are never merged: the protected ones and, when the options give them a share of the
 // budget, the outliers.
@@ -53,7 +50,7 @@ func make64(a *arena, d int) []float64 {
 	return a.wide
 }
 
-// chooseSingles does one group, and lists the other tokens of each chunk by seed priority.
+// chooseSingles does one group, and marks the other tokens of each chunk as candidates.
 func (w *work) chooseSingles(worker, g int) {
 	single := group(w.single, g, w.n)
 	if !w.opt.Across {
@@ -69,25 +66,15 @@ func (w *work) chooseSingles(worker, g int) {
 	if w.opt.Rest != Cluster {
 		return
 	}
-	a := &w.arena[worker]
-	lens, free := group(w.candLen, g, len(w.chunks)), group(w.free, g, len(w.chunks))
+	order, live := group(w.order, g, w.n), group(w.live, g, len(w.chunks)*w.words)
+	clear(live)
 	for k, c := range w.chunks {
-		cent, cand := group(w.centrality, g, w.n)[c.lo:c.hi], group(w.cand, g, w.n)[c.lo:c.hi]
-		a.order = a.order[:0]
-		for i, s := range single[c.lo:c.hi] {
-			if !s {
-				a.order = append(a.order, rank(cent[i], int32(i), w.opt.ByPosition))
+		candidates := w.candidates(live, k)
+		for r, i := range order[c.lo:c.hi] {
+			if !single[c.lo+int(i)] {
+				candidates[r/64] |= 1 << (r % 64)
 			}
 		}
-		slices.Sort(a.order)
-		free[k] = [2]uint64{}
-		for i, r := range a.order {
-			cand[i] = uint16(r.index())
-			if c.ld <= 128 {
-				free[k][r.index()/64] |= 1 << (r.index() % 64)
-			}
-		}
-		lens[k] = int32(len(a.order))
 	}
 }
 
@@ -121,10 +108,19 @@ func (w *work) outliers(worker, plane int, score []float32) {
 		cos, sin := w.base(k)
 		rotateRow(a.acc, cos, sin, w.rope.Interleaved)
 		for i := c.lo; i < c.hi; i++ {
-			w.unrotate(a, a.row, plane, c, i)
-			score[i] += 1 - w.kernel.Dot(a.row, a.acc)/(norms[i]+1e-9)
+			score[i] += 1 - w.alongKey(a, a.acc, plane, c, i)/(norms[i]+1e-9)
 		}
 	}
+}
+
+// alongKey is the dot product of the key of token i of chunk c, turned back to the chunk's first position, and direction.
+func (w *work) alongKey(a *arena, direction []float32, plane int, c *chunk, i int) float32 {
+	cos, sin := w.angleIn(a, c, i)
+	if w.fused(cos) {
+		return w.half.UnrotateDot(direction, w.in.row(w.in.K, plane, w.sinks+i), cos, sin)
+	}
+	w.unrotate(a.row, cos, sin, plane, i)
+	return w.kernel.Dot(a.row, direction)
 }
 
 // attendedPool is how many neighbours share their attention, so that a token is kept with its surroundings (SnapKV).

@@ -17,8 +17,10 @@ func neonKernels() Kernels {
 	k.Unrotate, k.RotateBy = unrotateFast, rotateByFast
 	k.DotsOf, k.Axpy4, k.ExpSum = dotsOfFast, axpy4Fast, expSumFast
 	k.MaxAbs, k.NarrowE4M3 = maxAbsFast, narrowE4M3Fast
-	k.BF16 = fastHalf(genericBF16, widenBF16NEON, narrowBF16NEON, unrotateBF16NEON, axpyBF16NEON)
-	k.F16 = fastHalf(genericF16, widenF16NEON, narrowF16NEON, unrotateF16NEON, axpyF16NEON)
+	k.BF16 = fastHalf(genericBF16, halfAssembly{widen: widenBF16NEON, narrow: narrowBF16NEON, unrotate: unrotateBF16NEON,
+		unrotateAdd: unrotateAddBF16NEON, unrotateDot: unrotateDotBF16NEON, axpy: axpyBF16NEON})
+	k.F16 = fastHalf(genericF16, halfAssembly{widen: widenF16NEON, narrow: narrowF16NEON, unrotate: unrotateF16NEON,
+		unrotateAdd: unrotateAddF16NEON, unrotateDot: unrotateDotF16NEON, axpy: axpyF16NEON})
 	return k
 }
 

@@ -32,6 +32,26 @@ func half(widen func(uint16) float32, narrow func(float32) uint16) Half {
 			unrotate(dst[:n], dst[n:2*n], cos, sin)
 			return dot(dst[:2*n], dst[:2*n])
 		},
+		UnrotateAdd: func(key, unit []float32, src []byte, cos, sin []float32, kw, uw float32) {
+			n := len(cos)
+			for i, c := range cos {
+				u, v, s := at(src, i), at(src, n+i), sin[i]
+				a, b := u*c+v*s, v*c-u*s
+				key[i] += kw * a
+				key[n+i] += kw * b
+				unit[i] += uw * a
+				unit[n+i] += uw * b
+			}
+		},
+		UnrotateDot: func(direction []float32, src []byte, cos, sin []float32) float32 {
+			n, low, high := len(cos), float32(0), float32(0)
+			for i, c := range cos {
+				u, v, s := at(src, i), at(src, n+i), sin[i]
+				low += (u*c + v*s) * direction[i]
+				high += (v*c - u*s) * direction[n+i]
+			}
+			return low + high
+		},
 		Axpy: func(dst []float32, src []byte, w float32) {
 			for i := range dst {
 				dst[i] += w * at(src, i)

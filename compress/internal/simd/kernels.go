@@ -45,10 +45,13 @@ type Kernels struct {
 	// Weigh replaces each similarity by 1024 - min((1024-row)*weight/256, 32767), rounded down: one minus the weighed cost of
 	// a merge. No similarity is above 1024 or below -1025.
 	Weigh func(row []int16, weight []uint16)
-	// Count runs greedy clustering and returns the number of clusters, or limit+1 as soon as it is exceeded. sim has rows of
-	// ld similarities; cand lists the candidates, rows of sim, by seed priority and free has a bit for each below 128. The first
-	// candidate that is free is a seed; it takes every free one at least t similar. scratch is as long as cand.
-	Count func(sim []int16, ld int, cand, scratch []uint16, free *[2]uint64, t, limit int) int
+	// Reorder writes to row r, column j of dst what src holds at order[r], order[j], for j > r; the rest is unspecified. Both
+	// have rows of ld, a multiple of 16, and as many as order names, each once.
+	Reorder func(dst, src []int16, ld int, order []uint16)
+	// Count runs greedy clustering in chunks and returns the number of clusters. Chunk k has its similarities at
+	// sim[starts[k]:], rows of ld by seed priority, and a bit for each candidate in as many words of live as ld bits need. The
+	// first candidate that is free is a seed and takes every free one behind it that is at least t similar.
+	Count func(sim []int16, ld int, starts []int, live []uint64, t int) int
 	// BF16 and F16 read and write the 16-bit floats, little-endian.
 	BF16, F16 Half
 }
@@ -61,6 +64,10 @@ type Half struct {
 	Narrow func(dst []byte, src []float32)
 	// Unrotate widens a row of 2*len(cos) elements, turns its pairs (i, len(cos)+i) back and returns the sum of their squares.
 	Unrotate func(dst []float32, src []byte, cos, sin []float32) float32
+	// UnrotateAdd does the same and adds the row, times kw, to key and, times uw, to unit.
+	UnrotateAdd func(key, unit []float32, src []byte, cos, sin []float32, kw, uw float32)
+	// UnrotateDot does the same and returns the row's dot product with direction.
+	UnrotateDot func(direction []float32, src []byte, cos, sin []float32) float32
 	// Axpy adds w*src to dst.
 	Axpy func(dst []float32, src []byte, w float32)
 }

@@ -57,6 +57,18 @@ func narrowBF16AVX2(dst *byte, src *float32, n int)
 //go:noescape
 func unrotateBF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
 
+// unrotateAddBF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and adds it, times kw, to key
+// and, times uw, to unit. half is a multiple of 8.
+//
+//go:noescape
+func unrotateAddBF16AVX2(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+
+// unrotateDotBF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and returns its dot product with
+// direction. half is a multiple of 8.
+//
+//go:noescape
+func unrotateDotBF16AVX2(direction *float32, src *byte, cos *float32, sin *float32, half int) float32
+
 // axpyBF16AVX2 adds w*src to dst, n elements, a multiple of 8.
 //
 //go:noescape
@@ -77,6 +89,18 @@ func narrowF16AVX2(dst *byte, src *float32, n int)
 //
 //go:noescape
 func unrotateF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
+
+// unrotateAddF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and adds it, times kw, to key
+// and, times uw, to unit. half is a multiple of 8.
+//
+//go:noescape
+func unrotateAddF16AVX2(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+
+// unrotateDotF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and returns its dot product with
+// direction. half is a multiple of 8.
+//
+//go:noescape
+func unrotateDotF16AVX2(direction *float32, src *byte, cos *float32, sin *float32, half int) float32
 
 // axpyF16AVX2 adds w*src to dst, n elements, a multiple of 8.
 //
@@ -135,14 +159,24 @@ func quantizeRowAVX512(dst *int16, src *float32, scale float32, n int, ld int) f
 //go:noescape
 func weighRowAVX2(row *int16, weight *uint16, n int)
 
-// count64AVX512 counts the clusters of a chunk at threshold t: sim has rows of 64 or 128 similarities, cand lists n candidates by
-// priority, live has a bit for each. It stops when there are more than limit.
+// reorder64AVX512 writes to row r, column j of dst what src holds at order[r], order[j], n rows of as many columns as its name says.
 //
 //go:noescape
-func count64AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
+func reorder64AVX512(dst *int16, src *int16, order *uint16, n int)
 
-// count128AVX512 counts the clusters of a chunk at threshold t: sim has rows of 64 or 128 similarities, cand lists n candidates by
-// priority, live has a bit for each. It stops when there are more than limit.
+// reorder128AVX512 writes to row r, column j of dst what src holds at order[r], order[j], n rows of as many columns as its name says.
 //
 //go:noescape
-func count128AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
+func reorder128AVX512(dst *int16, src *int16, order *uint16, n int)
+
+// count64AVX512 counts the clusters of batches of 4 chunks at threshold t: chunk k has rows of as many similarities as
+// the name says, by seed priority, from sim[starts[k]] on, and 1 words of live with a bit for each candidate.
+//
+//go:noescape
+func count64AVX512(sim *int16, starts *int, live *uint64, batches int, t int) int
+
+// count128AVX512 counts the clusters of batches of 3 chunks at threshold t: chunk k has rows of as many similarities as
+// the name says, by seed priority, from sim[starts[k]] on, and 2 words of live with a bit for each candidate.
+//
+//go:noescape
+func count128AVX512(sim *int16, starts *int, live *uint64, batches int, t int) int

@@ -427,36 +427,122 @@ TEXT ·unrotateBF16AVX2(SB), NOSPLIT, $0-44
 	MOVQ   sin+24(FP), BX
 	MOVQ   half+32(FP), SI
 	MOVQ   SI, DI
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
 
 loop:
-	VPMOVZXWD    (CX), Y0
-	VPSLLD       $0x10, Y0, Y0
-	VPMOVZXWD    (CX)(SI*2), Y1
-	VPSLLD       $0x10, Y1, Y1
-	VMOVUPS      (DX), Y2
-	VMOVUPS      (BX), Y3
-	VMULPS       Y0, Y2, Y4
-	VFMADD231PS  Y1, Y3, Y4
-	VMULPS       Y1, Y2, Y1
-	VFNMADD231PS Y0, Y3, Y1
-	VMOVUPS      Y4, (AX)
-	VMOVUPS      Y1, (AX)(SI*4)
-	VFMADD231PS  Y4, Y4, Y5
-	VFMADD231PS  Y1, Y1, Y6
+	VPMOVZXWD    (CX), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VPMOVZXWD    (CX)(SI*2), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VMOVUPS      (DX), Y4
+	VMOVUPS      (BX), Y5
+	VMULPS       Y2, Y4, Y6
+	VFMADD231PS  Y3, Y5, Y6
+	VMULPS       Y3, Y4, Y3
+	VFNMADD231PS Y2, Y5, Y3
 	ADDQ         $0x10, CX
 	ADDQ         $0x20, DX
 	ADDQ         $0x20, BX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y3, (AX)(SI*4)
+	VFMADD231PS  Y6, Y6, Y0
+	VFMADD231PS  Y3, Y3, Y1
 	ADDQ         $0x20, AX
 	SUBQ         $0x08, DI
 	JNZ          loop
-	VADDPS       Y5, Y6, Y5
-	VEXTRACTF128 $0x01, Y5, X0
-	VADDPS       X0, X5, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVSS        X0, ret+40(FP)
+	VADDPS       Y0, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVSS        X1, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func unrotateAddBF16AVX2(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·unrotateAddBF16AVX2(SB), NOSPLIT, $0-56
+	MOVQ         key+0(FP), AX
+	MOVQ         unit+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         cos+24(FP), BX
+	MOVQ         sin+32(FP), SI
+	VBROADCASTSS kw+40(FP), Y0
+	VBROADCASTSS uw+44(FP), Y1
+	MOVQ         half+48(FP), DI
+	MOVQ         DI, R8
+
+loop:
+	VPMOVZXWD    (DX), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VPMOVZXWD    (DX)(DI*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMOVUPS      (BX), Y6
+	VMOVUPS      (SI), Y5
+	VMULPS       Y2, Y6, Y3
+	VFMADD231PS  Y4, Y5, Y3
+	VMULPS       Y4, Y6, Y4
+	VFNMADD231PS Y2, Y5, Y4
+	ADDQ         $0x10, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	VMOVUPS      (AX), Y2
+	VFMADD231PS  Y3, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      (AX)(DI*4), Y2
+	VFMADD231PS  Y4, Y0, Y2
+	VMOVUPS      Y2, (AX)(DI*4)
+	ADDQ         $0x20, AX
+	VMOVUPS      (CX), Y2
+	VFMADD231PS  Y3, Y1, Y2
+	VMOVUPS      Y2, (CX)
+	VMOVUPS      (CX)(DI*4), Y2
+	VFMADD231PS  Y4, Y1, Y2
+	VMOVUPS      Y2, (CX)(DI*4)
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, R8
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func unrotateDotBF16AVX2(direction *float32, src *byte, cos *float32, sin *float32, half int) float32
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·unrotateDotBF16AVX2(SB), NOSPLIT, $0-44
+	MOVQ   direction+0(FP), AX
+	MOVQ   src+8(FP), CX
+	MOVQ   cos+16(FP), DX
+	MOVQ   sin+24(FP), BX
+	MOVQ   half+32(FP), SI
+	MOVQ   SI, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+loop:
+	VPMOVZXWD    (CX), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VPMOVZXWD    (CX)(SI*2), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VMOVUPS      (DX), Y4
+	VMOVUPS      (BX), Y5
+	VMULPS       Y2, Y4, Y6
+	VFMADD231PS  Y3, Y5, Y6
+	VMULPS       Y3, Y4, Y3
+	VFNMADD231PS Y2, Y5, Y3
+	ADDQ         $0x10, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	VFMADD231PS  (AX), Y6, Y0
+	VFMADD231PS  (AX)(SI*4), Y3, Y1
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DI
+	JNZ          loop
+	VADDPS       Y0, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVSS        X1, ret+40(FP)
 	VZEROUPPER
 	RET
 
@@ -546,34 +632,116 @@ TEXT ·unrotateF16AVX2(SB), NOSPLIT, $0-44
 	MOVQ   sin+24(FP), BX
 	MOVQ   half+32(FP), SI
 	MOVQ   SI, DI
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
 
 loop:
-	VCVTPH2PS    (CX), Y0
-	VCVTPH2PS    (CX)(SI*2), Y1
-	VMOVUPS      (DX), Y2
-	VMOVUPS      (BX), Y3
-	VMULPS       Y0, Y2, Y4
-	VFMADD231PS  Y1, Y3, Y4
-	VMULPS       Y1, Y2, Y1
-	VFNMADD231PS Y0, Y3, Y1
-	VMOVUPS      Y4, (AX)
-	VMOVUPS      Y1, (AX)(SI*4)
-	VFMADD231PS  Y4, Y4, Y5
-	VFMADD231PS  Y1, Y1, Y6
+	VCVTPH2PS    (CX), Y2
+	VCVTPH2PS    (CX)(SI*2), Y3
+	VMOVUPS      (DX), Y4
+	VMOVUPS      (BX), Y5
+	VMULPS       Y2, Y4, Y6
+	VFMADD231PS  Y3, Y5, Y6
+	VMULPS       Y3, Y4, Y3
+	VFNMADD231PS Y2, Y5, Y3
 	ADDQ         $0x10, CX
 	ADDQ         $0x20, DX
 	ADDQ         $0x20, BX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y3, (AX)(SI*4)
+	VFMADD231PS  Y6, Y6, Y0
+	VFMADD231PS  Y3, Y3, Y1
 	ADDQ         $0x20, AX
 	SUBQ         $0x08, DI
 	JNZ          loop
-	VADDPS       Y5, Y6, Y5
-	VEXTRACTF128 $0x01, Y5, X0
-	VADDPS       X0, X5, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVSS        X0, ret+40(FP)
+	VADDPS       Y0, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVSS        X1, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func unrotateAddF16AVX2(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+// Requires: AVX, F16C, FMA3
+TEXT ·unrotateAddF16AVX2(SB), NOSPLIT, $0-56
+	MOVQ         key+0(FP), AX
+	MOVQ         unit+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         cos+24(FP), BX
+	MOVQ         sin+32(FP), SI
+	VBROADCASTSS kw+40(FP), Y0
+	VBROADCASTSS uw+44(FP), Y1
+	MOVQ         half+48(FP), DI
+	MOVQ         DI, R8
+
+loop:
+	VCVTPH2PS    (DX), Y2
+	VCVTPH2PS    (DX)(DI*2), Y4
+	VMOVUPS      (BX), Y6
+	VMOVUPS      (SI), Y5
+	VMULPS       Y2, Y6, Y3
+	VFMADD231PS  Y4, Y5, Y3
+	VMULPS       Y4, Y6, Y4
+	VFNMADD231PS Y2, Y5, Y4
+	ADDQ         $0x10, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	VMOVUPS      (AX), Y2
+	VFMADD231PS  Y3, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      (AX)(DI*4), Y2
+	VFMADD231PS  Y4, Y0, Y2
+	VMOVUPS      Y2, (AX)(DI*4)
+	ADDQ         $0x20, AX
+	VMOVUPS      (CX), Y2
+	VFMADD231PS  Y3, Y1, Y2
+	VMOVUPS      Y2, (CX)
+	VMOVUPS      (CX)(DI*4), Y2
+	VFMADD231PS  Y4, Y1, Y2
+	VMOVUPS      Y2, (CX)(DI*4)
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, R8
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func unrotateDotF16AVX2(direction *float32, src *byte, cos *float32, sin *float32, half int) float32
+// Requires: AVX, F16C, FMA3, SSE
+TEXT ·unrotateDotF16AVX2(SB), NOSPLIT, $0-44
+	MOVQ   direction+0(FP), AX
+	MOVQ   src+8(FP), CX
+	MOVQ   cos+16(FP), DX
+	MOVQ   sin+24(FP), BX
+	MOVQ   half+32(FP), SI
+	MOVQ   SI, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+loop:
+	VCVTPH2PS    (CX), Y2
+	VCVTPH2PS    (CX)(SI*2), Y3
+	VMOVUPS      (DX), Y4
+	VMOVUPS      (BX), Y5
+	VMULPS       Y2, Y4, Y6
+	VFMADD231PS  Y3, Y5, Y6
+	VMULPS       Y3, Y4, Y3
+	VFNMADD231PS Y2, Y5, Y3
+	ADDQ         $0x10, CX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	VFMADD231PS  (AX), Y6, Y0
+	VFMADD231PS  (AX)(SI*4), Y3, Y1
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DI
+	JNZ          loop
+	VADDPS       Y0, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVSS        X1, ret+40(FP)
 	VZEROUPPER
 	RET
 
@@ -1147,103 +1315,330 @@ GLOBL w255<>(SB), RODATA|NOPTR, $4
 DATA w32767<>+0(SB)/4, $0x7fff7fff
 GLOBL w32767<>(SB), RODATA|NOPTR, $4
 
-// func count64AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
-// Requires: AVX, AVX512BW, AVX512F, BMI
-TEXT ·count64AVX512(SB), NOSPLIT, $0-56
-	MOVQ         sim+0(FP), AX
-	MOVQ         cand+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVQ         live+24(FP), BX
-	MOVQ         (BX), BX
-	MOVQ         t+32(FP), SI
+// func reorder64AVX512(dst *int16, src *int16, order *uint16, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·reorder64AVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         order+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVL         $0x00000040, SI
 	VPBROADCASTW SI, Z0
-	MOVQ         limit+40(FP), SI
-	XORQ         DI, DI
+	VMOVDQU64    (DX), Z0
+	VMOVDQU64    64(DX), Z1
 
-next:
-	TESTQ     DX, DX
-	JZ        done
-	MOVWQZX   (CX), R8
-	ADDQ      $0x02, CX
-	DECQ      DX
-	BTQ       R8, BX
-	JCC       next
-	INCQ      DI
-	CMPQ      DI, SI
-	JGT       done
-	MOVQ      R8, R9
-	SHLQ      $0x07, R9
-	ADDQ      AX, R9
-	VMOVDQU64 (R9), Z1
-	VPCMPW    $0x05, Z0, Z1, K1
-	VMOVDQU64 64(R9), Z1
-	VPCMPW    $0x05, Z0, Z1, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, R9
-	ANDNQ     BX, R9, BX
-	BTRQ      R8, BX
-	JMP       next
-
-done:
-	MOVQ DI, ret+48(FP)
+row:
+	MOVWQZX   (DX), SI
+	ADDQ      $0x02, DX
+	SHLQ      $0x07, SI
+	ADDQ      CX, SI
+	VMOVDQU64 (SI), Z3
+	VMOVDQU64 64(SI), Z4
+	VMOVDQA64 Z3, Z2
+	VPERMT2W  Z4, Z0, Z2
+	VMOVDQU64 Z2, (AX)
+	VMOVDQA64 Z3, Z2
+	VPERMT2W  Z4, Z1, Z2
+	VMOVDQU64 Z2, 64(AX)
+	ADDQ      $+128, AX
+	DECQ      BX
+	JNZ       row
 	VZEROUPPER
 	RET
 
-// func count128AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
-// Requires: AVX, AVX512BW, AVX512F, BMI, CMOV
-TEXT ·count128AVX512(SB), NOSPLIT, $0-56
-	MOVQ         sim+0(FP), AX
-	MOVQ         cand+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVQ         live+24(FP), BX
-	MOVQ         (BX), SI
-	MOVQ         8(BX), BX
-	MOVQ         t+32(FP), DI
-	VPBROADCASTW DI, Z0
-	MOVQ         limit+40(FP), DI
-	XORQ         R8, R8
+// func reorder128AVX512(dst *int16, src *int16, order *uint16, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·reorder128AVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         order+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVL         $0x00000040, SI
+	VPBROADCASTW SI, Z0
+	VMOVDQU64    (DX), Z1
+	VPTESTMW     Z0, Z1, K1
+	VMOVDQU64    64(DX), Z2
+	VPTESTMW     Z0, Z2, K2
+	VMOVDQU64    128(DX), Z3
+	VPTESTMW     Z0, Z3, K3
+	VMOVDQU64    192(DX), Z4
+	VPTESTMW     Z0, Z4, K4
 
-next:
-	TESTQ     DX, DX
-	JZ        done
-	MOVWQZX   (CX), R9
-	ADDQ      $0x02, CX
-	DECQ      DX
-	MOVQ      SI, R10
-	CMPQ      R9, $0x40
-	CMOVQGE   BX, R10
-	BTQ       R9, R10
-	JCC       next
-	INCQ      R8
-	CMPQ      R8, DI
-	JGT       done
-	MOVQ      R9, R10
-	SHLQ      $0x08, R10
-	ADDQ      AX, R10
-	VMOVDQU64 (R10), Z1
-	VPCMPW    $0x05, Z0, Z1, K1
-	VMOVDQU64 64(R10), Z1
-	VPCMPW    $0x05, Z0, Z1, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, R11
-	ANDNQ     SI, R11, SI
-	VMOVDQU64 128(R10), Z1
-	VPCMPW    $0x05, Z0, Z1, K1
-	VMOVDQU64 192(R10), Z1
-	VPCMPW    $0x05, Z0, Z1, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, R11
-	ANDNQ     BX, R11, BX
-	CMPQ      R9, $0x40
-	JGE       upper
-	BTRQ      R9, SI
-	JMP       next
+row:
+	MOVWQZX   (DX), SI
+	ADDQ      $0x02, DX
+	SHLQ      $0x08, SI
+	ADDQ      CX, SI
+	VMOVDQU64 (SI), Z6
+	VMOVDQU64 64(SI), Z7
+	VMOVDQU64 128(SI), Z8
+	VMOVDQU64 192(SI), Z9
+	VMOVDQA64 Z6, Z0
+	VPERMT2W  Z7, Z1, Z0
+	VMOVDQA64 Z8, Z5
+	VPERMT2W  Z9, Z1, Z5
+	VMOVDQU16 Z5, K1, Z0
+	VMOVDQU64 Z0, (AX)
+	VMOVDQA64 Z6, Z0
+	VPERMT2W  Z7, Z2, Z0
+	VMOVDQA64 Z8, Z5
+	VPERMT2W  Z9, Z2, Z5
+	VMOVDQU16 Z5, K2, Z0
+	VMOVDQU64 Z0, 64(AX)
+	VMOVDQA64 Z6, Z0
+	VPERMT2W  Z7, Z3, Z0
+	VMOVDQA64 Z8, Z5
+	VPERMT2W  Z9, Z3, Z5
+	VMOVDQU16 Z5, K3, Z0
+	VMOVDQU64 Z0, 128(AX)
+	VMOVDQA64 Z6, Z0
+	VPERMT2W  Z7, Z4, Z0
+	VMOVDQA64 Z8, Z5
+	VPERMT2W  Z9, Z4, Z5
+	VMOVDQU16 Z5, K4, Z0
+	VMOVDQU64 Z0, 192(AX)
+	ADDQ      $+256, AX
+	DECQ      BX
+	JNZ       row
+	VZEROUPPER
+	RET
 
-upper:
-	BTRQ R9, BX
-	JMP  next
+// func count64AVX512(sim *int16, starts *int, live *uint64, batches int, t int) int
+// Requires: AVX, AVX512BW, BMI
+TEXT ·count64AVX512(SB), NOSPLIT, $8-48
+	MOVQ         starts+8(FP), AX
+	MOVQ         live+16(FP), CX
+	MOVQ         batches+24(FP), BX
+	MOVQ         BX, (SP)
+	MOVQ         t+32(FP), BX
+	VPBROADCASTW BX, Z0
+	XORQ         DX, DX
 
-done:
-	MOVQ R8, ret+48(FP)
+batch:
+	MOVQ sim+0(FP), BX
+	MOVQ (AX), SI
+	LEAQ (BX)(SI*2), SI
+	MOVQ (CX), DI
+	MOVQ 8(AX), R8
+	LEAQ (BX)(R8*2), R8
+	MOVQ 8(CX), R9
+	MOVQ 16(AX), R10
+	LEAQ (BX)(R10*2), R10
+	MOVQ 16(CX), R11
+	MOVQ 24(AX), R12
+	LEAQ (BX)(R12*2), R12
+	MOVQ 24(CX), R13
+
+loop0:
+	MOVQ     DI, BX
+	ORQ      R9, BX
+	ORQ      R11, BX
+	ORQ      R13, BX
+	JZ       done0
+	TZCNTQ   DI, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x07, BX
+	ADDQ     SI, BX
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, BX
+	CMPQ     DI, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    DI, DI
+	ANDQ     BX, DI
+	TZCNTQ   R9, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x07, BX
+	ADDQ     R8, BX
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, BX
+	CMPQ     R9, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R9, R9
+	ANDQ     BX, R9
+	TZCNTQ   R11, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x07, BX
+	ADDQ     R10, BX
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, BX
+	CMPQ     R11, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R11, R11
+	ANDQ     BX, R11
+	TZCNTQ   R13, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x07, BX
+	ADDQ     R12, BX
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, BX
+	CMPQ     R13, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R13, R13
+	ANDQ     BX, R13
+	JMP      loop0
+
+done0:
+	ADDQ $+32, AX
+	ADDQ $+32, CX
+	DECQ (SP)
+	JNZ  batch
+	MOVQ DX, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func count128AVX512(sim *int16, starts *int, live *uint64, batches int, t int) int
+// Requires: AVX, AVX512BW, BMI
+TEXT ·count128AVX512(SB), NOSPLIT, $8-48
+	MOVQ         starts+8(FP), AX
+	MOVQ         live+16(FP), CX
+	MOVQ         batches+24(FP), BX
+	MOVQ         BX, (SP)
+	MOVQ         t+32(FP), BX
+	VPBROADCASTW BX, Z0
+	XORQ         DX, DX
+
+batch:
+	MOVQ sim+0(FP), BX
+	MOVQ (AX), DI
+	LEAQ (BX)(DI*2), DI
+	MOVQ (CX), R8
+	MOVQ 8(CX), R9
+	MOVQ 8(AX), R10
+	LEAQ (BX)(R10*2), R10
+	MOVQ 16(CX), R11
+	MOVQ 24(CX), R12
+	MOVQ 16(AX), R13
+	LEAQ (BX)(R13*2), R13
+	MOVQ 32(CX), R14
+	MOVQ 40(CX), R15
+
+loop0:
+	MOVQ     R8, SI
+	ORQ      R11, SI
+	ORQ      R14, SI
+	JZ       done0
+	TZCNTQ   R8, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     DI, BX
+	TESTQ    R8, R8
+	JZ       next0
+	VPCMPW   $0x06, 128(BX), Z0, K1
+	VPCMPW   $0x06, 192(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	ANDQ     SI, R9
+
+next0:
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R8, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R8, R8
+	ANDQ     SI, R8
+	TZCNTQ   R11, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     R10, BX
+	TESTQ    R11, R11
+	JZ       next1
+	VPCMPW   $0x06, 128(BX), Z0, K1
+	VPCMPW   $0x06, 192(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	ANDQ     SI, R12
+
+next1:
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R11, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R11, R11
+	ANDQ     SI, R11
+	TZCNTQ   R14, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     R13, BX
+	TESTQ    R14, R14
+	JZ       next2
+	VPCMPW   $0x06, 128(BX), Z0, K1
+	VPCMPW   $0x06, 192(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	ANDQ     SI, R15
+
+next2:
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R14, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R14, R14
+	ANDQ     SI, R14
+	JMP      loop0
+
+done0:
+loop1:
+	MOVQ     R9, SI
+	ORQ      R12, SI
+	ORQ      R15, SI
+	JZ       done1
+	TZCNTQ   R9, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     DI, BX
+	VPCMPW   $0x06, 16512(BX), Z0, K1
+	VPCMPW   $0x06, 16576(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R9, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R9, R9
+	ANDQ     SI, R9
+	TZCNTQ   R12, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     R10, BX
+	VPCMPW   $0x06, 16512(BX), Z0, K1
+	VPCMPW   $0x06, 16576(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R12, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R12, R12
+	ANDQ     SI, R12
+	TZCNTQ   R15, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     R13, BX
+	VPCMPW   $0x06, 16512(BX), Z0, K1
+	VPCMPW   $0x06, 16576(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R15, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R15, R15
+	ANDQ     SI, R15
+	JMP      loop1
+
+done1:
+	ADDQ $+24, AX
+	ADDQ $+48, CX
+	DECQ (SP)
+	JNZ  batch
+	MOVQ DX, ret+40(FP)
 	VZEROUPPER
 	RET

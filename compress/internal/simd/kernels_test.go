@@ -3,6 +3,7 @@ package simd
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -285,6 +286,19 @@ func TestUnrotateAndAxpyOfHalves(t *testing.T) {
 				if !near(ss, want, want) {
 					t.Fatalf("%s: %s sum of squares of %d = %v, want %v", k.Name, name, n, ss, want)
 				}
+				direction, key, unit := random(r, 2*n, 0), random(r, 2*n, 1), random(r, 2*n, 0)
+				along, size := dot64(got, direction)
+				if d := h.UnrotateDot(direction, src, cos, sin); !near(d, along, size+1) {
+					t.Fatalf("%s: %s dot with an unrotated row of %d = %v, want %v", k.Name, name, n, d, along)
+				}
+				keyWas, unitWas := slices.Clone(key), slices.Clone(unit)
+				h.UnrotateAdd(key, unit, src, cos, sin, 0.25, 3)
+				for i, x := range got {
+					a, b := float64(keyWas[i])+0.25*float64(x), float64(unitWas[i])+3*float64(x)
+					if size := 4 * (math.Abs(float64(x)) + 4); !near(key[i], a, size) || !near(unit[i], b, size) {
+						t.Fatalf("%s: %s sums with an unrotated row of %d [%d] = %v, %v, want %v, %v", k.Name, name, n, i, key[i], unit[i], a, b)
+					}
+				}
 				y := make([]float32, 2*n)
 				h.Axpy(y, src, 2)
 				for i := range y {
@@ -453,33 +467,73 @@ func TestWeigh(t *testing.T) {
 	}
 }
 
-// Every set counts as the plain loop does.
+// Every set counts as greedy clustering is defined.
 func TestCount(t *testing.T) {
 	r := rand.New(rand.NewPCG(15, 16))
 	for _, k := range All() {
-		for range 300 {
-			n := 1 + r.IntN(128)
-			ld := 64
-			if n > 64 || r.IntN(2) == 0 {
-				ld = 128
-			}
-			sim := make([]int16, n*ld)
-			for i := range sim {
-				sim[i] = math.MinInt16
-				if i%ld < n {
-					sim[i] = int16(r.IntN(2049) - 1024)
+		for _, ld := range []int{64, 128, 208} {
+			for chunks := range 10 {
+				at, words, want := r.IntN(2052)-1025, (ld+63)/64, 0
+				live, starts := make([]uint64, chunks*words), make([]int, chunks)
+				var sim []int16
+				for c := range starts {
+					n := 1 + r.IntN(ld)
+					starts[c] = len(sim)
+					for range n * ld {
+						sim = append(sim, int16(r.IntN(2049)-1024))
+					}
+					free := make([]bool, n)
+					for _, i := range r.Perm(n)[:r.IntN(n+1)] {
+						live[c*words+i/64] |= 1 << (i % 64)
+						free[i] = true
+					}
+					want += clusters(sim[starts[c]:], ld, free, at)
+				}
+				was := slices.Clone(live)
+				if got := k.Count(sim, ld, starts, live, at); got != want || !slices.Equal(live, was) {
+					t.Fatalf("%s: %d clusters in %d chunks at %d, want %d", k.Name, got, chunks, at, want)
 				}
 			}
-			var cand []uint16
-			var free [2]uint64
-			for _, i := range r.Perm(n)[:r.IntN(n+1)] {
-				cand = append(cand, uint16(i))
-				free[i/64] |= 1 << (i % 64)
+		}
+	}
+}
+
+// clusters is greedy clustering in plain words.
+func clusters(sim []int16, ld int, free []bool, at int) (n int) {
+	for s := range free {
+		if free[s] {
+			n++
+			for j := s + 1; j < len(free); j++ {
+				free[j] = free[j] && int(sim[s*ld+j]) < at
 			}
-			at, limit := r.IntN(2052)-1025, r.IntN(n+2)
-			want := generic.Count(sim, ld, cand, make([]uint16, n), &free, at, limit)
-			if got := k.Count(sim, ld, cand, make([]uint16, n), &free, at, limit); got != want {
-				t.Fatalf("%s: %d clusters of %d candidates of %d at %d, want %d", k.Name, got, len(cand), n, at, want)
+		}
+	}
+	return n
+}
+
+func TestReorder(t *testing.T) {
+	r := rand.New(rand.NewPCG(17, 18))
+	for _, k := range All() {
+		for n := range 150 {
+			ld := []int{64, 128, 160}[max(n-1, 0)/64]
+			src, dst, order := make([]int16, n*ld+1)[1:], make([]int16, n*ld+1), make([]uint16, n)
+			for i := range src {
+				src[i] = int16(r.IntN(1 << 16))
+			}
+			for i, p := range r.Perm(n) {
+				order[i] = uint16(p)
+			}
+			dst[n*ld] = 77
+			k.Reorder(dst[:n*ld], src, ld, order)
+			for i := range n {
+				for j := i + 1; j < n; j++ {
+					if got, want := dst[i*ld+j], src[int(order[i])*ld+int(order[j])]; got != want {
+						t.Fatalf("%s: row %d, column %d of %d is %d, want %d", k.Name, i, j, n, got, want)
+					}
+				}
+			}
+			if dst[n*ld] != 77 {
+				t.Fatalf("%s: wrote behind %d rows", k.Name, n)
 			}
 		}
 	}

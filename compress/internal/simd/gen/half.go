@@ -99,37 +99,117 @@ func unrotateHalf(t halfType) {
 	half := Load(Param("half"), GP64())
 	n := GP64()
 	MOVQ(half, n)
-	u, v, c, s, a, b, ss, ss2 := YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
+	ss, ss2 := YMM(), YMM()
 	VXORPS(ss, ss, ss)
 	VXORPS(ss2, ss2, ss2)
+	x := newTurnedBack()
 	Label("loop")
-	t.load(Mem{Base: src}, u)
-	t.load(Mem{Base: src, Index: half, Scale: 2}, v)
-	VMOVUPS(Mem{Base: cos}, c)
-	VMOVUPS(Mem{Base: sin}, s)
-	VMULPS(u, c, a)
-	VFMADD231PS(v, s, a)
-	VMULPS(v, c, b)
-	VFNMADD231PS(u, s, b)
-	VMOVUPS(a, Mem{Base: dst})
-	VMOVUPS(b, Mem{Base: dst, Index: half, Scale: 4})
-	VFMADD231PS(a, a, ss)
-	VFMADD231PS(b, b, ss2)
-	ADDQ(Imm(16), src)
-	ADDQ(Imm(32), cos)
-	ADDQ(Imm(32), sin)
+	x.load(t, src, half, cos, sin)
+	VMOVUPS(x.a, Mem{Base: dst})
+	VMOVUPS(x.b, Mem{Base: dst, Index: half, Scale: 4})
+	VFMADD231PS(x.a, x.a, ss)
+	VFMADD231PS(x.b, x.b, ss2)
 	ADDQ(Imm(32), dst)
 	SUBQ(Imm(8), n)
 	JNZ(LabelRef("loop"))
 	VADDPS(ss, ss2, ss)
+	horizontal(ss)
+}
+
+// turnedBack loads eight pairs of a row and leaves them in a and b, turned back by the angles given.
+type turnedBack struct{ u, v, c, s, a, b reg.VecVirtual }
+
+func newTurnedBack() turnedBack { return turnedBack{YMM(), YMM(), YMM(), YMM(), YMM(), YMM()} }
+
+func (x turnedBack) load(t halfType, src, half, cos, sin reg.Register) {
+	t.load(Mem{Base: src}, x.u)
+	t.load(Mem{Base: src, Index: half, Scale: 2}, x.v)
+	VMOVUPS(Mem{Base: cos}, x.c)
+	VMOVUPS(Mem{Base: sin}, x.s)
+	VMULPS(x.u, x.c, x.a)
+	VFMADD231PS(x.v, x.s, x.a)
+	VMULPS(x.v, x.c, x.b)
+	VFNMADD231PS(x.u, x.s, x.b)
+	ADDQ(Imm(16), src)
+	ADDQ(Imm(32), cos)
+	ADDQ(Imm(32), sin)
+}
+
+// broadcast fills x with a parameter.
+func broadcast(name string, x reg.VecVirtual) {
+	p, _ := Param(name).Resolve()
+	VBROADCASTSS(p.Addr, x)
+}
+
+// horizontal adds up the eight lanes of x and returns them.
+func horizontal(x reg.VecVirtual) {
 	h := XMM()
-	VEXTRACTF128(U8(1), ss, h)
-	VADDPS(h, ss.AsX(), h)
+	VEXTRACTF128(U8(1), x, h)
+	VADDPS(h, x.AsX(), h)
 	VHADDPS(h, h, h)
 	VHADDPS(h, h, h)
 	Store(h, ReturnIndex(0))
 	VZEROUPPER()
 	RET()
+}
+
+func unrotateAddHalf(t halfType) {
+	TEXT("unrotateAdd"+t.name+"AVX2", NOSPLIT, "func(key, unit *float32, src *byte, cos, sin *float32, kw, uw float32, half int)")
+	Pragma("noescape")
+	Doc("unrotateAdd"+t.name+"AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and adds it, times kw, to key",
+		"and, times uw, to unit. half is a multiple of 8.")
+	key, unit, src := Load(Param("key"), GP64()), Load(Param("unit"), GP64()), Load(Param("src"), GP64())
+	cos, sin := Load(Param("cos"), GP64()), Load(Param("sin"), GP64())
+	kw, uw, y := YMM(), YMM(), YMM()
+	broadcast("kw", kw)
+	broadcast("uw", uw)
+	half := Load(Param("half"), GP64())
+	n := GP64()
+	MOVQ(half, n)
+	x := newTurnedBack()
+	Label("loop")
+	x.load(t, src, half, cos, sin)
+	for _, to := range []struct {
+		sum reg.Register
+		w   reg.VecVirtual
+	}{{key, kw}, {unit, uw}} {
+		VMOVUPS(Mem{Base: to.sum}, y)
+		VFMADD231PS(x.a, to.w, y)
+		VMOVUPS(y, Mem{Base: to.sum})
+		VMOVUPS(Mem{Base: to.sum, Index: half, Scale: 4}, y)
+		VFMADD231PS(x.b, to.w, y)
+		VMOVUPS(y, Mem{Base: to.sum, Index: half, Scale: 4})
+		ADDQ(Imm(32), to.sum)
+	}
+	SUBQ(Imm(8), n)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+func unrotateDotHalf(t halfType) {
+	TEXT("unrotateDot"+t.name+"AVX2", NOSPLIT, "func(direction *float32, src *byte, cos, sin *float32, half int) float32")
+	Pragma("noescape")
+	Doc("unrotateDot"+t.name+"AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and returns its dot product with",
+		"direction. half is a multiple of 8.")
+	direction, src := Load(Param("direction"), GP64()), Load(Param("src"), GP64())
+	cos, sin := Load(Param("cos"), GP64()), Load(Param("sin"), GP64())
+	half := Load(Param("half"), GP64())
+	n := GP64()
+	MOVQ(half, n)
+	low, high := YMM(), YMM()
+	VXORPS(low, low, low)
+	VXORPS(high, high, high)
+	x := newTurnedBack()
+	Label("loop")
+	x.load(t, src, half, cos, sin)
+	VFMADD231PS(Mem{Base: direction}, x.a, low)
+	VFMADD231PS(Mem{Base: direction, Index: half, Scale: 4}, x.b, high)
+	ADDQ(Imm(32), direction)
+	SUBQ(Imm(8), n)
+	JNZ(LabelRef("loop"))
+	VADDPS(low, high, low)
+	horizontal(low)
 }
 
 func axpyHalf(t halfType) {
