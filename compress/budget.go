@@ -1,9 +1,5 @@
 package compress
 
-import (
-	"slices"
-)
-
 // thresholdSteps is the resolution of a similarity threshold: t stands for t/1024.
 const thresholdSteps = 1024
 
@@ -111,15 +107,12 @@ func (w *work) similar(worker, task int) {
 		w.kernel.Mirror(a.sim, ld, (n+3)&^3)
 		a.near = grow(a.near, n*ld)
 		cent, order := group(w.centrality, g, w.n)[c.lo:c.hi], group(w.order, g, w.n)[c.lo:c.hi]
-		a.order = a.order[:0]
+		a.keys = grow(a.keys, n)
 		for i := range n {
 			cent[i] = w.kernel.Quantize(a.near[i*ld:(i+1)*ld], a.sim[i*ld:], thresholdSteps/float32(w.heads), n, ld) / float64(w.heads)
-			a.order = append(a.order, rank(cent[i], int32(i), w.opt.ByPosition))
+			a.keys[i] = uint64(rank(cent[i], int32(i), w.opt.ByPosition))
 		}
-		slices.Sort(a.order)
-		for i, r := range a.order {
-			order[i] = uint16(r.index())
-		}
+		w.kernel.Rank(order, a.keys)
 		w.kernel.Reorder(w.simRows(group(w.sim, g, w.simSize()), k), a.near, ld, order)
 	}
 }

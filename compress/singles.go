@@ -107,20 +107,24 @@ func (w *work) outliers(worker, plane int, score []float32) {
 		copy(a.acc, group(w.mean, plane, d))
 		cos, sin := w.base(k)
 		rotateRow(a.acc, cos, sin, w.rope.Interleaved)
-		for i := c.lo; i < c.hi; i++ {
-			score[i] += 1 - w.alongKey(a, a.acc, plane, c, i)/(norms[i]+1e-9)
+		a.dots = grow(a.dots, c.len())
+		w.alongKeys(a, a.dots, a.acc, plane, c)
+		for i, dot := range a.dots {
+			score[c.lo+i] += 1 - dot/(norms[c.lo+i]+1e-9)
 		}
 	}
 }
 
-// alongKey is the dot product of the key of token i of chunk c, turned back to the chunk's first position, and direction.
-func (w *work) alongKey(a *arena, direction []float32, plane int, c *chunk, i int) float32 {
-	cos, sin := w.angleIn(a, c, i)
-	if w.fused(cos) {
-		return w.half.UnrotateDot(direction, w.in.row(w.in.K, plane, w.sinks+i), cos, sin)
+// alongKeys writes to dst the dot products of direction and the keys of a chunk, turned back to its first position.
+func (w *work) alongKeys(a *arena, dst, direction []float32, plane int, c *chunk) {
+	if w.fused(w.distances(a, c)) {
+		w.half.UnrotateDot(dst, direction, w.in.rows(w.in.K, plane, w.sinks+c.lo, c.len()), w.angles(), a.at)
+		return
 	}
-	w.unrotate(a.row, cos, sin, plane, i)
-	return w.kernel.Dot(a.row, direction)
+	for i := range dst {
+		w.unrotate(a, a.row, plane, c.lo+i, int(a.at[i]))
+		dst[i] = w.kernel.Dot(a.row, direction)
+	}
 }
 
 // attendedPool is how many neighbours share their attention, so that a token is kept with its surroundings (SnapKV).

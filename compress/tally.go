@@ -85,12 +85,12 @@ func (t *tally) add(c *cluster, i int) {
 
 // addKey turns the key of token i back by a distance and adds it to key, weighed by kw, and to unit, weighed by uw.
 func (w *work) addKey(a *arena, key, unit []float32, plane, i, distance int, kw, uw float32) {
-	cos, sin := w.at(a, distance)
-	if w.fused(cos) {
+	if w.fused(distance) {
+		cos, sin := w.at(a, distance)
 		w.half.UnrotateAdd(key, unit, w.in.row(w.in.K, plane, w.sinks+i), cos, sin, kw, uw)
 		return
 	}
-	w.unrotate(a.row, cos, sin, plane, i)
+	w.unrotate(a, a.row, plane, i, distance)
 	w.kernel.Axpy2(key, unit, a.row, kw, uw)
 }
 

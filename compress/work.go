@@ -69,6 +69,9 @@ type work struct {
 
 // arena is the scratch of one worker.
 type arena struct {
+	inv             []float32 // [chunk]
+	at              []int32   // [chunk], distances from its first token
+	keys            []uint64  // [chunk], of seed priority
 	row, acc        []float32
 	rows            []float32
 	cos, sin        []float32

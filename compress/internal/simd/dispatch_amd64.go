@@ -2,15 +2,19 @@
 
 package simd
 
-import "golang.org/x/sys/cpu"
+import (
+	"math"
+
+	"golang.org/x/sys/cpu"
+)
 
 var (
 	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, DotsOf: dotsOf, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Weigh: weighFast, Reorder: reorder, Count: count,
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Weigh: weighFast, Rank: rank, Reorder: reorder, Count: count,
 		ExpSum: expSumFast, MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, DotsOf: dotsOfFast, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Weigh: weighFast, Reorder: reorderFast, Count: countFast,
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Weigh: weighFast, Rank: rankFast, Reorder: reorderFast, Count: countFast,
 		ExpSum: expSumFast, MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	all = detect()
@@ -134,13 +138,14 @@ func unrotateFast(lo, hi, cos, sin []float32) {
 	unrotate(lo[n:], hi[n:], cos[n:], sin[n:])
 }
 
-func scaleAddFast(x, sum []float32, w float32) {
-	n := len(x) &^ 7
-	if n > 0 {
-		need(sum, len(x))
-		scaleAddAVX2(&x[0], &sum[0], w, n)
+func scaleAddFast(x []float32, stride int, sum, w []float32) {
+	n, d := len(w), len(sum)
+	if n == 0 || d == 0 || d%8 != 0 {
+		scaleAdd(x, stride, sum, w)
+		return
 	}
-	scaleAdd(x[n:], sum[n:], w)
+	need(x, (n-1)*stride+d)
+	scaleAddAVX2(&x[0], stride, &sum[0], &w[0], n, d)
 }
 
 func axpy2Fast(dst, sum, src []float32, w, v float32) {
@@ -213,6 +218,24 @@ func weighFast(row []int16, weight []uint16) {
 		weighRowAVX2(&row[0], &weight[0], n)
 	}
 	weigh(row[n:], weight[n:])
+}
+
+func rankFast(order []uint16, keys []uint64) {
+	n := len(keys)
+	if n == 0 || n > 128 {
+		rank(order, keys)
+		return
+	}
+	_ = order[n-1]
+	var filled [128]uint64
+	for i := copy(filled[:], keys); i < len(filled); i++ {
+		filled[i] = math.MaxUint64
+	}
+	if n <= 64 {
+		rank64AVX512(&order[0], &filled[0], n)
+	} else {
+		rank128AVX512(&order[0], &filled[0], n)
+	}
 }
 
 // reorderFast trusts that the indices are rows.

@@ -9,22 +9,20 @@ func need(x []float32, n int) { _ = x[n-1] }
 type halfAssembly struct {
 	widen       func(dst *float32, src *byte, n int)
 	narrow      func(dst *byte, src *float32, n int)
-	unrotate    func(dst *float32, src *byte, cos, sin *float32, half int) float32
+	unrotate    func(dst *float32, stride int, squares *float32, src *byte, cos, sin *float32, at *int32, n, half int)
+	unrotateDot func(dst, direction *float32, src *byte, cos, sin *float32, at *int32, n, half int)
 	unrotateAdd func(key, unit *float32, src *byte, cos, sin *float32, kw, uw float32, half int)
-	unrotateDot func(direction *float32, src *byte, cos, sin *float32, half int) float32
 	axpy        func(dst *float32, src *byte, w float32, n int)
 }
 
 // fastHalf takes the elements by eight in assembly and what is left in Go.
 func fastHalf(slow Half, fast halfAssembly) Half {
-	// turns checks a row to be turned, of 2*len(cos) elements, and reports whether assembly takes it.
-	turns := func(src []byte, cos, sin []float32) bool {
-		n := len(cos)
-		if n == 0 || n%8 != 0 {
+	// turns checks rows to be turned and reports whether assembly takes them. It trusts that at names rows of the angles.
+	turns := func(src []byte, angles Angles, at []int32) bool {
+		if angles.Half == 0 || angles.Half%8 != 0 || len(at) == 0 {
 			return false
 		}
-		need(sin, n)
-		_ = src[4*n-1]
+		_ = src[4*angles.Half*len(at)-1]
 		return true
 	}
 	return Half{
@@ -44,28 +42,37 @@ func fastHalf(slow Half, fast halfAssembly) Half {
 			}
 			slow.Narrow(dst[2*n:], src[n:])
 		},
-		Unrotate: func(dst []float32, src []byte, cos, sin []float32) float32 {
-			if !turns(src, cos, sin) {
-				return slow.Unrotate(dst, src, cos, sin)
+		Unrotate: func(dst []float32, stride int, squares []float32, src []byte, angles Angles, at []int32) {
+			if !turns(src, angles, at) {
+				slow.Unrotate(dst, stride, squares, src, angles, at)
+				return
 			}
-			need(dst, 2*len(cos))
-			return fast.unrotate(&dst[0], &src[0], &cos[0], &sin[0], len(cos))
+			n := len(at)
+			need(dst, (n-1)*stride+2*angles.Half)
+			need(squares, n)
+			fast.unrotate(&dst[0], stride, &squares[0], &src[0], &angles.Cos[0], &angles.Sin[0], &at[0], n, angles.Half)
+		},
+		UnrotateDot: func(dst, direction []float32, src []byte, angles Angles, at []int32) {
+			if !turns(src, angles, at) {
+				slow.UnrotateDot(dst, direction, src, angles, at)
+				return
+			}
+			n := len(at)
+			need(dst, n)
+			need(direction, 2*angles.Half)
+			fast.unrotateDot(&dst[0], &direction[0], &src[0], &angles.Cos[0], &angles.Sin[0], &at[0], n, angles.Half)
 		},
 		UnrotateAdd: func(key, unit []float32, src []byte, cos, sin []float32, kw, uw float32) {
-			if !turns(src, cos, sin) {
+			n := len(cos)
+			if n == 0 || n%8 != 0 {
 				slow.UnrotateAdd(key, unit, src, cos, sin, kw, uw)
 				return
 			}
-			need(key, 2*len(cos))
-			need(unit, 2*len(cos))
-			fast.unrotateAdd(&key[0], &unit[0], &src[0], &cos[0], &sin[0], kw, uw, len(cos))
-		},
-		UnrotateDot: func(direction []float32, src []byte, cos, sin []float32) float32 {
-			if !turns(src, cos, sin) {
-				return slow.UnrotateDot(direction, src, cos, sin)
-			}
-			need(direction, 2*len(cos))
-			return fast.unrotateDot(&direction[0], &src[0], &cos[0], &sin[0], len(cos))
+			need(sin, n)
+			need(key, 2*n)
+			need(unit, 2*n)
+			_ = src[4*n-1]
+			fast.unrotateAdd(&key[0], &unit[0], &src[0], &cos[0], &sin[0], kw, uw, n)
 		},
 		Axpy: func(dst []float32, src []byte, w float32) {
 			n := len(dst) &^ 7

@@ -418,45 +418,63 @@ GLOBL bf16min<>(SB), RODATA|NOPTR, $4
 DATA bf16half<>+0(SB)/4, $0x00007fff
 GLOBL bf16half<>(SB), RODATA|NOPTR, $4
 
-// func unrotateBF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
-// Requires: AVX, AVX2, FMA3, SSE
-TEXT ·unrotateBF16AVX2(SB), NOSPLIT, $0-44
-	MOVQ   dst+0(FP), AX
-	MOVQ   src+8(FP), CX
-	MOVQ   cos+16(FP), DX
-	MOVQ   sin+24(FP), BX
-	MOVQ   half+32(FP), SI
-	MOVQ   SI, DI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+// func unrotateBF16AVX2(dst *float32, stride int, squares *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·unrotateBF16AVX2(SB), NOSPLIT, $0-72
+	MOVQ dst+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ squares+16(FP), DX
+	SHLQ $0x02, CX
+	MOVQ src+24(FP), SI
+	MOVQ at+48(FP), DI
+	MOVQ n+56(FP), R8
+	MOVQ half+64(FP), R9
 
-loop:
-	VPMOVZXWD    (CX), Y2
+row:
+	MOVLQSX (DI), R10
+	ADDQ    $0x04, DI
+	IMULQ   R9, R10
+	SHLQ    $0x02, R10
+	MOVQ    R10, R11
+	ADDQ    cos+32(FP), R10
+	ADDQ    sin+40(FP), R11
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    AX, BX
+	MOVQ    R9, R12
+
+pairs:
+	VPMOVZXWD    (SI), Y2
 	VPSLLD       $0x10, Y2, Y2
-	VPMOVZXWD    (CX)(SI*2), Y3
+	VPMOVZXWD    (SI)(R9*2), Y3
 	VPSLLD       $0x10, Y3, Y3
-	VMOVUPS      (DX), Y4
-	VMOVUPS      (BX), Y5
+	VMOVUPS      (R10), Y4
+	VMOVUPS      (R11), Y5
 	VMULPS       Y2, Y4, Y6
 	VFMADD231PS  Y3, Y5, Y6
 	VMULPS       Y3, Y4, Y3
 	VFNMADD231PS Y2, Y5, Y3
-	ADDQ         $0x10, CX
-	ADDQ         $0x20, DX
-	ADDQ         $0x20, BX
-	VMOVUPS      Y6, (AX)
-	VMOVUPS      Y3, (AX)(SI*4)
+	ADDQ         $0x10, SI
+	ADDQ         $0x20, R10
+	ADDQ         $0x20, R11
+	VMOVUPS      Y6, (BX)
+	VMOVUPS      Y3, (BX)(R9*4)
 	VFMADD231PS  Y6, Y6, Y0
 	VFMADD231PS  Y3, Y3, Y1
-	ADDQ         $0x20, AX
-	SUBQ         $0x08, DI
-	JNZ          loop
+	ADDQ         $0x20, BX
+	SUBQ         $0x08, R12
+	JNZ          pairs
+	LEAQ         (SI)(R9*2), SI
 	VADDPS       Y0, Y1, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	MOVSS        X1, ret+40(FP)
+	VMOVSS       X1, (DX)
+	ADDQ         $0x04, DX
+	ADDQ         CX, AX
+	DECQ         R8
+	JNZ          row
 	VZEROUPPER
 	RET
 
@@ -506,43 +524,58 @@ loop:
 	VZEROUPPER
 	RET
 
-// func unrotateDotBF16AVX2(direction *float32, src *byte, cos *float32, sin *float32, half int) float32
-// Requires: AVX, AVX2, FMA3, SSE
-TEXT ·unrotateDotBF16AVX2(SB), NOSPLIT, $0-44
-	MOVQ   direction+0(FP), AX
-	MOVQ   src+8(FP), CX
-	MOVQ   cos+16(FP), DX
-	MOVQ   sin+24(FP), BX
-	MOVQ   half+32(FP), SI
-	MOVQ   SI, DI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+// func unrotateDotBF16AVX2(dst *float32, direction *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·unrotateDotBF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ direction+8(FP), CX
+	MOVQ src+16(FP), BX
+	MOVQ at+40(FP), SI
+	MOVQ n+48(FP), DI
+	MOVQ half+56(FP), R8
 
-loop:
-	VPMOVZXWD    (CX), Y2
+row:
+	MOVLQSX (SI), R9
+	ADDQ    $0x04, SI
+	IMULQ   R8, R9
+	SHLQ    $0x02, R9
+	MOVQ    R9, R10
+	ADDQ    cos+24(FP), R9
+	ADDQ    sin+32(FP), R10
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    CX, DX
+	MOVQ    R8, R11
+
+pairs:
+	VPMOVZXWD    (BX), Y2
 	VPSLLD       $0x10, Y2, Y2
-	VPMOVZXWD    (CX)(SI*2), Y3
+	VPMOVZXWD    (BX)(R8*2), Y3
 	VPSLLD       $0x10, Y3, Y3
-	VMOVUPS      (DX), Y4
-	VMOVUPS      (BX), Y5
+	VMOVUPS      (R9), Y4
+	VMOVUPS      (R10), Y5
 	VMULPS       Y2, Y4, Y6
 	VFMADD231PS  Y3, Y5, Y6
 	VMULPS       Y3, Y4, Y3
 	VFNMADD231PS Y2, Y5, Y3
-	ADDQ         $0x10, CX
+	ADDQ         $0x10, BX
+	ADDQ         $0x20, R9
+	ADDQ         $0x20, R10
+	VFMADD231PS  (DX), Y6, Y0
+	VFMADD231PS  (DX)(R8*4), Y3, Y1
 	ADDQ         $0x20, DX
-	ADDQ         $0x20, BX
-	VFMADD231PS  (AX), Y6, Y0
-	VFMADD231PS  (AX)(SI*4), Y3, Y1
-	ADDQ         $0x20, AX
-	SUBQ         $0x08, DI
-	JNZ          loop
+	SUBQ         $0x08, R11
+	JNZ          pairs
+	LEAQ         (BX)(R8*2), BX
 	VADDPS       Y0, Y1, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	MOVSS        X1, ret+40(FP)
+	VMOVSS       X1, (AX)
+	ADDQ         $0x04, AX
+	DECQ         DI
+	JNZ          row
 	VZEROUPPER
 	RET
 
@@ -623,43 +656,61 @@ GLOBL f16max<>(SB), RODATA|NOPTR, $4
 DATA f16min<>+0(SB)/4, $0xc77fe000
 GLOBL f16min<>(SB), RODATA|NOPTR, $4
 
-// func unrotateF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
-// Requires: AVX, F16C, FMA3, SSE
-TEXT ·unrotateF16AVX2(SB), NOSPLIT, $0-44
-	MOVQ   dst+0(FP), AX
-	MOVQ   src+8(FP), CX
-	MOVQ   cos+16(FP), DX
-	MOVQ   sin+24(FP), BX
-	MOVQ   half+32(FP), SI
-	MOVQ   SI, DI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+// func unrotateF16AVX2(dst *float32, stride int, squares *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+// Requires: AVX, F16C, FMA3
+TEXT ·unrotateF16AVX2(SB), NOSPLIT, $0-72
+	MOVQ dst+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ squares+16(FP), DX
+	SHLQ $0x02, CX
+	MOVQ src+24(FP), SI
+	MOVQ at+48(FP), DI
+	MOVQ n+56(FP), R8
+	MOVQ half+64(FP), R9
 
-loop:
-	VCVTPH2PS    (CX), Y2
-	VCVTPH2PS    (CX)(SI*2), Y3
-	VMOVUPS      (DX), Y4
-	VMOVUPS      (BX), Y5
+row:
+	MOVLQSX (DI), R10
+	ADDQ    $0x04, DI
+	IMULQ   R9, R10
+	SHLQ    $0x02, R10
+	MOVQ    R10, R11
+	ADDQ    cos+32(FP), R10
+	ADDQ    sin+40(FP), R11
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    AX, BX
+	MOVQ    R9, R12
+
+pairs:
+	VCVTPH2PS    (SI), Y2
+	VCVTPH2PS    (SI)(R9*2), Y3
+	VMOVUPS      (R10), Y4
+	VMOVUPS      (R11), Y5
 	VMULPS       Y2, Y4, Y6
 	VFMADD231PS  Y3, Y5, Y6
 	VMULPS       Y3, Y4, Y3
 	VFNMADD231PS Y2, Y5, Y3
-	ADDQ         $0x10, CX
-	ADDQ         $0x20, DX
-	ADDQ         $0x20, BX
-	VMOVUPS      Y6, (AX)
-	VMOVUPS      Y3, (AX)(SI*4)
+	ADDQ         $0x10, SI
+	ADDQ         $0x20, R10
+	ADDQ         $0x20, R11
+	VMOVUPS      Y6, (BX)
+	VMOVUPS      Y3, (BX)(R9*4)
 	VFMADD231PS  Y6, Y6, Y0
 	VFMADD231PS  Y3, Y3, Y1
-	ADDQ         $0x20, AX
-	SUBQ         $0x08, DI
-	JNZ          loop
+	ADDQ         $0x20, BX
+	SUBQ         $0x08, R12
+	JNZ          pairs
+	LEAQ         (SI)(R9*2), SI
 	VADDPS       Y0, Y1, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	MOVSS        X1, ret+40(FP)
+	VMOVSS       X1, (DX)
+	ADDQ         $0x04, DX
+	ADDQ         CX, AX
+	DECQ         R8
+	JNZ          row
 	VZEROUPPER
 	RET
 
@@ -707,41 +758,56 @@ loop:
 	VZEROUPPER
 	RET
 
-// func unrotateDotF16AVX2(direction *float32, src *byte, cos *float32, sin *float32, half int) float32
-// Requires: AVX, F16C, FMA3, SSE
-TEXT ·unrotateDotF16AVX2(SB), NOSPLIT, $0-44
-	MOVQ   direction+0(FP), AX
-	MOVQ   src+8(FP), CX
-	MOVQ   cos+16(FP), DX
-	MOVQ   sin+24(FP), BX
-	MOVQ   half+32(FP), SI
-	MOVQ   SI, DI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+// func unrotateDotF16AVX2(dst *float32, direction *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+// Requires: AVX, F16C, FMA3
+TEXT ·unrotateDotF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ direction+8(FP), CX
+	MOVQ src+16(FP), BX
+	MOVQ at+40(FP), SI
+	MOVQ n+48(FP), DI
+	MOVQ half+56(FP), R8
 
-loop:
-	VCVTPH2PS    (CX), Y2
-	VCVTPH2PS    (CX)(SI*2), Y3
-	VMOVUPS      (DX), Y4
-	VMOVUPS      (BX), Y5
+row:
+	MOVLQSX (SI), R9
+	ADDQ    $0x04, SI
+	IMULQ   R8, R9
+	SHLQ    $0x02, R9
+	MOVQ    R9, R10
+	ADDQ    cos+24(FP), R9
+	ADDQ    sin+32(FP), R10
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    CX, DX
+	MOVQ    R8, R11
+
+pairs:
+	VCVTPH2PS    (BX), Y2
+	VCVTPH2PS    (BX)(R8*2), Y3
+	VMOVUPS      (R9), Y4
+	VMOVUPS      (R10), Y5
 	VMULPS       Y2, Y4, Y6
 	VFMADD231PS  Y3, Y5, Y6
 	VMULPS       Y3, Y4, Y3
 	VFNMADD231PS Y2, Y5, Y3
-	ADDQ         $0x10, CX
+	ADDQ         $0x10, BX
+	ADDQ         $0x20, R9
+	ADDQ         $0x20, R10
+	VFMADD231PS  (DX), Y6, Y0
+	VFMADD231PS  (DX)(R8*4), Y3, Y1
 	ADDQ         $0x20, DX
-	ADDQ         $0x20, BX
-	VFMADD231PS  (AX), Y6, Y0
-	VFMADD231PS  (AX)(SI*4), Y3, Y1
-	ADDQ         $0x20, AX
-	SUBQ         $0x08, DI
-	JNZ          loop
+	SUBQ         $0x08, R11
+	JNZ          pairs
+	LEAQ         (BX)(R8*2), BX
 	VADDPS       Y0, Y1, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	MOVSS        X1, ret+40(FP)
+	VMOVSS       X1, (AX)
+	ADDQ         $0x04, AX
+	DECQ         DI
+	JNZ          row
 	VZEROUPPER
 	RET
 
@@ -769,27 +835,34 @@ done:
 	VZEROUPPER
 	RET
 
-// func scaleAddAVX2(x *float32, sum *float32, w float32, n int)
+// func scaleAddAVX2(x *float32, stride int, sum *float32, w *float32, n int, d int)
 // Requires: AVX
-TEXT ·scaleAddAVX2(SB), NOSPLIT, $0-32
-	MOVQ         x+0(FP), AX
-	MOVQ         sum+8(FP), CX
-	VBROADCASTSS w+16(FP), Y0
-	MOVQ         n+24(FP), DX
+TEXT ·scaleAddAVX2(SB), NOSPLIT, $0-48
+	MOVQ x+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ sum+16(FP), DX
+	MOVQ w+24(FP), BX
+	MOVQ n+32(FP), SI
+	MOVQ d+40(FP), DI
+	SHLQ $0x02, CX
+	SHLQ $0x02, DI
+
+row:
+	VBROADCASTSS (BX), Y0
+	ADDQ         $0x04, BX
+	XORQ         R8, R8
 
 loop:
-	TESTQ   DX, DX
-	JZ      done
-	VMULPS  (AX), Y0, Y1
-	VMOVUPS Y1, (AX)
-	VADDPS  (CX), Y1, Y1
-	VMOVUPS Y1, (CX)
-	ADDQ    $0x20, AX
-	ADDQ    $0x20, CX
-	SUBQ    $0x08, DX
-	JMP     loop
-
-done:
+	VMULPS  (AX)(R8*1), Y0, Y1
+	VADDPS  (DX)(R8*1), Y1, Y2
+	VMOVUPS Y1, (AX)(R8*1)
+	VMOVUPS Y2, (DX)(R8*1)
+	ADDQ    $0x20, R8
+	CMPQ    R8, DI
+	JL      loop
+	ADDQ    CX, AX
+	DECQ    SI
+	JNZ     row
 	VZEROUPPER
 	RET
 
@@ -1314,6 +1387,219 @@ GLOBL w255<>(SB), RODATA|NOPTR, $4
 
 DATA w32767<>+0(SB)/4, $0x7fff7fff
 GLOBL w32767<>(SB), RODATA|NOPTR, $4
+
+// func rank64AVX512(order *uint16, keys *uint64, n int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·rank64AVX512(SB), NOSPLIT, $512-24
+	MOVQ         order+0(FP), AX
+	MOVQ         keys+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         $+1, BX
+	VPBROADCASTQ BX, Z1
+	VMOVDQU64    (CX), Z2
+	VPXORQ       Z3, Z3, Z3
+	VMOVDQU64    64(CX), Z4
+	VPXORQ       Z5, Z5, Z5
+	VMOVDQU64    128(CX), Z6
+	VPXORQ       Z7, Z7, Z7
+	VMOVDQU64    192(CX), Z8
+	VPXORQ       Z9, Z9, Z9
+	VMOVDQU64    256(CX), Z10
+	VPXORQ       Z11, Z11, Z11
+	VMOVDQU64    320(CX), Z12
+	VPXORQ       Z13, Z13, Z13
+	VMOVDQU64    384(CX), Z14
+	VPXORQ       Z15, Z15, Z15
+	VMOVDQU64    448(CX), Z16
+	VPXORQ       Z17, Z17, Z17
+	MOVQ         DX, BX
+
+loop0:
+	VPBROADCASTQ (CX), Z0
+	ADDQ         $0x08, CX
+	VPCMPUQ      $0x06, Z0, Z2, K1
+	VPADDQ       Z1, Z3, K1, Z3
+	VPCMPUQ      $0x06, Z0, Z4, K1
+	VPADDQ       Z1, Z5, K1, Z5
+	VPCMPUQ      $0x06, Z0, Z6, K1
+	VPADDQ       Z1, Z7, K1, Z7
+	VPCMPUQ      $0x06, Z0, Z8, K1
+	VPADDQ       Z1, Z9, K1, Z9
+	VPCMPUQ      $0x06, Z0, Z10, K1
+	VPADDQ       Z1, Z11, K1, Z11
+	VPCMPUQ      $0x06, Z0, Z12, K1
+	VPADDQ       Z1, Z13, K1, Z13
+	VPCMPUQ      $0x06, Z0, Z14, K1
+	VPADDQ       Z1, Z15, K1, Z15
+	VPCMPUQ      $0x06, Z0, Z16, K1
+	VPADDQ       Z1, Z17, K1, Z17
+	DECQ         BX
+	JNZ          loop0
+	VMOVDQU64    Z3, (SP)
+	VMOVDQU64    Z5, 64(SP)
+	VMOVDQU64    Z7, 128(SP)
+	VMOVDQU64    Z9, 192(SP)
+	VMOVDQU64    Z11, 256(SP)
+	VMOVDQU64    Z13, 320(SP)
+	VMOVDQU64    Z15, 384(SP)
+	VMOVDQU64    Z17, 448(SP)
+	MOVQ         $+64, SI
+	CMPQ         DX, SI
+	CMOVQLT      DX, SI
+	MOVQ         $+0, BX
+	LEAQ         (SP), CX
+
+place0:
+	CMPQ BX, SI
+	JGE  placed0
+	MOVQ (CX), DX
+	ADDQ $0x08, CX
+	MOVW BX, (AX)(DX*2)
+	INCQ BX
+	JMP  place0
+
+placed0:
+	VZEROUPPER
+	RET
+
+// func rank128AVX512(order *uint16, keys *uint64, n int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·rank128AVX512(SB), NOSPLIT, $512-24
+	MOVQ         order+0(FP), AX
+	MOVQ         keys+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         $+1, BX
+	VPBROADCASTQ BX, Z1
+	VMOVDQU64    (CX), Z2
+	VPXORQ       Z3, Z3, Z3
+	VMOVDQU64    64(CX), Z4
+	VPXORQ       Z5, Z5, Z5
+	VMOVDQU64    128(CX), Z6
+	VPXORQ       Z7, Z7, Z7
+	VMOVDQU64    192(CX), Z8
+	VPXORQ       Z9, Z9, Z9
+	VMOVDQU64    256(CX), Z10
+	VPXORQ       Z11, Z11, Z11
+	VMOVDQU64    320(CX), Z12
+	VPXORQ       Z13, Z13, Z13
+	VMOVDQU64    384(CX), Z14
+	VPXORQ       Z15, Z15, Z15
+	VMOVDQU64    448(CX), Z16
+	VPXORQ       Z17, Z17, Z17
+	MOVQ         DX, BX
+	MOVQ         CX, SI
+
+loop0:
+	VPBROADCASTQ (SI), Z0
+	ADDQ         $0x08, SI
+	VPCMPUQ      $0x06, Z0, Z2, K1
+	VPADDQ       Z1, Z3, K1, Z3
+	VPCMPUQ      $0x06, Z0, Z4, K1
+	VPADDQ       Z1, Z5, K1, Z5
+	VPCMPUQ      $0x06, Z0, Z6, K1
+	VPADDQ       Z1, Z7, K1, Z7
+	VPCMPUQ      $0x06, Z0, Z8, K1
+	VPADDQ       Z1, Z9, K1, Z9
+	VPCMPUQ      $0x06, Z0, Z10, K1
+	VPADDQ       Z1, Z11, K1, Z11
+	VPCMPUQ      $0x06, Z0, Z12, K1
+	VPADDQ       Z1, Z13, K1, Z13
+	VPCMPUQ      $0x06, Z0, Z14, K1
+	VPADDQ       Z1, Z15, K1, Z15
+	VPCMPUQ      $0x06, Z0, Z16, K1
+	VPADDQ       Z1, Z17, K1, Z17
+	DECQ         BX
+	JNZ          loop0
+	VMOVDQU64    Z3, (SP)
+	VMOVDQU64    Z5, 64(SP)
+	VMOVDQU64    Z7, 128(SP)
+	VMOVDQU64    Z9, 192(SP)
+	VMOVDQU64    Z11, 256(SP)
+	VMOVDQU64    Z13, 320(SP)
+	VMOVDQU64    Z15, 384(SP)
+	VMOVDQU64    Z17, 448(SP)
+	MOVQ         $+64, R8
+	CMPQ         DX, R8
+	CMOVQLT      DX, R8
+	MOVQ         $+0, BX
+	LEAQ         (SP), SI
+
+place0:
+	CMPQ BX, R8
+	JGE  placed0
+	MOVQ (SI), DI
+	ADDQ $0x08, SI
+	MOVW BX, (AX)(DI*2)
+	INCQ BX
+	JMP  place0
+
+placed0:
+	VMOVDQU64 512(CX), Z2
+	VPXORQ    Z18, Z18, Z18
+	VMOVDQU64 576(CX), Z3
+	VPXORQ    Z19, Z19, Z19
+	VMOVDQU64 640(CX), Z4
+	VPXORQ    Z20, Z20, Z20
+	VMOVDQU64 704(CX), Z5
+	VPXORQ    Z21, Z21, Z21
+	VMOVDQU64 768(CX), Z6
+	VPXORQ    Z22, Z22, Z22
+	VMOVDQU64 832(CX), Z7
+	VPXORQ    Z23, Z23, Z23
+	VMOVDQU64 896(CX), Z8
+	VPXORQ    Z24, Z24, Z24
+	VMOVDQU64 960(CX), Z9
+	VPXORQ    Z25, Z25, Z25
+	MOVQ      DX, BX
+	MOVQ      CX, SI
+
+loop8:
+	VPBROADCASTQ (SI), Z0
+	ADDQ         $0x08, SI
+	VPCMPUQ      $0x06, Z0, Z2, K1
+	VPADDQ       Z1, Z18, K1, Z18
+	VPCMPUQ      $0x06, Z0, Z3, K1
+	VPADDQ       Z1, Z19, K1, Z19
+	VPCMPUQ      $0x06, Z0, Z4, K1
+	VPADDQ       Z1, Z20, K1, Z20
+	VPCMPUQ      $0x06, Z0, Z5, K1
+	VPADDQ       Z1, Z21, K1, Z21
+	VPCMPUQ      $0x06, Z0, Z6, K1
+	VPADDQ       Z1, Z22, K1, Z22
+	VPCMPUQ      $0x06, Z0, Z7, K1
+	VPADDQ       Z1, Z23, K1, Z23
+	VPCMPUQ      $0x06, Z0, Z8, K1
+	VPADDQ       Z1, Z24, K1, Z24
+	VPCMPUQ      $0x06, Z0, Z9, K1
+	VPADDQ       Z1, Z25, K1, Z25
+	DECQ         BX
+	JNZ          loop8
+	VMOVDQU64    Z18, (SP)
+	VMOVDQU64    Z19, 64(SP)
+	VMOVDQU64    Z20, 128(SP)
+	VMOVDQU64    Z21, 192(SP)
+	VMOVDQU64    Z22, 256(SP)
+	VMOVDQU64    Z23, 320(SP)
+	VMOVDQU64    Z24, 384(SP)
+	VMOVDQU64    Z25, 448(SP)
+	MOVQ         $+128, R8
+	CMPQ         DX, R8
+	CMOVQLT      DX, R8
+	MOVQ         $+64, BX
+	LEAQ         (SP), SI
+
+place8:
+	CMPQ BX, R8
+	JGE  placed8
+	MOVQ (SI), DI
+	ADDQ $0x08, SI
+	MOVW BX, (AX)(DI*2)
+	INCQ BX
+	JMP  place8
+
+placed8:
+	VZEROUPPER
+	RET
 
 // func reorder64AVX512(dst *int16, src *int16, order *uint16, n int)
 // Requires: AVX, AVX512BW, AVX512F

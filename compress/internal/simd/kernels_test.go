@@ -129,10 +129,11 @@ func TestVectors(t *testing.T) {
 				}
 			}
 			sum, x := append([]float32{}, b...), append([]float32{}, a...)
-			k.ScaleAdd(x, sum, 0.5)
-			for i := range x {
-				if x[i] != a[i]*0.5 || !near(sum[i], float64(b[i])+float64(a[i])/2, 2) {
-					t.Fatalf("%s: scaleAdd of %d [%d] = %v, %v", k.Name, n, i, x[i], sum[i])
+			x = append(append(x, 77), a...)
+			k.ScaleAdd(x, n+1, sum, []float32{0.5, 2})
+			for i := range sum {
+				if x[i] != a[i]*0.5 || x[n] != 77 || x[n+1+i] != a[i]*2 || !near(sum[i], float64(b[i])+float64(a[i])*2.5, 4) {
+					t.Fatalf("%s: scaleAdd of %d [%d] = %v, %v", k.Name, n, i, x, sum[i])
 				}
 			}
 			x, sum = append(x[:0], a...), append(sum[:0], b...)
@@ -273,7 +274,15 @@ func TestUnrotateAndAxpyOfHalves(t *testing.T) {
 				x := make([]float32, 2*n)
 				h.Widen(x, src)
 				cos, sin, got := random(r, n, 1), random(r, n, 0), make([]float32, 2*n)
-				ss := h.Unrotate(got, src, cos, sin)
+				angles := Angles{Cos: append(random(r, n, 0), cos...), Sin: append(random(r, n, 1), sin...), Half: n}
+				squares, at := []float32{0, 0}, []int32{1, 1}
+				twice, rows := append(slices.Clone(src), src...), make([]float32, 4*n+3)
+				h.Unrotate(rows, 2*n+3, squares, twice, angles, at)
+				copy(got, rows)
+				ss := squares[0]
+				if squares[1] != ss || !slices.Equal(rows[2*n+3:], got) {
+					t.Fatalf("%s: %s unrotate of %d: two equal rows differ", k.Name, name, n)
+				}
 				want := 0.0
 				for i := range n {
 					u, v, c, s := float64(x[i]), float64(x[n+i]), float64(cos[i]), float64(sin[i])
@@ -288,8 +297,9 @@ func TestUnrotateAndAxpyOfHalves(t *testing.T) {
 				}
 				direction, key, unit := random(r, 2*n, 0), random(r, 2*n, 1), random(r, 2*n, 0)
 				along, size := dot64(got, direction)
-				if d := h.UnrotateDot(direction, src, cos, sin); !near(d, along, size+1) {
-					t.Fatalf("%s: %s dot with an unrotated row of %d = %v, want %v", k.Name, name, n, d, along)
+				h.UnrotateDot(squares, direction, twice, angles, at)
+				if !near(squares[0], along, size+1) || squares[1] != squares[0] {
+					t.Fatalf("%s: %s dot with an unrotated row of %d = %v, want %v", k.Name, name, n, squares, along)
 				}
 				keyWas, unitWas := slices.Clone(key), slices.Clone(unit)
 				h.UnrotateAdd(key, unit, src, cos, sin, 0.25, 3)
@@ -509,6 +519,28 @@ func clusters(sim []int16, ld int, free []bool, at int) (n int) {
 		}
 	}
 	return n
+}
+
+func TestRank(t *testing.T) {
+	r := rand.New(rand.NewPCG(19, 20))
+	for _, k := range All() {
+		for n := range 150 {
+			keys, order := make([]uint64, n), make([]uint16, n+1)
+			for i, p := range r.Perm(n) {
+				keys[i] = math.MaxUint64>>r.IntN(2)&^255 - 256 + uint64(p)
+			}
+			order[n] = 77
+			k.Rank(order, keys)
+			if order[n] != 77 {
+				t.Fatalf("%s: wrote behind %d indices", k.Name, n)
+			}
+			for i := 1; i < n; i++ {
+				if keys[order[i-1]] >= keys[order[i]] {
+					t.Fatalf("%s: of %d, key %d (%x) stands before %d (%x)", k.Name, n, order[i-1], keys[order[i-1]], order[i], keys[order[i]])
+				}
+			}
+		}
+	}
 }
 
 func TestReorder(t *testing.T) {

@@ -1,8 +1,10 @@
 package simd
 
 import (
+	"cmp"
 	"math"
 	"math/bits"
+	"slices"
 )
 
 func mirror(s []float32, ld, n int) {
@@ -25,6 +27,13 @@ func quantize(dst []int16, src []float32, scale float32, n, ld int) float64 {
 		dst[i] = math.MinInt16
 	}
 	return sum
+}
+
+func rank(order []uint16, keys []uint64) {
+	for i := range keys {
+		order[i] = uint16(i)
+	}
+	slices.SortFunc(order[:len(keys)], func(a, b uint16) int { return cmp.Compare(keys[a], keys[b]) })
 }
 
 func reorder(dst, src []int16, ld int, order []uint16) {

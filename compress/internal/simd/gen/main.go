@@ -33,6 +33,8 @@ func main() {
 	mirror()
 	quantizeRow()
 	weighRow()
+	rankOf(8)
+	rankOf(16)
 	reorder(1)
 	reorder(2)
 	count(1, 4)

@@ -174,6 +174,64 @@ func weighRow() {
 	RET()
 }
 
+// rankOf counts, for every key, how many are smaller.
+func rankOf(vectors int) {
+	name := fmt.Sprintf("rank%dAVX512", 8*vectors)
+	TEXT(name, NOSPLIT, "func(order *uint16, keys *uint64, n int)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s writes the indices of n keys to order, the smallest first. All keys differ, and there are %d, those past n larger", name, 8*vectors),
+		"than the others.")
+	order, keys, n := Load(Param("order"), GP64()), Load(Param("keys"), GP64()), Load(Param("n"), GP64())
+	key, one := ZMM(), ZMM()
+	t := GP64()
+	MOVQ(I32(1), t)
+	VPBROADCASTQ(t, one)
+	const atOnce = 8 // vectors of keys and of ranks that registers hold
+	k, from, at := GP64(), GP64(), GP64()
+	ranks, end := AllocLocal(64*atOnce), GP64()
+	for v := 0; v < vectors; v += atOnce {
+		held, rank := make([]reg.VecVirtual, min(atOnce, vectors-v)), make([]reg.VecVirtual, min(atOnce, vectors-v))
+		for i := range held {
+			held[i], rank[i] = ZMM(), ZMM()
+			VMOVDQU64(Mem{Base: keys, Disp: 64 * (v + i)}, held[i])
+			VPXORQ(rank[i], rank[i], rank[i])
+		}
+		more := K()
+		MOVQ(n, k)
+		MOVQ(keys, from)
+		loop := fmt.Sprintf("loop%d", v)
+		Label(loop)
+		VPBROADCASTQ(Mem{Base: from}, key)
+		ADDQ(Imm(8), from)
+		for i := range held {
+			VPCMPUQ(Imm(6), key, held[i], more) // held > key
+			VPADDQ(one, rank[i], more, rank[i])
+		}
+		DECQ(k)
+		JNZ(LabelRef(loop))
+		for i := range rank {
+			VMOVDQU64(rank[i], ranks.Offset(64*i))
+		}
+		place, placed := fmt.Sprintf("place%d", v), fmt.Sprintf("placed%d", v)
+		MOVQ(I32(8*(v+len(held))), end)
+		CMPQ(n, end)
+		CMOVQLT(n, end)
+		MOVQ(I32(8*v), k)
+		LEAQ(ranks, from)
+		Label(place)
+		CMPQ(k, end)
+		JGE(LabelRef(placed))
+		MOVQ(Mem{Base: from}, at)
+		ADDQ(Imm(8), from)
+		MOVW(k.As16(), Mem{Base: order, Index: at, Scale: 2})
+		INCQ(k)
+		JMP(LabelRef(place))
+		Label(placed)
+	}
+	VZEROUPPER()
+	RET()
+}
+
 // reorder permutes a chunk of at most 64*words tokens.
 func reorder(words int) {
 	name := map[int]string{1: "reorder64AVX512", 2: "reorder128AVX512"}[words]
