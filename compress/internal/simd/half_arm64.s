@@ -57,6 +57,7 @@ loop: \
 	VFMLS V6.S4, V0.S4, V18.S4 \
 	VFMLS V7.S4, V1.S4, V19.S4
 
+// Sums of rows are taken in the order of the amd64 kernels, so that both round alike.
 #define UNROTATE(lower, upper) \
 	MOVD dst+0(FP), R0 \
 	MOVD src+8(FP), R1 \
@@ -79,9 +80,9 @@ loop: \
 	VFMLA V19.S4, V19.S4, V23.S4 \
 	SUBS $8, R4 \
 	BNE loop \
-	FADD(21, 20, 20) \
-	FADD(23, 22, 22) \
 	FADD(22, 20, 20) \
+	FADD(23, 21, 21) \
+	FADD(21, 20, 20) \
 	FADDP(20, 20, 20) \
 	FADDPS(20, 20) \
 	FMOVS F20, ret+40(FP) \
@@ -109,9 +110,9 @@ loop: \
 	VFMLA V19.S4, V3.S4, V23.S4 \
 	SUBS $8, R4 \
 	BNE loop \
-	FADD(21, 20, 20) \
-	FADD(23, 22, 22) \
 	FADD(22, 20, 20) \
+	FADD(23, 21, 21) \
+	FADD(21, 20, 20) \
 	FADDP(20, 20, 20) \
 	FADDPS(20, 20) \
 	FMOVS F20, ret+40(FP) \
