@@ -21,18 +21,18 @@ func (w *work) runSimilar(p *pool) {
 		p.run(&w.phase, w.groups*w.blocks, w.directTask)
 		return
 	}
+	if w.opt.weighs() {
+		w.ages()
+	}
 	for { // until the chunks are long enough for the budget
 		w.cut(minLen, maxLen)
+		w.prepareScores()
 		p.run(&w.phase, w.groups*w.blocks, w.similarTask)
 		w.chooseExact(p)
 		if w.opt.Rest != Cluster || w.opt.Budget == Fixed || maxLen >= maxChunk || w.feasible() {
-			break
+			return
 		}
 		minLen, maxLen = min(2*minLen, maxChunk), min(2*maxLen, maxChunk)
-	}
-	if w.opt.weighs() {
-		w.ages()
-		p.run(&w.phase, w.groups, w.weighTask)
 	}
 }
 
@@ -85,36 +85,43 @@ func (w *work) least(g int) int {
 	return least
 }
 
-// similar does one block of chunks of one group.
+// similar does one block of chunks of one group. Who finishes a group's last block goes on to what needs all of them, while
+// the group is still in the caches.
 func (w *work) similar(worker, task int) {
 	g, block := task/w.blocks, task%w.blocks
-	a := &w.arena[worker]
 	for k := block * chunkBlock; k < min((block+1)*chunkBlock, len(w.chunks)); k++ {
-		c := w.chunks[k]
-		n, ld := c.len(), w.ld
-		a.sim = grow(a.sim, ld*ld)
-		clear(a.sim)
-		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
-			w.unitKeys(a, plane, k)
-			if w.opt.Rest == Cluster {
-				w.kernel.Gram(a.sim, ld, a.units, n, w.stride)
-			}
-		}
-		if w.opt.Rest != Cluster {
-			continue
-		}
-		// Thresholds are whole numbers of 1/1024, and floor(x) >= t exactly when x >= t: rounding down loses nothing.
-		w.kernel.Mirror(a.sim, ld, (n+3)&^3)
-		a.near = grow(a.near, n*ld)
-		cent, order := group(w.centrality, g, w.n)[c.lo:c.hi], group(w.order, g, w.n)[c.lo:c.hi]
-		a.keys = grow(a.keys, n)
-		for i := range n {
-			cent[i] = w.kernel.Quantize(a.near[i*ld:(i+1)*ld], a.sim[i*ld:], thresholdSteps/float32(w.heads), n, ld) / float64(w.heads)
-			a.keys[i] = uint64(rank(cent[i], int32(i), w.opt.ByPosition))
-		}
-		w.kernel.Rank(order, a.keys)
-		w.kernel.Reorder(w.simRows(group(w.sim, g, w.simSize()), k), a.near, ld, order)
+		w.similarChunk(worker, g, k)
 	}
+	if w.left[g].Add(-1) == 0 {
+		w.judge(worker, g)
+	}
+}
+
+// similarChunk does one chunk of one group.
+func (w *work) similarChunk(worker, g, k int) {
+	a, c := &w.arena[worker], w.chunks[k]
+	n, ld := c.len(), w.ld
+	a.sim = grow(a.sim, ld*ld)
+	clear(a.sim)
+	for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+		w.unitKeys(a, plane, k)
+		if w.opt.Rest == Cluster {
+			w.kernel.Gram(a.sim, ld, a.units, n, w.stride)
+		}
+	}
+	if w.opt.Rest != Cluster {
+		return
+	}
+	// Thresholds are whole numbers of 1/1024, and floor(x) >= t exactly when x >= t: rounding down loses nothing.
+	w.kernel.Mirror(a.sim, ld, (n+3)&^3)
+	a.near, a.keys = grow(a.near, n*ld), grow(a.keys, n)
+	cent, order := group(w.centrality, g, w.n)[c.lo:c.hi], group(w.order, g, w.n)[c.lo:c.hi]
+	for i := range n {
+		cent[i] = w.kernel.Quantize(a.near[i*ld:(i+1)*ld], a.sim[i*ld:], thresholdSteps/float32(w.heads), n, ld) / float64(w.heads)
+		a.keys[i] = uint64(rank(cent[i], int32(i), w.opt.ByPosition))
+	}
+	w.kernel.Rank(order, a.keys)
+	w.kernel.Reorder(w.simRows(group(w.sim, g, w.simSize()), k), a.near, ld, order)
 }
 
 // runBudget finds the thresholds.

@@ -1,20 +1,48 @@
 package compress
 
-import "math"
+import (
+	"math"
+	"sync/atomic"
+)
+
+// prepareScores gets ready for judge.
+func (w *work) prepareScores() {
+	_, w.exact = w.budget()
+	if w.outlying() {
+		w.bases(w.in.Positions[w.sinks:], w.chunks)
+	}
+	if len(w.left) < w.groups {
+		w.left = make([]atomic.Int32, w.groups)
+	}
+	for g := range w.groups {
+		w.left[g].Store(int32(w.blocks))
+	}
+}
+
+// outlying reports whether tokens are judged by how far their keys lie from the mean direction.
+func (w *work) outlying() bool { return (w.exact > 0 && w.opt.Keep == Outliers) || w.opt.Distinct }
+
+// judge says for each token of a group how much it deserves to be exact and, when merges are weighed, what it costs to merge
+// it.
+func (w *work) judge(worker, g int) {
+	if w.outlying() {
+		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+			w.meanDirection(worker, plane)
+		}
+	}
+	if w.exact > 0 || w.opt.Distinct {
+		w.scoreGroup(worker, g)
+	}
+	if w.opt.weighs() {
+		w.weigh(worker, g)
+	}
+}
 
 // chooseExact finds the tokens that are never merged: the protected ones and, when the options give them a share of the
 // budget, the outliers.
 func (w *work) chooseExact(p *pool) {
-	_, exact := w.budget()
-	if (exact > 0 && w.opt.Keep == Outliers) || w.opt.Distinct {
-		w.bases(w.in.Positions[w.sinks:], w.chunks)
-		p.run(&w.phase, w.in.planes(), w.meanTask)
-	}
 	if w.opt.Across {
-		if exact > 0 || w.opt.Distinct {
-			p.run(&w.phase, w.groups, w.scoreTask)
-		}
-		w.markAcross(exact)
+		w.markAcross(w.exact)
 	}
 	p.run(&w.phase, w.groups, w.singlesTask)
 }
@@ -51,16 +79,12 @@ func make64(a *arena, d int) []float64 {
 }
 
 // chooseSingles does one group, and marks the other tokens of each chunk as candidates.
-func (w *work) chooseSingles(worker, g int) {
+func (w *work) chooseSingles(_, g int) {
 	single := group(w.single, g, w.n)
 	if !w.opt.Across {
 		copy(single, w.keep)
-		_, exact := w.budget()
-		if exact > 0 || w.opt.Distinct {
-			w.scoreGroup(worker, g)
-		}
-		if exact > 0 {
-			w.mark(g, exact, group(w.score, g, w.n), single)
+		if w.exact > 0 {
+			w.mark(g, w.exact, group(w.score, g, w.n), single)
 		}
 	}
 	if w.opt.Rest != Cluster {

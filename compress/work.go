@@ -25,8 +25,10 @@ type work struct {
 	keep     []bool // [n], protected
 	boundary []byte
 	chunks   []chunk
-	chunkOf  []int32 // [n]
-	blocks   int     // chunk blocks per group, the tasks of the similarity phase
+	chunkOf  []int32        // [n]
+	blocks   int            // chunk blocks per group, the tasks of the similarity phase
+	left     []atomic.Int32 // [groups], blocks that are not done
+	exact    int            // tokens per group that the budget keeps exact
 
 	rotation
 
@@ -64,7 +66,7 @@ type work struct {
 	phase phase
 	steps []func(*pool)
 
-	similarTask, meanTask, scoreTask, singlesTask, weighTask, budgetTask, countTask, assignTask, mergeTask, fp8Task, directTask func(worker, i int)
+	similarTask, singlesTask, budgetTask, countTask, assignTask, mergeTask, fp8Task, directTask func(worker, i int)
 }
 
 // arena is the scratch of one worker.
@@ -97,10 +99,9 @@ type arena struct {
 
 func newWork(workers int, kernel *simd.Kernels) *work {
 	w := &work{arena: make([]arena, workers), kernel: kernel}
-	w.similarTask, w.meanTask, w.singlesTask = w.similar, w.meanDirection, w.chooseSingles
+	w.similarTask, w.singlesTask = w.similar, w.chooseSingles
 	w.budgetTask, w.countTask, w.assignTask, w.mergeTask = w.meetBudget, w.count, w.assign, w.merge
 	w.fp8Task, w.directTask = w.toFP8, w.direct
-	w.scoreTask, w.weighTask = w.scoreGroup, w.weigh
 	w.steps = []func(*pool){w.runSimilar, w.runBudget, w.runAssign, w.runMerge, w.runFP8}
 	return w
 }
