@@ -70,7 +70,11 @@ func openDevice(driver *cuda.Driver, info cuda.Info, budget int) (d *device, err
 	d = &device{info: info, ctx: ctx}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.close())
+			free := d.close
+			if lost(err) {
+				free = d.ctx.Reset // a lost context can only be destroyed
+			}
+			err = errors.Join(err, free())
 			d = nil
 		}
 	}()
@@ -91,6 +95,12 @@ func openDevice(driver *cuda.Driver, info cuda.Info, budget int) (d *device, err
 		}
 	}
 	return d, d.check()
+}
+
+// lost reports whether the device's context is no longer of use.
+func lost(err error) bool {
+	var code *cuda.Error
+	return errors.As(err, &code) && code.Lost()
 }
 
 // mostShared is the shared memory that launches of a kernel may ask for.

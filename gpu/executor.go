@@ -136,9 +136,9 @@ func (e *executor) failed(err error, s *slot) bool {
 	}
 	why := reasonLaunch
 	var code *cuda.Error
-	if errors.As(err, &code) && code.Lost() {
+	if lost(err) {
 		why = reasonLost
-	} else if code != nil && code.Code == cuda.OutOfMemory {
+	} else if errors.As(err, &code) && code.Code == cuda.OutOfMemory {
 		why = reasonMemory
 	}
 	if why != reasonLost {
@@ -164,7 +164,7 @@ func (e *executor) failed(err error, s *slot) bool {
 		e.giveUp(s, why, err)
 	}
 	e.q.drain(e.device)      // nobody reads memory that is about to go
-	_ = e.device.ctx.Reset() // a lost context cannot be closed
+	_ = e.device.ctx.Reset() // a lost context can only be destroyed
 	e.device = nil
 	e.backoff = probeFirst
 	return true
