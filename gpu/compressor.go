@@ -127,23 +127,31 @@ func (c *Compressor) name() string { return fmt.Sprintf("cuda:%d", c.cfg.Device)
 
 // Compress is compress.Compressor's, on the device where it can be.
 func (c *Compressor) Compress(ctx context.Context, in *compress.Input, opt *compress.Options, out *compress.Result) error {
-	return c.Measure(ctx, in, opt, out, nil, nil)
+	_, err := c.Measure(ctx, in, opt, out, nil, nil)
+	return err
+}
+
+// Stats says what became of one page.
+type Stats struct {
+	Device string        // where it was computed
+	Queued time.Duration // how long it waited for its batch to start; 0 on the CPU
+	Batch  int           // pages of its batch; 0 on the CPU
 }
 
 // Measure compresses a page as Compress does and computes the outputs of its queries over the originals and over the cores, as
 // two calls of Attend would, while the page is on the device. full and got may be nil.
-func (c *Compressor) Measure(ctx context.Context, in *compress.Input, opt *compress.Options, out *compress.Result, full, got *compress.Attention) error {
+func (c *Compressor) Measure(ctx context.Context, in *compress.Input, opt *compress.Options, out *compress.Result, full, got *compress.Attention) (Stats, error) {
 	start := time.Now()
 	if err := in.Check(); err != nil {
-		return err
+		return Stats{}, err
 	}
 	if err := opt.Check(); err != nil {
-		return err
+		return Stats{}, err
 	}
 	page, options := *in, *opt // the device may still look at them when the caller has given up
 	p, why, err := newPlan(&page, &options)
 	if err != nil {
-		return err
+		return Stats{}, err
 	}
 	if why != 0 {
 		return c.elsewhere(ctx, why, nil, in, opt, out, full, got)
@@ -151,7 +159,7 @@ func (c *Compressor) Measure(ctx context.Context, in *compress.Input, opt *compr
 	for {
 		t := newTask(p, &page, nil, full != nil && in.Q != nil, got != nil && in.Q != nil)
 		if err := c.submit(ctx, t); err != nil {
-			return err
+			return Stats{}, err
 		}
 		if t.why != 0 {
 			return c.elsewhere(ctx, t.why, t.err, in, opt, out, full, got)
@@ -172,12 +180,11 @@ func (c *Compressor) Measure(ctx context.Context, in *compress.Input, opt *compr
 			t.attention(got, t.bytes.got)
 		}
 		c.queue.leave(t.slot)
-		note(ctx, c.name(), t)
 		if opt.Progress != nil {
 			opt.Progress(1, 1)
 		}
 		out.Elapsed = time.Since(start)
-		return nil
+		return Stats{Device: c.name(), Queued: t.queued, Batch: t.pages}, nil
 	}
 }
 
@@ -241,21 +248,21 @@ func (c *Compressor) submit(ctx context.Context, t *task) error {
 
 // elsewhere computes a page on the CPU.
 func (c *Compressor) elsewhere(ctx context.Context, why reason, cause error, in *compress.Input, opt *compress.Options,
-	out *compress.Result, full, got *compress.Attention) error {
+	out *compress.Result, full, got *compress.Attention) (Stats, error) {
+	stats := Stats{Device: c.cpu.Device()}
 	c.fellBack(why, cause)
-	note(ctx, c.cpu.Device(), nil)
 	if err := c.cpu.Compress(ctx, in, opt, out); err != nil {
-		return err
+		return stats, err
 	}
 	if full != nil && in.Q != nil {
 		if err := c.cpu.Attend(ctx, in, nil, full); err != nil {
-			return err
+			return stats, err
 		}
 	}
 	if got != nil && in.Q != nil {
-		return c.cpu.Attend(ctx, in, out, got)
+		return stats, c.cpu.Attend(ctx, in, out, got)
 	}
-	return nil
+	return stats, nil
 }
 
 func (c *Compressor) fellBack(why reason, err error) {

@@ -124,10 +124,8 @@ func TestAttentionIsTheCPUs(t *testing.T) {
 			var res, own compress.Result
 			var full, got, wantFull, wantGot, apart compress.Attention
 			ctx := context.Background()
-			for _, err := range []error{
-				dev.Measure(ctx, in, &opt, &res, &full, &got),
-				cpu.Attend(ctx, in, nil, &wantFull), cpu.Attend(ctx, in, &res, &wantGot),
-			} {
+			_, err := dev.Measure(ctx, in, &opt, &res, &full, &got)
+			for _, err := range []error{err, cpu.Attend(ctx, in, nil, &wantFull), cpu.Attend(ctx, in, &res, &wantGot)} {
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -80,7 +80,8 @@ var (
 )
 
 // Open loads the driver at path; where path is empty, the one that $SEMPROXY_LIBCUDA names, else the loader's, else the one in
-// /usr/local/nvidia/lib64. The error wraps ErrNoDriver or ErrOldDriver where that is the reason.
+// /usr/local/nvidia/lib64. The error wraps ErrNoDriver or ErrOldDriver where that is the reason; a driver that was loaded but cannot
+// be used is returned with it.
 func Open(path string) (*Driver, error) {
 	paths := libraries()
 	if path != "" {
