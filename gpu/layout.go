@@ -10,7 +10,7 @@ import (
 
 type chunk struct{ lo, hi, sim, ld int32 }
 
-type tile struct{ chunk, first, rows, unused int32 }
+type tile struct{ chunk, first, rows, _ int32 }
 
 type job struct {
 	// In.

@@ -105,13 +105,15 @@ func (d *device) cluster(q *sequence) {
 		fills                   bool
 	)
 	for _, t := range q.s.tasks {
-		if p := t.plan; p != nil {
-			flags |= p.flags
-			shared = max(shared, similarShared(t.in.Dim, p.longest))
-			launches = max(launches, p.launches)
-			budgets[p.opt.Budget] = true
-			fills = fills || p.opt.Budget == compress.Layered || (p.opt.Regular && p.opt.Budget == compress.Equal)
+		p := t.plan
+		if p == nil {
+			continue
 		}
+		flags |= p.flags
+		shared = max(shared, similarShared(t.in.Dim, p.longest))
+		launches = max(launches, p.launches)
+		budgets[p.opt.Budget] = true
+		fills = fills || p.opt.Budget == compress.Layered || (p.opt.Regular && p.opt.Budget == compress.Equal)
 	}
 	q.run(kernelSimilar, byTile, shared, 0)
 	if flags&flagNeedsMean != 0 {

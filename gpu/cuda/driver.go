@@ -109,7 +109,7 @@ func load(path string) (*Driver, error) {
 		return nil, err
 	}
 	d := &Driver{Path: path, lib: lib}
-	for i, name := range symbols {
+	for i, name := range &symbols {
 		if d.fn[i], err = purego.Dlsym(lib, name); err != nil {
 			return nil, fmt.Errorf("%s has no %s: %w", path, name, err)
 		}
@@ -138,7 +138,7 @@ func (d *Driver) start() error {
 //go:uintptrescapes
 func (d *Driver) call(fn int, args ...uintptr) error {
 	r, _, _ := purego.SyscallN(d.fn[fn], args...)
-	if r = r & 0xffffffff; r == 0 { // an int: the upper half of the register is unspecified
+	if r &= 0xffffffff; r == 0 { // an int: the upper half of the register is unspecified
 		return nil
 	}
 	return d.failed(fn, Result(r))

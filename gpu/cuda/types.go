@@ -46,13 +46,17 @@ func (e *Error) Lost() bool {
 // Pointer is an address in a device's memory.
 type Pointer uint64
 
-// Handles of the driver.
-type (
-	Stream   uintptr
-	Event    uintptr
-	Module   uintptr
-	Function uintptr
-)
+// Stream is a queue of copies and kernels that run one after another.
+type Stream uintptr
+
+// Event is a mark in a stream.
+type Event uintptr
+
+// Module is loaded PTX.
+type Module uintptr
+
+// Function is a kernel of a module.
+type Function uintptr
 
 // Info describes a device.
 type Info struct {

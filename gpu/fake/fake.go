@@ -81,7 +81,7 @@ func Build(flags ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	out := filepath.Join(work, "libcuda.so.1")
 	args = append(args, "-o", out, filepath.Join(src, "machine.cc"), filepath.Join(src, "driver.cc"), filepath.Join(src, "kernels.cc"))
 	if text, err := exec.Command("g++", args...).CombinedOutput(); err != nil {
