@@ -5,7 +5,12 @@ import "github.com/semproxy/semproxy/gpu/cuda"
 // alignment of every array, in bytes: what the widest copy of a warp takes.
 const alignment = 256
 
-func aligned(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
+// aligned is what an array of n bytes takes: there is always a gap behind it, so that a kernel that reads past one array does
+// not meet the next, and the address sanitizer can tell.
+func aligned(n int) int { return (n+alignment-1)&^(alignment-1) + alignment }
+
+// fence, which tests set, is told where an array of n bytes begins and how many bytes it takes with the gap.
+var fence func(at cuda.Pointer, n, taken int)
 
 // arena hands out one piece of a device's memory from its start. host, where there is one, is pinned memory with the same
 // layout.
@@ -24,6 +29,9 @@ func (a *arena) take(n int) (p cuda.Pointer, host []byte) {
 	}
 	if a.host != nil {
 		host = a.host[at : at+n : at+n]
+	}
+	if fence != nil {
+		fence(a.base+cuda.Pointer(at), n, aligned(n))
 	}
 	return a.base + cuda.Pointer(at), host
 }

@@ -22,6 +22,7 @@ func onDevice(t testing.TB, cpu gpu.CPU, opt gpu.Options) *gpu.Compressor {
 	if !fake.Required("cuda") {
 		opt.Library = fake.Library(t)
 	}
+	fenced(t, opt.Library)
 	if opt.Memory == 0 {
 		opt.Memory = 256 << 20
 	}

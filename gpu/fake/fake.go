@@ -26,10 +26,13 @@ func Required(need string) bool {
 	return slices.Contains(strings.Split(os.Getenv("SEMPROXY_TEST_REQUIRE"), ","), need)
 }
 
-// Library builds the driver and returns its path. Where there is no g++ the test is skipped, unless it is required. flags are
-// given to the compiler as well.
+// Library builds the driver and returns its path. Where there is no g++ the test is skipped, unless it is required. flags, and
+// those of SEMPROXY_TEST_CUDA_FLAGS, are given to the compiler as well.
 func Library(t testing.TB, flags ...string) string {
 	t.Helper()
+	if extra := os.Getenv("SEMPROXY_TEST_CUDA_FLAGS"); extra != "" {
+		flags = append(flags, strings.Fields(extra)...)
+	}
 	path, err := Build(flags...)
 	if err == nil {
 		return path
@@ -91,7 +94,7 @@ func Build(flags ...string) (string, error) {
 }
 
 // Control steers a driver that is loaded.
-type Control struct{ fault, seed, stat, revive uintptr }
+type Control struct{ fault, seed, stat, revive, fence uintptr }
 
 // Controls finds the control functions of the driver at path.
 func Controls(t testing.TB, path string) *Control {
@@ -103,6 +106,7 @@ func Controls(t testing.TB, path string) *Control {
 	c := new(Control)
 	for name, to := range map[string]*uintptr{
 		"fakecuda_fault": &c.fault, "fakecuda_seed": &c.seed, "fakecuda_stat": &c.stat, "fakecuda_revive": &c.revive,
+		"fakecuda_fence": &c.fence,
 	} {
 		if *to, err = purego.Dlsym(lib, name); err != nil {
 			t.Fatal(err)
@@ -125,6 +129,10 @@ func (c *Control) Heal() { purego.SyscallN(c.revive) }
 
 // Seed makes the order of threads and streams random; 0: in order.
 func (c *Control) Seed(seed uint64) { purego.SyscallN(c.seed, uintptr(seed)) }
+
+// Fence tells the address sanitizer, in a driver built with it, that an array of n bytes lies at an address, and that what
+// follows it of taken bytes is nobody's.
+func (c *Control) Fence(at, n, taken uintptr) { purego.SyscallN(c.fence, at, n, taken) }
 
 // Stat is a number that the driver keeps.
 type Stat int

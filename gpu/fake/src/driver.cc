@@ -14,6 +14,10 @@
 
 #include "machine_run.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 typedef int Result;
 typedef unsigned long long Device;
 enum {
@@ -118,6 +122,24 @@ void step(Stream* s) {
   if (sticky == OK) sticky = f();
 }
 
+// unfence makes memory whole again before it is freed.
+void unfence(char* p, size_t n) {
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_UNPOISON_MEMORY_REGION(p, n);
+#else
+  (void)p, (void)n;
+#endif
+}
+
+// copy moves bytes as the copy engine does: fences between arrays do not concern it.
+void copy(void* to, const void* from, size_t n) {
+#if defined(__SANITIZE_ADDRESS__) && defined(__x86_64__)
+  asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+#else
+  memmove(to, from, n);
+#endif
+}
+
 // drain runs a stream's work. In random order other streams get ahead at times.
 Result drain(Stream* s) {
   while (!s->work.empty() && sticky == OK) {
@@ -187,7 +209,10 @@ EXPORT Result cuDevicePrimaryCtxReset_v2(int) {
   LOCKED;
   if (sticky != OK && faults.count("dead")) return sticky; // stays lost
   sticky = OK;
-  for (auto& m : device_memory) free(m.first);
+  for (auto& m : device_memory) {
+    unfence(m.first, m.second);
+    free(m.first);
+  }
   for (auto& m : host_memory) free(m.first);
   device_memory.clear();
   host_memory.clear();
@@ -225,6 +250,7 @@ EXPORT Result cuMemFree_v2(Device p) {
   auto i = device_memory.find((char*)p);
   if (i == device_memory.end()) return violation("cuMemFree of what was not allocated");
   used -= i->second;
+  unfence(i->first, i->second);
   free(i->first);
   device_memory.erase(i);
   return OK;
@@ -259,18 +285,18 @@ EXPORT Result cuMemcpyHtoDAsync_v2(Device to, const void* from, size_t n, Stream
   if (fails("copy")) return INVALID_VALUE;
   if (room(device_memory, (void*)to) < n) return violation("copy to device memory that was not allocated");
   if (room(host_memory, (void*)from) < n) return violation("copy from host memory that is not pinned");
-  return enqueue(s, [=] { memcpy((void*)to, from, n); return OK; });
+  return enqueue(s, [=] { copy((void*)to, from, n); return OK; });
 }
 EXPORT Result cuMemcpyDtoHAsync_v2(void* to, Device from, size_t n, Stream* s) {
   READY;
   if (room(device_memory, (void*)from) < n) return violation("copy from device memory that was not allocated");
   if (room(host_memory, to) < n) return violation("copy to host memory that is not pinned");
-  return enqueue(s, [=] { memcpy(to, (void*)from, n); return OK; });
+  return enqueue(s, [=] { copy(to, (void*)from, n); return OK; });
 }
 EXPORT Result cuMemcpyDtoDAsync_v2(Device to, Device from, size_t n, Stream* s) {
   READY;
   if (room(device_memory, (void*)from) < n || room(device_memory, (void*)to) < n) return violation("copy of device memory that was not allocated");
-  return enqueue(s, [=] { memmove((void*)to, (void*)from, n); return OK; });
+  return enqueue(s, [=] { copy((void*)to, (void*)from, n); return OK; });
 }
 EXPORT Result cuMemsetD8Async(Device to, unsigned char x, size_t n, Stream* s) {
   READY;
@@ -403,6 +429,16 @@ EXPORT long fakecuda_stat(int what) {
   LOCKED;
   long all[] = {(long)used, (long)host_used, (long)streams.size(), (long)events.size(), (long)modules.size(), launches, violations, retained, (long)peak};
   return what >= 0 && what < 9 ? all[what] : -1;
+}
+// fakecuda_fence marks the end of an array inside an allocation.
+EXPORT void fakecuda_fence(char* at, size_t n, size_t taken) {
+#if defined(__SANITIZE_ADDRESS__)
+  LOCKED;
+  ASAN_UNPOISON_MEMORY_REGION(at, n);
+  ASAN_POISON_MEMORY_REGION(at + n, taken - n);
+#else
+  (void)at, (void)n, (void)taken;
+#endif
 }
 EXPORT void fakecuda_revive() {
   LOCKED;
