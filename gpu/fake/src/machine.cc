@@ -50,6 +50,10 @@ struct Machine {
   unsigned long long random = 0; // 0: in order
 } m;
 
+// In random order each block has threads that are kept waiting while any other can run, one or a warp of them: so a barrier that
+// is missing shows, where a fair order would let everybody pass in time.
+int starved_first, starved_last;
+
 unsigned next_random() {
   m.random = m.random * 6364136223846793005ull + 1442695040888963407ull;
   return (unsigned)(m.random >> 33);
@@ -187,10 +191,21 @@ bool run_block(const std::function<void()>& body, int bid, int threads, size_t s
     prepare(i);
     make_ready(i);
   }
+  if (m.random != 0) {
+    starved_first = starved_last = (int)(next_random() % threads);
+    if (next_random() % 4) {
+      starved_first -= starved_first % warp_size;
+      starved_last = starved_first + warp_size - 1;
+    }
+  }
   size_t head = 0;
   while (head < m.ready.size()) {
     if (m.random != 0) {
-      size_t k = head + next_random() % (m.ready.size() - head);
+      size_t k = head;
+      for (int tries = 0; tries < 16; tries++) {
+        k = head + next_random() % (m.ready.size() - head);
+        if (m.ready[k] < starved_first || m.ready[k] > starved_last) break;
+      }
       int x = m.ready[k];
       m.ready[k] = m.ready[head];
       m.ready[head] = x;
