@@ -25,6 +25,8 @@ const (
 	kernelMerge
 	kernelReduce
 	kernelNarrow
+	kernelSoftmax
+	kernelLooks
 	kernelAttend
 	kernelCombine
 	kernelLayout
@@ -32,14 +34,14 @@ const (
 )
 
 var kernelNames = [kernelsLen]string{
-	"similar", "mean", "score", "select", "order", "count", "settle", "quota", "assign", "fill", "rank", "merge", "reduce", "narrow",
+	"similar", "mean", "score", "select", "order", "count", "settle", "quota", "assign", "fill", "rank", "merge", "reduce", "narrow", "softmax", "looks",
 	"attend", "combine", "layout",
 }
 
 // threads of a block, as the kernels are compiled for them.
 var kernelThreads = [kernelsLen]int{
 	kernelSimilar: 256, kernelMean: 256, kernelScore: 256, kernelSelect: 256, kernelOrder: 256, kernelCount: 128, kernelSettle: 128,
-	kernelQuota: 128, kernelAssign: 128, kernelFill: 256, kernelRank: 256, kernelMerge: 128, kernelReduce: 256, kernelNarrow: 256,
+	kernelQuota: 128, kernelAssign: 128, kernelFill: 256, kernelRank: 256, kernelMerge: 128, kernelReduce: 256, kernelNarrow: 256, kernelSoftmax: 128, kernelLooks: 128,
 	kernelAttend: 128, kernelCombine: 128, kernelLayout: 32,
 }
 
@@ -106,7 +108,7 @@ func lost(err error) bool {
 // mostShared is the shared memory that launches of a kernel may ask for.
 func (d *device) mostShared(kernel int) int {
 	switch kernel {
-	case kernelSimilar, kernelAttend:
+	case kernelSimilar, kernelAttend, kernelSoftmax, kernelLooks:
 		return d.info.SharedMemory
 	}
 	return 0
@@ -218,7 +220,7 @@ func (d *device) supports(t *task) bool {
 	if t.plan != nil {
 		most = similarShared(t.in.Dim, t.plan.longest)
 	}
-	if t.full || t.got {
+	if t.full || t.got || t.attended() {
 		most = max(most, attendShared(t.in.Dim))
 	}
 	return most <= d.info.SharedMemory

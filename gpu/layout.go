@@ -23,9 +23,10 @@ type job struct {
 	chunks, tiles    cuda.Pointer
 	chunkOf          cuda.Pointer
 	age              cuda.Pointer
-	keep             cuda.Pointer
+	keep, q          cuda.Pointer
 	// Between kernels.
 	norm, sums, mean    cuda.Pointer
+	softmax, looks      cuda.Pointer
 	score, single, sim  cuda.Pointer
 	centrality          cuda.Pointer
 	cand, candLen       cuda.Pointer
@@ -52,6 +53,7 @@ type job struct {
 	dtype, out8, flags, budget           int32
 	slots, exact, lowest, fixed          int32
 	launches, width, team                int32
+	queries, qdtype                      int32
 }
 
 // Flags of a job.
@@ -66,6 +68,7 @@ const (
 	flagSmallKeys
 	flagNeedsMean
 	flagNeedsScore
+	flagAttended
 )
 
 // batch is the parameter of every kernel that works on pages.
@@ -98,7 +101,7 @@ func sizes() []int32 {
 	)
 	return []int32{
 		int32(unsafe.Sizeof(j)), int32(unsafe.Sizeof(b)), int32(unsafe.Sizeof(a)), int32(unsafe.Sizeof(chunk{})), int32(unsafe.Sizeof(tile{})),
-		int32(unsafe.Offsetof(j.layers)), int32(unsafe.Offsetof(j.threshold)), int32(unsafe.Offsetof(j.partial)), int32(unsafe.Offsetof(j.team)),
+		int32(unsafe.Offsetof(j.layers)), int32(unsafe.Offsetof(j.threshold)), int32(unsafe.Offsetof(j.partial)), int32(unsafe.Offsetof(j.qdtype)),
 		int32(unsafe.Offsetof(a.rowB)), int32(unsafe.Offsetof(a.scale)), int32(unsafe.Offsetof(b.arg)),
 	}
 }

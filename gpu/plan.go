@@ -62,7 +62,7 @@ func newPlan(in *compress.Input, opt *compress.Options) (*plan, reason, error) {
 	}
 	middle := int(opt.Ratio*float64(in.Tokens)+1e-9) - p.sinks - p.recent
 	switch {
-	case opt.Rest != compress.Cluster || (opt.Keep == compress.Attended && opt.Exact > 0):
+	case opt.Rest != compress.Cluster || (opt.Keep == compress.Attended && opt.Exact > 0 && in.Q == nil):
 		return nil, reasonMethod, nil
 	case p.n == 0 || (opt.Budget != compress.Fixed && middle >= p.n):
 		return nil, reasonWhole, nil
@@ -113,6 +113,7 @@ func (p *plan) budget(middle int) {
 		{p.in.Rope.Interleaved, flagInterleaved}, {opt.ByPosition, flagByPosition}, {opt.PlainMean, flagPlainMean},
 		{opt.Regular, flagRegular}, {opt.Across, flagAcross}, {weighed, flagWeighed}, {opt.Distinct, flagDistinct},
 		{opt.Keep == compress.SmallKeys, flagSmallKeys},
+		{opt.Keep == compress.Attended && p.exact > 0, flagAttended},
 		{p.exact > 0 || opt.Distinct, flagNeedsScore},
 		{(p.exact > 0 || opt.Distinct) && opt.Keep == compress.Outliers, flagNeedsMean},
 	} {

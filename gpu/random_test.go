@@ -109,6 +109,26 @@ func ones(n int) []byte {
 	return b
 }
 
+// Exact tokens chosen by the attention that the page's queries give them.
+func TestExactTokensThatTheQueriesLookAt(t *testing.T) {
+	cpu := onCPU(t)
+	dev := onDevice(t, cpu, gpu.Options{Latency: -1, Observer: noCPU(t)})
+	rope := compress.Rope{Type: "default", Theta: 10000, Dim: 64}
+	for name, in := range map[string]*compress.Input{
+		"real":     realPages(t)["kjv"],
+		"few":      withQueries(random(1, shape{1, 2, 300, 64, compress.F32, rope}), 2, 1),
+		"many, f8": withQueries(random(2, shape{2, 1, 250, 64, compress.F8E4M3, rope}), 3, 11),
+	} {
+		for _, shared := range []bool{false, true} {
+			opt := compress.Hybrid()
+			opt.Ratio, opt.Shared = 0.3, shared
+			same(t, name, cpu, dev, in, &opt)
+			opt.Across, opt.Budget = true, compress.Layered
+			same(t, name+", across", cpu, dev, in, &opt)
+		}
+	}
+}
+
 // Attention over the originals and over the cores is the CPU's, whether it is asked for with the page or apart.
 func TestAttentionIsTheCPUs(t *testing.T) {
 	cpu := onCPU(t)

@@ -44,10 +44,12 @@ const (
 	byPlane
 	bySelection // a group, or the page
 	byJob
-	byCount  // chunks of groups at three thresholds, several to a block
-	byChunks // chunks of groups, several to a block
-	byCore   // cores of planes, several to a block
-	byTensor // K and V of planes
+	byCount   // chunks of groups at three thresholds, several to a block
+	byChunks  // chunks of groups, several to a block
+	byCore    // cores of planes, several to a block
+	byTensor  // K and V of planes
+	byQueries // queries of planes, several to a block
+	byTokens  // tokens of planes, several to a block
 	kinds
 )
 

@@ -43,6 +43,16 @@ func blocks(t *task, kind int) int {
 		return up(p.groups*len(p.chunks), countWarps)
 	case byCore:
 		return up(planes*t.width, mergeThreads/team(t.in.Dim))
+	case byQueries:
+		if !t.attended() {
+			return 0
+		}
+		return planes * blocksOf(t.queries())
+	case byTokens:
+		if !t.attended() {
+			return 0
+		}
+		return planes * up(t.in.Tokens, attendKeys)
 	default: // byTensor
 		if t.again {
 			return 0
@@ -101,6 +111,7 @@ func (d *device) stage1(s *slot) error {
 func (d *device) cluster(q *sequence) {
 	var (
 		flags, shared, launches int
+		attended                int // shared memory
 		budgets                 [4]bool
 		fills                   bool
 	)
@@ -110,6 +121,7 @@ func (d *device) cluster(q *sequence) {
 			continue
 		}
 		flags |= p.flags
+		attended = max(attended, attendShared(t.in.Dim))
 		shared = max(shared, similarShared(t.in.Dim, p.longest))
 		launches = max(launches, p.launches)
 		budgets[p.opt.Budget] = true
@@ -118,6 +130,10 @@ func (d *device) cluster(q *sequence) {
 	q.run(kernelSimilar, byTile, shared, 0)
 	if flags&flagNeedsMean != 0 {
 		q.run(kernelMean, byPlane, maxDim*8, 0)
+	}
+	if flags&flagAttended != 0 {
+		q.run(kernelSoftmax, byQueries, attended, 0)
+		q.run(kernelLooks, byTokens, attended, 0)
 	}
 	if flags&flagNeedsScore != 0 {
 		q.run(kernelScore, byTile, 0, 0)

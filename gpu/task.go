@@ -52,8 +52,14 @@ func (t *task) measure(multiprocessors int) {
 	var in, work, out sizer
 	x := t.in
 	planes, d, size := x.Layers*x.Heads, x.Dim, x.DType.Size()
-	if t.full || t.got {
+	if t.attended() {
+		work.add(planes*t.queries(), 8)
+		work.add(planes*x.Tokens, 4)
+	}
+	if t.full || t.got || t.attended() {
 		in.add(len(x.Q), 1)
+	}
+	if t.full || t.got {
 		rows := x.Tokens
 		if t.res != nil {
 			rows = t.res.Cores
@@ -144,6 +150,9 @@ func (t *task) out8() compress.DType {
 	return 0
 }
 
+// attended reports whether the page's queries choose the exact tokens.
+func (t *task) attended() bool { return t.plan != nil && t.plan.flags&flagAttended != 0 }
+
 // queries is the number of queries that share a KV head.
 func (t *task) queries() int { return t.in.QHeads / t.in.Heads * t.in.QWindow }
 
@@ -183,7 +192,7 @@ func (t *task) fill(in, work *arena, rope *table) {
 		return at
 	}
 	var q cuda.Pointer
-	if t.full || t.got {
+	if t.full || t.got || t.attended() {
 		q = put(x.Q)
 		for _, a := range []*attend{&t.src, &t.own} {
 			if a.out != 0 {
@@ -233,6 +242,10 @@ func (t *task) fill(in, work *arena, rope *table) {
 	j.seed, j.label, j.start = scratch(gn, 4), scratch(gn, 4), scratch(p.groups*(p.n+1), 4)
 	j.member, j.keys = scratch(gn, 4), scratch(p.groups*padded(p.n), 8)
 
+	if t.attended() {
+		j.q, j.queries, j.qdtype = q, int32(t.queries()), int32(x.QDType)
+		j.softmax, j.looks = scratch(planes*t.queries(), 8), scratch(planes*x.Tokens, 4)
+	}
 	j.layers, j.heads, j.tokens, j.dim = int32(x.Layers), int32(x.Heads), int32(x.Tokens), int32(x.Dim)
 	j.n, j.sinks, j.recent = int32(p.n), int32(p.sinks), int32(p.recent)
 	j.groups, j.groupHeads = int32(p.groups), int32(p.groupHeads)

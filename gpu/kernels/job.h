@@ -19,6 +19,7 @@ enum {
   SMALL_KEYS = 128,  // exact tokens are those with the shortest keys
   NEEDS_MEAN = 256,  // the mean direction is used
   NEEDS_SCORE = 512, // the score is used
+  ATTENDED = 1024,   // exact tokens are those that the page's queries look at most
 };
 
 // A chunk is the range [lo, hi) of tokens after the sinks; its similarities start at sim and have rows of ld.
@@ -41,10 +42,13 @@ struct Job {
   const i32* chunk_of;      // [n]
   const f64* age;           // [n], weighed only
   const u8* keep;           // [n], protected
+  const u8* q;              // [planes, queries, dim], attended only
   // Between kernels.
   f32* norm;                // [planes, n]
   f32* sums;                // [planes, tiles, dim], of unit keys
   f32* mean;                // [planes, dim], direction
+  f32* softmax;             // [planes, queries, 2], largest logit and one over the sum; attended only
+  f32* looks;               // [planes, tokens], attention summed over the queries; attended only
   f32* score;               // [groups, n]
   u8* single;               // [groups, n], never merged
   i16* sim;                 // [groups, sim_len]
@@ -82,6 +86,7 @@ struct Job {
   i32 dtype, out8, flags, budget;
   i32 slots, exact, lowest, fixed, launches;
   i32 width, team;          // cores per head of the result; lanes per row, a power of two
+  i32 queries, qdtype;      // queries that share a KV head
 };
 
 // The parameter of every kernel that works on pages: a block finds its page in first, the blocks before each page.

@@ -4,7 +4,7 @@
 #include "budget.h"
 #include "assign.h"
 #include "merge.h"
-#include "attention.h"
+#include "attended.h"
 
 // Tells the host how this compiler lays the structures out: sizes, then offsets of fields that follow padding.
 KERNEL semproxy_layout(i32* out) {
@@ -17,7 +17,7 @@ KERNEL semproxy_layout(i32* out) {
   out[5] = __builtin_offsetof(Job, layers);
   out[6] = __builtin_offsetof(Job, threshold);
   out[7] = __builtin_offsetof(Job, partial);
-  out[8] = __builtin_offsetof(Job, team);
+  out[8] = __builtin_offsetof(Job, qdtype);
   out[9] = __builtin_offsetof(Attend, row_b);
   out[10] = __builtin_offsetof(Attend, scale);
   out[11] = __builtin_offsetof(Batch, arg);

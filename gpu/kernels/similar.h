@@ -153,7 +153,19 @@ KERNEL LAUNCH_BOUNDS(SIMILAR_THREADS) semproxy_mean(const Batch b) {
   }
 }
 
-// One block is one tile of one group: how far its keys lie from the mean direction, summed over the heads.
+enum { NEIGHBOURS = 3 }; // on each side, that share their attention, so that a token is kept with its surroundings
+
+// looked_at is the attention that token i gets, averaged over its neighbours.
+DEVICE f32 looked_at(const Job* j, i32 plane, i32 i) {
+  i32 at = j->sinks + i;
+  f32 sum = 0;
+  for (i32 k = imax(at - NEIGHBOURS, 0); k <= imin(at + NEIGHBOURS, j->tokens - 1); k++)
+    sum += j->looks[(i64)plane * j->tokens + k] / (2 * NEIGHBOURS + 1);
+  return sum;
+}
+
+// One block is one tile of one group: how much its tokens deserve to be exact, summed over the heads; how far their keys lie from
+// the mean direction, unless the flags say otherwise.
 KERNEL LAUNCH_BOUNDS(SIMILAR_THREADS) semproxy_score(const Batch b) {
   Place p = place(b);
   const Job* j = p.job;
@@ -167,6 +179,10 @@ KERNEL LAUNCH_BOUNDS(SIMILAR_THREADS) semproxy_score(const Batch b) {
     f32 score = 0;
     for (i32 plane = g * j->group_heads; plane < (g + 1) * j->group_heads; plane++) {
       f32 length = r < tile.rows ? j->norm[(i64)plane * j->n + i] : 0;
+      if (j->flags & ATTENDED) {
+        if (r < tile.rows) score += looked_at(j, plane, i);
+        continue;
+      }
       if (j->flags & SMALL_KEYS) {
         score -= length;
         continue;
