@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 )
@@ -15,10 +16,20 @@ type Context struct {
 	params *keep
 }
 
+const (
+	schedBlocking        = 4
+	primaryContextActive = 708
+)
+
 // NewContext makes the primary context of device index current on this thread, which the caller has locked.
 func (d *Driver) NewContext(index int) (*Context, error) {
 	c := &Context{d: d, params: newKeep()}
 	if err := d.call(cuDeviceGet, uintptr(unsafe.Pointer(&c.device)), uintptr(index)); err != nil {
+		return nil, err
+	}
+	// A thread that waits for the device sleeps: a sidecar must not keep a core busy. A context that is there already keeps its way.
+	err := d.call(cuDevicePrimaryCtxSetFlags, uintptr(c.device), schedBlocking)
+	if e := (*Error)(nil); errors.As(err, &e) && e.Code != primaryContextActive {
 		return nil, err
 	}
 	var ctx uintptr

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -21,6 +22,7 @@ const (
 	cuDeviceGetName
 	cuDeviceTotalMem
 	cuDeviceGetAttribute
+	cuDevicePrimaryCtxSetFlags
 	cuDevicePrimaryCtxRetain
 	cuDevicePrimaryCtxRelease
 	cuDevicePrimaryCtxReset
@@ -52,7 +54,7 @@ const (
 
 var symbols = [functions]string{
 	"cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceTotalMem_v2", "cuDeviceGetAttribute",
-	"cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2", "cuDevicePrimaryCtxReset_v2", "cuCtxSetCurrent", "cuMemGetInfo_v2", "cuMemAlloc_v2", "cuMemFree_v2",
+	"cuDevicePrimaryCtxSetFlags_v2", "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2", "cuDevicePrimaryCtxReset_v2", "cuCtxSetCurrent", "cuMemGetInfo_v2", "cuMemAlloc_v2", "cuMemFree_v2",
 	"cuMemHostAlloc", "cuMemFreeHost", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemcpyDtoDAsync_v2", "cuStreamCreate", "cuStreamDestroy_v2",
 	"cuStreamSynchronize", "cuEventCreate", "cuEventDestroy_v2", "cuEventRecord", "cuEventSynchronize", "cuEventElapsedTime",
 	"cuModuleLoadData", "cuModuleUnload", "cuModuleGetFunction", "cuFuncSetAttribute", "cuLaunchKernel", "cuGetErrorName",
@@ -89,18 +91,20 @@ func Open(path string) (*Driver, error) {
 	}
 	loadMutex.Lock()
 	defer loadMutex.Unlock()
-	var err error
+	var all []string
 	for _, p := range paths {
 		d := loaded[p]
 		if d == nil {
+			var err error
 			if d, err = load(p); err != nil {
+				all = append(all, err.Error())
 				continue
 			}
 			loaded[p] = d
 		}
 		return d, d.start()
 	}
-	return nil, fmt.Errorf("%w: %w", ErrNoDriver, err)
+	return nil, fmt.Errorf("%w: %s", ErrNoDriver, strings.Join(all, "; "))
 }
 
 func load(path string) (*Driver, error) {

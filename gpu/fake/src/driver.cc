@@ -22,7 +22,7 @@ typedef int Result;
 typedef unsigned long long Device;
 enum {
   OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
-  ECC_UNCORRECTABLE = 214, UNSUPPORTED_PTX = 222, INVALID_HANDLE = 400, NOT_FOUND = 500, OUT_OF_RESOURCES = 701, LAUNCH_FAILED = 719,
+  ECC_UNCORRECTABLE = 214, UNSUPPORTED_PTX = 222, INVALID_HANDLE = 400, NOT_FOUND = 500, OUT_OF_RESOURCES = 701, PRIMARY_CONTEXT_ACTIVE = 708, LAUNCH_FAILED = 719,
 };
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -192,6 +192,10 @@ EXPORT Result cuDeviceGetAttribute(int* v, int what, int) {
   case 97: *v = 163 << 10; return OK;   // shared memory per block, opt-in
   }
   return INVALID_VALUE;
+}
+EXPORT Result cuDevicePrimaryCtxSetFlags_v2(int, unsigned) {
+  LOCKED;
+  return retained > 0 ? PRIMARY_CONTEXT_ACTIVE : OK;
 }
 EXPORT Result cuDevicePrimaryCtxRetain(void** c, int) {
   LOCKED;
