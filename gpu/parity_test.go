@@ -77,7 +77,8 @@ func methods() map[string]compress.Options {
 	return all
 }
 
-// On the real pages the device gives what the CPU gives: every token the same core, every head the same threshold.
+// On the real pages the device gives what the CPU gives: every token the same core, every head the same threshold; see aligned for
+// what may differ.
 func TestTheDeviceGivesTheCoresOfTheCPU(t *testing.T) {
 	cpu := onCPU(t)
 	dev := onDevice(t, cpu, gpu.Options{Latency: -1, Observer: noCPU(t)})
@@ -127,8 +128,8 @@ func compare(t *testing.T, what string, in *compress.Input, got, want *compress.
 		t.Errorf("%s: counts, bias or dropped differ", what)
 	}
 	near(t, what+": positions", got.Positions, want.Positions, 1e-2)
-	near(t, what+": key similarity", got.KeySimilarity, want.KeySimilarity, 1e-4)
-	near(t, what+": value error", got.ValueError, want.ValueError, 3e-4) // a root: of nothing lost, of rounding
+	near(t, what+": key similarity", got.KeySimilarity, want.KeySimilarity, 5e-4)
+	near(t, what+": value error", got.ValueError, want.ValueError, 5e-4) // a root: of nothing lost, of rounding
 	near(t, what+": k scale", got.KScale, want.KScale, 1e-2)
 	near(t, what+": v scale", got.VScale, want.VScale, 1e-2)
 	tolerance := 2e-2
@@ -140,46 +141,6 @@ func compare(t *testing.T, what string, in *compress.Input, got, want *compress.
 	}
 	near(t, what+": k", floats(got.K, got.DType, got.KScale, in), floats(want.K, want.DType, want.KScale, in), tolerance)
 	near(t, what+": v", floats(got.V, got.DType, got.VScale, in), floats(want.V, want.DType, want.VScale, in), tolerance)
-}
-
-// aligned is got with its cores in the order of want's. Seeds whose centralities are equal to the last bits of a float32 may
-// stand in either order, and so may their cores: neighbours change places, the clusters stay what they are.
-func aligned(t *testing.T, what string, got, want *compress.Result) *compress.Result {
-	t.Helper()
-	planes, moved := got.Layers*got.Heads, 0
-	out := *got
-	out.Counts, out.Positions, out.Bias = slices.Clone(got.Counts), slices.Clone(got.Positions), slices.Clone(got.Bias)
-	out.K, out.V = slices.Clone(got.K), slices.Clone(got.V)
-	row := got.Dim * got.DType.Size()
-	for plane := range planes {
-		to := map[int32]int32{}
-		for i := range got.Tokens {
-			g, w := got.Assign[plane*got.Tokens+i], want.Assign[plane*got.Tokens+i]
-			if before, ok := to[g]; ok && before != w {
-				t.Errorf("%s: plane %d token %d is in core %d, want %d", what, plane, i, g, w)
-				return nil
-			}
-			to[g] = w
-		}
-		for g, w := range to {
-			if g == w {
-				continue
-			}
-			if moved++; g > w+2 || w > g+2 {
-				t.Errorf("%s: plane %d core %d stands at %d", what, plane, w, g)
-				return nil
-			}
-			from, at := plane*got.Cores+int(g), plane*got.Cores+int(w)
-			out.Counts[at], out.Positions[at], out.Bias[at] = got.Counts[from], got.Positions[from], got.Bias[from]
-			copy(out.K[at*row:(at+1)*row], got.K[from*row:])
-			copy(out.V[at*row:(at+1)*row], got.V[from*row:])
-		}
-	}
-	if most := 4 + planes*got.Cores/200; moved > most {
-		t.Errorf("%s: %d cores stand elsewhere, want at most %d", what, moved, most)
-		return nil
-	}
-	return &out
 }
 
 func near(t *testing.T, what string, got, want []float32, tolerance float64) {

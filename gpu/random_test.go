@@ -92,6 +92,13 @@ func TestEdgesOfAPage(t *testing.T) {
 			in.Rope = compress.Rope{Type: "none"}
 			return in
 		}, func(*compress.Options) {}},
+		"all alike": {func() *compress.Input {
+			s := base
+			s.heads, s.tokens = 1, 700
+			in := random(14, s)
+			clear(in.K)
+			return in
+		}, func(o *compress.Options) { o.Ratio, o.Exact = 0.8, 0.9 }},
 		"zero keys": {func() *compress.Input { in := random(13, base); clear(in.K[:len(in.K)/2]); return in }, func(*compress.Options) {}},
 	} {
 		opt := compress.Semantic()

@@ -36,8 +36,7 @@ template <typename Key, typename Take> DEVICE void select_top(Selected* s, i32 t
     sync();
     prefix |= (u32)s->digit << shift;
     mask |= 255u << shift;
-    rest = s->rest;
-    sync(); // before the histogram is cleared
+    rest = s->rest; // the next one is written two barriers on
   }
   // Larger keys are all taken; of the equal ones the first rest in order of index.
   i32 before = 0;
