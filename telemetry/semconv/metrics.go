@@ -17,6 +17,10 @@ const (
 	MetricDropped        = "semproxy.transport.dropped"        // counter, by reason
 	MetricPanics         = "semproxy.transport.panics"         // counter
 	MetricPolicyReloads  = "semproxy.policy.reloads"           // counter, by outcome
+	MetricGPUBatch       = "semproxy.gpu.batch"                // histogram
+	MetricGPUQueue       = "semproxy.gpu.queue"                // histogram
+	MetricGPUBusy        = "semproxy.gpu.busy"                 // counter, by engine
+	MetricGPUFallbacks   = "semproxy.gpu.fallbacks"            // counter, by reason
 )
 
 // Kind is the kind of an instrument.
@@ -54,6 +58,10 @@ func Metrics() []Metric {
 		{Name: MetricDropped, Unit: "{message}", Kind: Counter, Description: "Messages dropped without an answer, by reason."},
 		{Name: MetricPanics, Unit: "{panic}", Kind: Counter, Description: "Panics caught while a page was worked on."},
 		{Name: MetricPolicyReloads, Unit: "{reload}", Kind: Counter, Description: "Policy reloads, by outcome."},
+		{Name: MetricGPUBatch, Unit: "{page}", Kind: Histogram, Buckets: batchBuckets(), Description: "Pages that went to the GPU together."},
+		{Name: MetricGPUQueue, Unit: "s", Kind: Histogram, Buckets: durationBuckets(), Description: "Time from a batch's first page to its start."},
+		{Name: MetricGPUBusy, Unit: "s", Kind: Counter, Description: "Time that the GPU's copy engines and kernels were busy, by engine."},
+		{Name: MetricGPUFallbacks, Unit: "{page}", Kind: Counter, Description: "Pages that were computed on the CPU instead, by reason."},
 	}
 }
 
@@ -61,6 +69,8 @@ func Metrics() []Metric {
 func ratioBuckets() []float64 {
 	return []float64{0.05, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1}
 }
+
+func batchBuckets() []float64 { return []float64{1, 2, 4, 8, 16, 32, 64} }
 
 func errorBuckets() []float64 {
 	return []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1}
