@@ -32,7 +32,7 @@ type Store interface {
 	Put(ctx context.Context, key store.Key, blob []byte, opt store.PutOptions) error
 	Get(ctx context.Context, key store.Key) ([]byte, error)
 	Stat(ctx context.Context, key store.Key) (store.Info, error)
-	Usage(tenant string) (objects int, bytes int64)
+	Usage(ctx context.Context, tenant string) (objects int, bytes int64, err error)
 }
 
 // Model is what the configuration knows of a model.

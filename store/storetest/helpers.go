@@ -57,8 +57,8 @@ func wantMissing(t *testing.T, s Store, k store.Key) {
 
 func wantUsage(t *testing.T, s Store, tenant string, objects int, bytes int64) {
 	t.Helper()
-	if n, b := s.Usage(tenant); n != objects || b != bytes {
-		t.Fatalf("Usage(%q): got %d objects of %d bytes, want %d of %d", tenant, n, b, objects, bytes)
+	if n, b, err := s.Usage(t.Context(), tenant); err != nil || n != objects || b != bytes {
+		t.Fatalf("Usage(%q): got %d objects of %d bytes, %v, want %d of %d", tenant, n, b, err, objects, bytes)
 	}
 }
 

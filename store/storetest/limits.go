@@ -62,6 +62,9 @@ func tooLargeForQuota(t *testing.T, h Harness) {
 }
 
 func totalLimit(t *testing.T, h Harness) {
+	if h.NoTotal {
+		t.Skip("this store has no total limit, by design")
+	}
 	put(t, h.Store, key("acme", "1"), Blob(1, 40), store.PutOptions{})
 	put(t, h.Store, key("globex", "1"), Blob(2, 40), store.PutOptions{})
 	put(t, h.Store, key("initech", "1"), Blob(3, 40), store.PutOptions{})
@@ -72,6 +75,9 @@ func totalLimit(t *testing.T, h Harness) {
 }
 
 func tooLargeForAll(t *testing.T, h Harness) {
+	if h.NoTotal {
+		t.Skip("this store has no total limit, by design")
+	}
 	err := h.Store.Put(t.Context(), key("acme", "1"), Blob(1, 101), store.PutOptions{})
 	wantCode(t, err, "store.too_large")
 	put(t, h.Store, key("acme", "1"), Blob(1, 100), store.PutOptions{})
