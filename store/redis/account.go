@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/semproxy/semproxy/store"
 )
@@ -64,7 +65,8 @@ func (s *Store) evict(ctx context.Context, key *store.Key, doomed map[string]int
 	}
 }
 
-// bury removes doomed objects of a tenant, unless they were put again.
+// bury removes doomed objects of a tenant, unless they were put again. One that is not there may be about to be
+// committed by its writer: it stays doomed until that cannot be any more.
 func (s *Store) bury(ctx context.Context, tenant string, doomed map[string]int64) {
 	names := make([]string, 0, len(doomed))
 	for name := range doomed {
@@ -75,12 +77,18 @@ func (s *Store) bury(ctx context.Context, tenant string, doomed map[string]int64
 		if err != nil {
 			return err
 		}
-		if gone {
+		switch {
+		case gone:
 			s.evicted.Add(1)
+		case doomed[names[i]] > s.settled():
+			return nil
 		}
 		return s.client.HDel(ctx, s.keys.account(tenant)[4], names[i]).Err()
 	})
 }
+
+// settled is the latest place in an account whose writer is done, one way or the other.
+func (s *Store) settled() int64 { return time.Now().Add(-s.opt.Staging).UnixMicro() }
 
 // removeUpTo removes the object unless it was put after seq.
 func (s *Store) removeUpTo(ctx context.Context, object string, seq int64) (gone bool, err error) {

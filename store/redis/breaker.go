@@ -137,12 +137,25 @@ func answered(err error) bool {
 	return errors.As(err, &e)
 }
 
+// handshake reports a command by which the library prepares a new connection. It comes through the hooks as well, in the
+// middle of the command that needs the connection.
+func handshake(cmd goredis.Cmder) bool {
+	switch cmd.Name() {
+	case "hello", "auth", "client", "select", "readonly":
+		return true
+	}
+	return false
+}
+
 // DialHook is for goredis.Hook.
 func (b *breaker) DialHook(next goredis.DialHook) goredis.DialHook { return next }
 
 // ProcessHook is for goredis.Hook.
 func (b *breaker) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 	return func(ctx context.Context, cmd goredis.Cmder) error {
+		if handshake(cmd) {
+			return next(ctx, cmd)
+		}
 		if !b.allow() {
 			cmd.SetErr(errOpen)
 			return errOpen
@@ -156,6 +169,9 @@ func (b *breaker) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 // ProcessPipelineHook is for goredis.Hook.
 func (b *breaker) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []goredis.Cmder) error {
+		if len(cmds) > 0 && handshake(cmds[0]) {
+			return next(ctx, cmds)
+		}
 		if !b.allow() {
 			for _, cmd := range cmds {
 				cmd.SetErr(errOpen)

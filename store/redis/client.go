@@ -30,7 +30,7 @@ func connect(opt *Options, c *counts) goredis.UniversalClient {
 		Addrs: opt.Addrs, MasterName: opt.Master, IsClusterMode: opt.Cluster, ClientName: "semproxy", DisableIdentity: true,
 		DialTimeout: opt.Timeout / 2, ReadTimeout: opt.Timeout, WriteTimeout: opt.Timeout, PoolTimeout: opt.Timeout,
 		DialerRetries: 1, MaxRetries: 1, MinRetryBackoff: 5 * time.Millisecond, MaxRetryBackoff: 50 * time.Millisecond,
-		MaxRedirects: 5, PoolSize: opt.PoolSize, ContextTimeoutEnabled: true,
+		MaxRedirects: 12, PoolSize: opt.PoolSize, ContextTimeoutEnabled: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		Dialer:                   dialer(opt),
 	}

@@ -128,7 +128,7 @@ func (s *Store) audit(ctx context.Context, tenant string) error {
 	if err != nil {
 		return err
 	}
-	settled := time.Now().Add(-s.opt.Staging).UnixMicro()
+	settled := s.settled()
 	for i, kv := range sample {
 		_, seq, _ := strings.Cut(kv.Value, " ")
 		if n, err := strconv.ParseInt(seq, 10, 64); there[i].(*goredis.IntCmd).Val() == 1 || err != nil || n > settled {
