@@ -47,7 +47,7 @@ func TestADamagedObjectIsAMissAndIsCounted(t *testing.T) {
 		{"a negative size", field("size", -1)},
 		{"a size that nobody has memory for", field("size", int64(1)<<60)},
 		{"no tile size", field("tile", 0)},
-		{"the kind of sum", field("kind", "crc32c")},
+		{"the kind of sum", field("kind", "sha256")},
 		{"an unknown kind of sum", field("kind", "md5")},
 		{"the sums", field("sums", "")},
 		{"a number that is none", field("created", "yesterday")},

@@ -121,15 +121,30 @@ func (p *putting) complete(ctx context.Context, m *manifest) (bool, error) {
 	return int(n) == m.tiles(), err
 }
 
-// write sends the tiles, then commits.
+// write sends the tiles, then commits. A single tile and its commit share a round trip.
 func (p *putting) write(ctx context.Context) error {
+	if p.m.tiles() == 1 {
+		p.m.sums = p.m.ofAll(p.blob)
+		keys, args := p.commitment()
+		answers, err := p.client.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
+			p.sendTile(ctx, pipe, 0)
+			commitScript.EvalSha(ctx, pipe, keys, args...)
+			return nil
+		})
+		if err != nil && !goredis.HasErrorPrefix(err, "NOSCRIPT") && !errors.Is(err, goredis.Nil) {
+			return err
+		}
+		if done, err := answers[1].(*goredis.Cmd).Int(); err == nil && done == 1 {
+			return nil
+		}
+		return p.commit(ctx) // the script is new to this server, or something is there
+	}
 	n := p.m.kind.bytes()
 	p.m.sums = make([]byte, n*p.m.tiles())
 	err := parallel(ctx, p.m.tiles(), p.Store.opt.Parallel, func(ctx context.Context, i int) error {
 		from, to := p.m.span(i)
-		tile := p.blob[from:to]
-		p.m.kind.of(p.m.sums[n*i:n*(i+1)], tile)
-		return p.client.Set(ctx, tileKey(p.object, p.m.version, i), tile, p.Store.opt.Staging).Err()
+		p.m.kind.of(p.m.sums[n*i:n*(i+1)], p.blob[from:to])
+		return p.sendTile(ctx, p.client, i).Err()
 	})
 	if err != nil {
 		return err
@@ -137,21 +152,35 @@ func (p *putting) write(ctx context.Context) error {
 	return p.commit(ctx)
 }
 
-// commit makes the tiles visible in the place of whatever is there.
-func (p *putting) commit(ctx context.Context) error {
+// sendTile writes a tile unless it is there: a command that the network held back, and that was sent again meanwhile,
+// must not shorten the life of what is committed by now.
+func (p *putting) sendTile(ctx context.Context, to goredis.Cmdable, i int) *goredis.BoolCmd {
+	from, end := p.m.span(i)
+	return to.SetNX(ctx, tileKey(p.object, p.m.version, i), p.blob[from:end], p.Store.opt.Staging)
+}
+
+// commitment is the keys and arguments of the commit.
+func (p *putting) commitment() (keys []string, args []any) {
 	life, tileLife := time.Duration(0), time.Duration(0)
 	if p.m.expires != 0 {
 		life = p.opt.TTL
 		tileLife = life + tileGrace
 	}
+	keys = append([]string{manifestKey(p.object)}, tileKeys(p.object, &p.m)...)
+	replaced := ""
+	if p.old != nil {
+		replaced = p.old.version
+	}
+	if replaced != "" && replaced != p.m.version { // its own: the answer to a commit was lost
+		keys = append(keys, tileKeys(p.object, p.old)...)
+	}
+	return keys, append([]any{p.m.tiles(), replaced, life.Milliseconds(), tileLife.Milliseconds()}, p.m.values(p.object)...)
+}
+
+// commit makes the tiles visible in the place of whatever is there.
+func (p *putting) commit(ctx context.Context) error {
 	for range attempts {
-		keys := append([]string{manifestKey(p.object)}, tileKeys(p.object, &p.m)...)
-		replaced := ""
-		if p.old != nil {
-			replaced = p.old.version
-			keys = append(keys, tileKeys(p.object, p.old)...)
-		}
-		args := append([]any{p.m.tiles(), replaced, life.Milliseconds(), tileLife.Milliseconds()}, p.m.values(p.object)...)
+		keys, args := p.commitment()
 		done, err := commitScript.Run(ctx, p.client, keys, args...).Int()
 		switch {
 		case err != nil:
