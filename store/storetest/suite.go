@@ -24,9 +24,14 @@ type Harness struct {
 	Reopen func(t *testing.T) Store
 	// Damage changes the stored bytes of an object behind the store's back. nil: not possible.
 	Damage func(t *testing.T, key store.Key)
+	// Overhead is what an object takes beside the bytes that were put.
+	Overhead int64
 	// NoTotal: the store has no limit of all tenants together.
 	NoTotal bool
 }
+
+// unit is the life that tests of expiry measure with: long beside an operation, short beside a test's time.
+const unit = 300 * time.Millisecond
 
 // Open opens an empty store for one test.
 type Open func(t *testing.T, opt Options) Harness
