@@ -152,3 +152,9 @@ func portOf(addr string) int {
 	port, _ := strconv.Atoi(text)
 	return port
 }
+
+// FreePort is a loopback port that nobody listens on at the moment.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	return strconv.Itoa(portOf(freeAddr(t)))
+}

@@ -17,6 +17,8 @@ const (
 	MetricDropped        = "semproxy.transport.dropped"        // counter, by reason
 	MetricPanics         = "semproxy.transport.panics"         // counter
 	MetricPolicyReloads  = "semproxy.policy.reloads"           // counter, by outcome
+	MetricStoreEvents    = "semproxy.store.events"             // counter, by event
+	MetricStoreBreakers  = "semproxy.store.breakers.open"      // gauge
 )
 
 // Kind is the kind of an instrument.
@@ -54,6 +56,8 @@ func Metrics() []Metric {
 		{Name: MetricDropped, Unit: "{message}", Kind: Counter, Description: "Messages dropped without an answer, by reason."},
 		{Name: MetricPanics, Unit: "{panic}", Kind: Counter, Description: "Panics caught while a page was worked on."},
 		{Name: MetricPolicyReloads, Unit: "{reload}", Kind: Counter, Description: "Policy reloads, by outcome."},
+		{Name: MetricStoreEvents, Unit: "{event}", Kind: Counter, Description: "What happened in the store, by event."},
+		{Name: MetricStoreBreakers, Unit: "{server}", Kind: Gauge, Description: "Servers of the shared store that are left alone because they do not answer."},
 	}
 }
 
