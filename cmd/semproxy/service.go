@@ -34,7 +34,9 @@ type service struct {
 	watcher    *watch.Watcher // nil: the policy does not change
 	compressor *compress.Compressor
 	store      store.Store
-	redis      *redis.Store // nil: the store is this process's own
+	prefixes   pipeline.Prefixes
+	claims     pipeline.Claims // nil: nobody else uses the store
+	redis      *redis.Store    // nil: the store is this process's own
 	pipeline   *pipeline.Pipeline
 	nats       *transport.EmbeddedServer // nil: an external server
 	conn       *nats.Conn
@@ -116,7 +118,7 @@ func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
 	limits := page.DefaultLimits()
 	limits.MaxBytes = int64(s.cfg.Compress.MaxPageBytes)
 	s.pipeline, err = pipeline.New(pipeline.Config{
-		Policy: s.rules, Compressor: s.compressor, Store: s.store, Models: known, Limits: limits,
+		Policy: s.rules, Compressor: s.compressor, Store: s.store, Prefixes: s.prefixes, Claims: s.claims, Models: known, Limits: limits,
 		Tracer: s.tel.TracerProvider, Meter: s.tel.MeterProvider, Logger: s.log,
 	})
 	s.log.Info("compressor_ready", "device", s.compressor.Device(), "workers", s.compressor.Workers())

@@ -27,6 +27,9 @@ type storeLayers struct {
 	memory *store.Layered
 }
 
+// marksBytes bounds what a store of this process keeps to find objects by their prefix.
+const marksBytes = 16 << 20
+
 // startStore opens the store: Redis, or files and memory of this process; encryption over it where there are keys;
 // memory in front of Redis.
 func (s *service) startStore(context.Context, serviceOptions) error {
@@ -38,7 +41,11 @@ func (s *service) startStore(context.Context, serviceOptions) error {
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
-	s.redis = l.redis
+	if s.redis = l.redis; l.redis != nil {
+		s.prefixes, s.claims = l.redis, l.redis
+	} else if s.prefixes, err = store.NewMarks(s.store, marksBytes); err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
 	return observeStore(s.tel.MeterProvider, l)
 }
 

@@ -20,6 +20,10 @@ var (
 	removeLua string
 	//go:embed lua/adopt.lua
 	adoptLua string
+	//go:embed lua/mark.lua
+	markLua string
+	//go:embed lua/release.lua
+	releaseLua string
 
 	reserveScript = goredis.NewScript(reserveLua)
 	forgetScript  = goredis.NewScript(forgetLua)
@@ -27,4 +31,6 @@ var (
 	commitScript  = goredis.NewScript(commitLua)
 	removeScript  = goredis.NewScript(removeLua)
 	adoptScript   = goredis.NewScript(adoptLua)
+	markScript    = goredis.NewScript(markLua)
+	releaseScript = goredis.NewScript(releaseLua)
 )
