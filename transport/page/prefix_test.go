@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -175,4 +176,28 @@ func FuzzPrefixRequest(f *testing.F) {
 			t.Errorf("written again: got other links or another space")
 		}
 	})
+}
+
+// The manual's Python gives the links that this package gives.
+func TestLinksInPythonAreTheSame(t *testing.T) {
+	python := needPython(t)
+	_, example, ok := strings.Cut(readText(t, "../../docs/page-plane.md"), "```python\nimport hashlib")
+	example, _, ends := strings.Cut(example, "```")
+	if !ok || !ends {
+		t.Fatal("docs/page-plane.md has no example of links")
+	}
+	script := "import hashlib" + example + "\nprint(*links(list(range(100, 140)), 16, 'é'))\n"
+	out, err := exec.Command(python, "-c", script).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	at := RootLink(16, "é")
+	want := []string{at.String()}
+	for i := range 2 {
+		at = at.Next(16, func(k int) int64 { return int64(100 + 16*i + k) })
+		want = append(want, at.String())
+	}
+	if got := strings.Fields(string(out)); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("links: got %v, want %v", got, want)
+	}
 }
