@@ -36,10 +36,11 @@ func Need(t testing.TB) {
 type Server struct {
 	Addr string // host:port
 
-	dir  string
-	args []string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
+	dir      string
+	args     []string
+	sentinel string // file of a sentinel's configuration; empty: a server
+	cmd      *exec.Cmd
+	done     chan struct{} // closed when the process has ended
 }
 
 // Start starts a server that keeps nothing on disk but what args ask for, such as "--appendonly", "yes". It is stopped
@@ -91,6 +92,9 @@ func (s *Server) run() error {
 		return err
 	}
 	args := append([]string{"--bind", host, "--port", port, "--dir", s.dir, "--save", "", "--daemonize", "no"}, s.args...)
+	if s.sentinel != "" {
+		args = []string{s.sentinel, "--sentinel"}
+	}
 	s.cmd = exec.Command("redis-server", args...)
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -126,7 +130,7 @@ func watch(log io.Reader, ready chan<- string) {
 	last, told := "nothing was said", false
 	for lines := bufio.NewScanner(log); lines.Scan(); {
 		last = lines.Text()
-		if !told && strings.Contains(last, "Ready to accept connections") {
+		if !told && (strings.Contains(last, "Ready to accept connections") || strings.Contains(last, "+monitor master")) {
 			ready <- ""
 			told = true
 		}

@@ -158,7 +158,7 @@ func (c *comparison) turn(ctx context.Context, side int, counts bool) error {
 			blob := c.blob()
 			var took []time.Duration
 			var err error
-			for err == nil && time.Since(start) < c.opt.Turn {
+			for more := true; more && err == nil; more = time.Since(start) < c.opt.Turn {
 				i, from := c.next.Add(1), time.Now()
 				binary.LittleEndian.PutUint64(blob, uint64(i))
 				err = c.one(ctx, side, i, blob)
