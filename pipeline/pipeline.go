@@ -40,7 +40,7 @@ type Store interface {
 	Put(ctx context.Context, key store.Key, blob []byte, opt store.PutOptions) error
 	Get(ctx context.Context, key store.Key) ([]byte, error)
 	Stat(ctx context.Context, key store.Key) (store.Info, error)
-	Usage(tenant string) (objects int, bytes int64)
+	Usage(ctx context.Context, tenant string) (objects int, bytes int64, err error)
 }
 
 // Model is what the configuration knows of a model.
@@ -55,11 +55,13 @@ type Model interface {
 	Layout(model string) string
 }
 
-// Config is what a pipeline works with. Store, Models, Tracer, Meter and Logger may be nil.
+// Config is what a pipeline works with. Store, Prefixes, Claims, Models, Tracer, Meter and Logger may be nil.
 type Config struct {
 	Policy     func() *policy.Set // the rules in force; asked once per page
 	Compressor Compressor
 	Store      Store
+	Prefixes   Prefixes // nil: nothing is found by its prefix
+	Claims     Claims   // nil: only makers in this process know of each other
 	Models     Model
 	Limits     page.Limits
 	Tracer     trace.TracerProvider
@@ -74,6 +76,7 @@ type Pipeline struct {
 	tracer  trace.Tracer
 	metrics *instruments
 	scratch sync.Pool
+	flights flights
 }
 
 // New prepares a pipeline. It owns none of what the configuration names.
@@ -100,6 +103,9 @@ type job struct {
 	in     compress.Input
 	opt    compress.Options
 	report Report
+
+	span    page.Span // in the chain of the sequence's links
+	located bool      // span says something
 
 	positions []int32
 	boundary  []byte
@@ -141,6 +147,9 @@ func (p *Pipeline) live(ctx context.Context, j *job) (err error) {
 		return err
 	}
 	j.describe()
+	if err := p.locate(j); err != nil {
+		return err
+	}
 
 	// 2. The tenant's policy decides, and names the rule that did.
 	decision, err := p.decide(ctx, j)
@@ -153,9 +162,15 @@ func (p *Pipeline) live(ctx context.Context, j *job) (err error) {
 
 	// 3. The same page under the same policy is already there: a retry, or another sequence with the same prompt.
 	key := store.Key{Tenant: j.tenant, Object: j.object(&decision)}
-	if found, err := p.stored(ctx, j, key); err != nil || found {
+	if found, err := p.stored(ctx, j, key, &decision); err != nil || found {
 		return err
 	}
+	//    Of several that would make it at the same time, one does and the others wait for it, for a while.
+	done, found, err := p.claim(ctx, j, key, &decision)
+	if err != nil || found {
+		return err
+	}
+	defer done()
 
 	// 4. Compress, measure the loss, and relax while the guard says that it is too much.
 	if err := p.compress(ctx, j, &decision); err != nil {
@@ -222,13 +237,14 @@ func (p *Pipeline) store(ctx context.Context, j *job, key store.Key, d *policy.D
 		return failed(span, err)
 	}
 	j.report.Object = key.Object
+	p.mark(ctx, j, key, d)
 	span.SetAttributes(semconv.Object.String(key.Object), semconv.BytesOut.Int(len(j.reply)))
 	return nil
 }
 
 // stored replies with the object of an earlier request, under this request's ids. A store that fails to read only costs
 // the work again.
-func (p *Pipeline) stored(ctx context.Context, j *job, key store.Key) (bool, error) {
+func (p *Pipeline) stored(ctx context.Context, j *job, key store.Key, d *policy.Decision) (bool, error) {
 	if p.cfg.Store == nil {
 		return false, nil
 	}
@@ -241,6 +257,7 @@ func (p *Pipeline) stored(ctx context.Context, j *job, key store.Key) (bool, err
 		p.cfg.Logger.WarnContext(ctx, "stored_object_unreadable", "tenant", j.tenant, "object", key.Object, "error", err)
 		return false, nil
 	}
+	p.mark(ctx, j, key, d) // once more: whoever stored it may have died before that
 	return true, j.again(ctx, cores, key)
 }
 

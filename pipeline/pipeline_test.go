@@ -85,6 +85,7 @@ func newRigOf(t testing.TB, rules string, change func(*pipeline.Config)) *rig {
 	cfg := pipeline.Config{Policy: func() *policy.Set { return set }, Compressor: c, Store: files, Tracer: r.tp}
 	if change != nil {
 		change(&cfg)
+		r.store = cfg.Store
 	}
 	if r.Pipeline, err = pipeline.New(cfg); err != nil {
 		t.Fatal(err)

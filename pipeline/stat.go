@@ -36,7 +36,10 @@ func (p *Pipeline) Stat(ctx context.Context, tenant, object string) (*State, err
 	if p.cfg.Store == nil {
 		return s, nil
 	}
-	s.Objects, s.Bytes = p.cfg.Store.Usage(tenant)
+	var err error
+	if s.Objects, s.Bytes, err = p.cfg.Store.Usage(ctx, tenant); err != nil {
+		return nil, err
+	}
 	if object == "" {
 		return s, nil
 	}

@@ -43,6 +43,37 @@ func TestFilesConform(t *testing.T) {
 	}
 }
 
+func TestSealedFilesConform(t *testing.T) {
+	keys := storetest.Keys(t, map[string]string{"k1": strings.Repeat("k", 32)}, "* k1\n")
+	storetest.Run(t, func(t *testing.T, opt storetest.Options) storetest.Harness {
+		dir, clock := t.TempDir(), &clock{}
+		const overhead = 105
+		fileOpt := clock.opt()
+		fileOpt.MemoryBytes = -1
+		if opt.MaxBytes > 0 {
+			fileOpt.MaxBytes = opt.MaxBytes + 2*overhead
+		}
+		files := openFiles(t, dir, fileOpt)
+		return storetest.Harness{
+			Store: sealed(t, files, keys), Overhead: overhead, Advance: clock.advance,
+			Reopen: func(t *testing.T) storetest.Store {
+				closeFiles(t, files)
+				return sealed(t, openFiles(t, dir, fileOpt), keys)
+			},
+			Damage: func(t *testing.T, key store.Key) { flipBit(t, objectFile(t, dir, key), -1) },
+		}
+	})
+}
+
+func sealed(t *testing.T, below store.Store, dir string) *store.Sealed {
+	t.Helper()
+	keys, err := store.OpenKeyring(dir, nil)
+	if err != nil {
+		t.Fatalf("OpenKeyring: got %v, want nil", err)
+	}
+	return store.NewSealed(below, keys)
+}
+
 func TestMemoryConforms(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, opt storetest.Options) storetest.Harness {
 		clock := &clock{}

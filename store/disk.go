@@ -48,7 +48,7 @@ func fileName(object string, seq uint64) string {
 func parseFileName(name string) (object string, seq uint64, ok bool) {
 	stem, found := strings.CutSuffix(name, objectSuffix)
 	object, digits, dash := strings.Cut(stem, "-")
-	if !found || !dash || len(digits) != seqDigits || (Key{"t", object}).validate() != nil {
+	if !found || !dash || len(digits) != seqDigits || (Key{"t", object}).Validate() != nil {
 		return "", 0, false
 	}
 	seq, err := strconv.ParseUint(digits, 16, 64)

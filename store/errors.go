@@ -17,6 +17,8 @@ var (
 	ErrBadKey error = &codeError{"store.bad_key", "bad object key"}
 	// ErrUnavailable (store.unavailable): the storage underneath failed: full, read-only, gone. Retryable.
 	ErrUnavailable error = &codeError{"store.unavailable", "store is unavailable"}
+	// ErrSealed (store.sealed): the object is encrypted with a key that this process does not have. Final.
+	ErrSealed error = &codeError{"store.sealed", "object is encrypted with a key that is not here"}
 	// ErrClosed (store.unavailable): the store was closed. Retryable: another process may serve the object.
 	ErrClosed error = &codeError{"store.unavailable", "store is closed"}
 )

@@ -3,6 +3,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -55,7 +56,7 @@ func fullDisk() int {
 		fmt.Printf("Put of a small object: got %v, want nil\n", err)
 		return 1
 	}
-	if n, b := files.Usage("acme"); n != 1 || b != 1<<10 {
+	if n, b, _ := files.Usage(context.Background(), "acme"); n != 1 || b != 1<<10 {
 		fmt.Printf("Usage: got %d objects of %d bytes, want 1 of %d\n", n, b, 1<<10)
 		return 1
 	}
@@ -93,7 +94,7 @@ func TestATenantDirectoryInTheWayIsUnavailable(t *testing.T) {
 	if strings.Contains(err.Error(), dir) {
 		t.Errorf("error names the local path: %v", err)
 	}
-	if n, _ := files.Usage("acme"); n != 0 {
+	if n, _, _ := files.Usage(t.Context(), "acme"); n != 0 {
 		t.Errorf("objects: got %d, want 0", n)
 	}
 	other := store.Key{Tenant: "globex", Object: testKey("a").Object}

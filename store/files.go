@@ -140,36 +140,42 @@ func (f *Files) repeats(e *entry, now int64, ttl time.Duration) *entry {
 // Get returns the object's bytes, or ErrNotFound. The slice is shared with the cache and other readers: it must not be
 // written to. It stays valid as long as the caller keeps it.
 func (f *Files) Get(ctx context.Context, key Key) ([]byte, error) {
+	blob, _, err := f.Fetch(ctx, key)
+	return blob, err
+}
+
+// Fetch is Get and Stat of one version.
+func (f *Files) Fetch(ctx context.Context, key Key) ([]byte, Info, error) {
 	if err := f.enter(ctx, key, "get"); err != nil {
-		return nil, err
+		return nil, Info{}, err
 	}
 	defer f.gate.RUnlock()
 	for {
 		e := f.lookup(key)
 		if e == nil {
 			f.misses.Add(1)
-			return nil, fmt.Errorf("get object: %w", ErrNotFound)
+			return nil, Info{}, fmt.Errorf("get object: %w", ErrNotFound)
 		}
 		if blob, ok := f.cache.get(e.seq); ok {
 			f.hits.Add(1)
 			f.memoryHits.Add(1)
-			return blob, nil
+			return blob, e.info(), nil
 		}
 		blob, err := f.backend.read(e)
 		switch {
 		case err == nil:
 			f.hits.Add(1)
 			f.remember(e, blob)
-			return blob, nil
+			return blob, e.info(), nil
 		case !errors.Is(err, errDamaged):
-			return nil, unavailable("get object", err)
+			return nil, Info{}, unavailable("get object", err)
 		case f.forget(e):
 			f.damaged.Add(1)
 			f.discard(e)
 		}
 		// Removed here, or replaced while it was read: look again.
 		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("get object: %w", err)
+			return nil, Info{}, fmt.Errorf("get object: %w", err)
 		}
 	}
 }
@@ -207,14 +213,14 @@ func (f *Files) Delete(ctx context.Context, key Key) error {
 }
 
 // Usage is what the tenant stores now, expired but not yet swept objects included: their number and their bytes.
-func (f *Files) Usage(tenant string) (objects int, bytes int64) {
+func (f *Files) Usage(_ context.Context, tenant string) (objects int, bytes int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	account := f.index.tenants[tenant]
 	if account == nil {
-		return 0, 0
+		return 0, 0, nil
 	}
-	return account.byAge.Len(), account.bytes
+	return account.byAge.Len(), account.bytes, nil
 }
 
 // Stats is a snapshot of the store's counters.

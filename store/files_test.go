@@ -175,7 +175,7 @@ func TestExpiredObjectsAreSweptInTheBackground(t *testing.T) {
 		put(t, files, testKey("long"), []byte("yy"), store.PutOptions{TTL: time.Hour})
 		time.Sleep(time.Minute + time.Second)
 		synctest.Wait()
-		if n, b := files.Usage("acme"); n != 1 || b != 2 {
+		if n, b, _ := files.Usage(t.Context(), "acme"); n != 1 || b != 2 {
 			t.Errorf("Usage: got %d objects of %d bytes, want 1 of 2", n, b)
 		}
 		if left := filesUnder(t, dir); len(left) != 1 {
@@ -214,7 +214,7 @@ func TestTheNumberOfObjectsIsBounded(t *testing.T) {
 	for _, name := range []string{"1", "2", "3"} {
 		put(t, files, testKey(name), nil, store.PutOptions{})
 	}
-	if n, _ := files.Usage("acme"); n != 2 {
+	if n, _, _ := files.Usage(t.Context(), "acme"); n != 2 {
 		t.Errorf("objects: got %d, want 2", n)
 	}
 	if _, err := files.Stat(t.Context(), testKey("1")); !errors.Is(err, store.ErrNotFound) {

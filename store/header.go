@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"strconv"
 	"time"
 )
 
@@ -46,8 +47,9 @@ func (m *meta) fileBytes() int64 { return int64(m.headerBytes()) + m.size }
 
 func (m *meta) expired(now int64) bool { return m.expires != 0 && now >= m.expires }
 
-func (m *meta) info() Info {
-	info := Info{Size: m.size, Created: time.Unix(0, m.created)}
+func (e *entry) info() Info {
+	m := &e.meta
+	info := Info{Size: m.size, Created: time.Unix(0, m.created), Version: strconv.FormatUint(e.seq, 16)}
 	if m.expires != 0 {
 		info.Expires = time.Unix(0, m.expires)
 	}
@@ -88,7 +90,7 @@ func parseHeader(b []byte) (meta, error) {
 	m.expires = int64(binary.LittleEndian.Uint64(b[24:]))
 	copy(m.sum[:], b[32:64])
 	m.key = Key{string(b[fixedHeader : fixedHeader+tenant]), string(b[fixedHeader+tenant : end])}
-	if m.size < 0 || m.key.validate() != nil {
+	if m.size < 0 || m.key.Validate() != nil {
 		return m, errDamaged
 	}
 	return m, nil

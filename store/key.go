@@ -16,7 +16,8 @@ const (
 // Object is a lower-case hexadecimal digest of 8 to 128 digits.
 type Key struct{ Tenant, Object string }
 
-func (k Key) validate() error {
+// Validate reports, with [ErrBadKey], a key that is not what Key says.
+func (k Key) Validate() error {
 	if k.Tenant == "" || len(k.Tenant) > maxTenantBytes {
 		return fmt.Errorf("%w: tenant must have 1 to %d bytes, got %d", ErrBadKey, maxTenantBytes, len(k.Tenant))
 	}

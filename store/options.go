@@ -13,6 +13,7 @@ type Info struct {
 	Size    int64     // bytes of the blob
 	Created time.Time // when this content was put
 	Expires time.Time // zero: never
+	Version string    // another one for every content that was written under the key
 }
 
 // FilesOptions configure a store. The zero value is useful.

@@ -8,7 +8,7 @@ import (
 
 // enter begins an operation: on success the caller holds gate for reading.
 func (f *Files) enter(ctx context.Context, key Key, op string) error {
-	if err := key.validate(); err != nil {
+	if err := key.Validate(); err != nil {
 		return fmt.Errorf("%s object: %w", op, err)
 	}
 	if err := ctx.Err(); err != nil {

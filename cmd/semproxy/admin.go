@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/semproxy/semproxy/pipeline"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/policy/strict"
 	"github.com/semproxy/semproxy/policy/watch"
@@ -65,6 +67,9 @@ func newReloadCounter(mp metric.MeterProvider, log *slog.Logger) (func(watch.Eve
 	}, nil
 }
 
+// usageLimit is how long the store may take to say what all tenants hold.
+const usageLimit = 2 * time.Second
+
 // tenantView is one tenant as the admin API shows it.
 type tenantView struct {
 	Tenant  string        `json:"tenant"`
@@ -72,15 +77,22 @@ type tenantView struct {
 	Rules   []policy.Rule `json:"rules"`
 	Objects int           `json:"objects"`
 	Bytes   int64         `json:"bytes"`
+	Store   string        `json:"store,omitempty"` // code of the error for which objects and bytes are not known
 }
 
 // Tenants implements the admin API's view of the rules in force.
 func (s *service) Tenants() any {
 	set := s.rules()
+	ctx, cancel := context.WithTimeout(context.Background(), usageLimit)
+	defer cancel()
 	var out []tenantView
 	for _, t := range set.Tenants() {
-		objects, bytes := s.store.Usage(t)
-		out = append(out, tenantView{Tenant: t, Limits: set.Limits(t), Rules: set.Rules(t), Objects: objects, Bytes: bytes})
+		v := tenantView{Tenant: t, Limits: set.Limits(t), Rules: set.Rules(t)}
+		var err error
+		if v.Objects, v.Bytes, err = s.store.Usage(ctx, t); err != nil {
+			v.Store = pipeline.CodeOf(err)
+		}
+		out = append(out, v)
 	}
 	return out
 }

@@ -39,7 +39,12 @@ func (h planeHandler) Compress(ctx context.Context, tenant string, body []byte) 
 	}}, nil
 }
 
+// Get answers with the object that the body names, or with the longest stored prefix where it is a request for that.
 func (h planeHandler) Get(ctx context.Context, tenant string, body []byte) (transport.Reply, error) {
+	if len(body) > 0 && body[0] == '{' {
+		blob, err := h.p.Prefix(ctx, tenant, body)
+		return transport.Reply{Body: blob}, err
+	}
 	blob, err := h.p.Get(ctx, tenant, string(body))
 	return transport.Reply{Body: blob}, err
 }

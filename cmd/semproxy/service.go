@@ -19,6 +19,7 @@ import (
 	"github.com/semproxy/semproxy/policy/watch"
 	"github.com/semproxy/semproxy/proxy"
 	"github.com/semproxy/semproxy/store"
+	"github.com/semproxy/semproxy/store/redis"
 	"github.com/semproxy/semproxy/telemetry"
 	"github.com/semproxy/semproxy/transport"
 	"github.com/semproxy/semproxy/transport/page"
@@ -33,7 +34,10 @@ type service struct {
 	watcher    *watch.Watcher // nil: the policy does not change
 	compressor *compress.Compressor
 	backend    pipeline.Compressor // the compressor, or a GPU before it
-	store      *store.Files
+	store      store.Store
+	prefixes   pipeline.Prefixes
+	claims     pipeline.Claims // nil: nobody else uses the store
+	redis      *redis.Store    // nil: the store is this process's own
 	pipeline   *pipeline.Pipeline
 	nats       *transport.EmbeddedServer // nil: an external server
 	conn       *nats.Conn
@@ -105,21 +109,6 @@ func (s *service) startPolicy(_ context.Context, opt serviceOptions) error {
 	return nil
 }
 
-func (s *service) startStore(context.Context, serviceOptions) (err error) {
-	opt := store.FilesOptions{MemoryBytes: int64(s.cfg.Store.MemoryBytes), MaxBytes: int64(s.cfg.Store.MaxBytes)}
-	if s.cfg.Store.Dir == "" {
-		opt.MaxBytes = int64(s.cfg.Store.MemoryBytes)
-		s.store, err = store.OpenMemory(opt)
-	} else {
-		s.store, err = store.OpenFiles(s.cfg.Store.Dir, opt)
-	}
-	if err != nil {
-		return fmt.Errorf("open store %s: %w", s.cfg.Store.Dir, err)
-	}
-	s.onStop(func(context.Context) error { return s.store.Close() })
-	return nil
-}
-
 func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
 	s.compressor = compress.New(s.cfg.PageWorkers())
 	s.onStop(func(context.Context) error { s.compressor.Close(); return nil })
@@ -139,7 +128,7 @@ func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
 	limits := page.DefaultLimits()
 	limits.MaxBytes = int64(s.cfg.Compress.MaxPageBytes)
 	s.pipeline, err = pipeline.New(pipeline.Config{
-		Policy: s.rules, Compressor: s.backend, Store: s.store, Models: known, Limits: limits,
+		Policy: s.rules, Compressor: s.backend, Store: s.store, Prefixes: s.prefixes, Claims: s.claims, Models: known, Limits: limits,
 		Tracer: s.tel.TracerProvider, Meter: s.tel.MeterProvider, Logger: s.log,
 	})
 	s.log.Info("compressor_ready", "device", s.backend.Device(), "reason", why, "workers", s.compressor.Workers())
@@ -192,6 +181,7 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 		Checks: []proxy.Check{
 			{Name: "nats", Probe: s.connected},
 			{Name: "draining", Probe: s.notDraining},
+			{Name: "store", Probe: s.stored, Detail: s.storeStatus},
 			{Name: "policy", Detail: s.policyStatus},
 		},
 		Metrics: s.tel.Prometheus, Catalog: s, Logger: s.log,

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/semproxy/semproxy/store"
@@ -23,6 +25,22 @@ func Blob(seed uint64, n int) []byte {
 	blob := make([]byte, n)
 	_, _ = src.Read(blob)
 	return blob
+}
+
+// Keys makes a folder of encryption keys, each of 32 bytes, and the file that names the tenants.
+func Keys(t testing.TB, keys map[string]string, tenants string) string {
+	t.Helper()
+	dir := t.TempDir()
+	files := map[string]string{"tenants": tenants}
+	for id, key := range keys {
+		files[id+".key"] = key
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 func key(tenant, object string) store.Key { return store.Key{Tenant: tenant, Object: Object(object)} }
@@ -55,10 +73,11 @@ func wantMissing(t *testing.T, s Store, k store.Key) {
 	}
 }
 
-func wantUsage(t *testing.T, s Store, tenant string, objects int, bytes int64) {
+func wantUsage(t *testing.T, h Harness, tenant string, objects int, bytes int64) {
 	t.Helper()
-	if n, b := s.Usage(tenant); n != objects || b != bytes {
-		t.Fatalf("Usage(%q): got %d objects of %d bytes, want %d of %d", tenant, n, b, objects, bytes)
+	bytes += int64(objects) * h.Overhead
+	if n, b, err := h.Store.Usage(t.Context(), tenant); err != nil || n != objects || b != bytes {
+		t.Fatalf("Usage(%q): got %d objects of %d bytes, %v, want %d of %d", tenant, n, b, err, objects, bytes)
 	}
 }
 

@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -9,14 +8,7 @@ import (
 )
 
 // Store is what every store offers.
-type Store interface {
-	Put(ctx context.Context, key store.Key, blob []byte, opt store.PutOptions) error
-	Get(ctx context.Context, key store.Key) ([]byte, error)
-	Stat(ctx context.Context, key store.Key) (store.Info, error)
-	Delete(ctx context.Context, key store.Key) error
-	Usage(tenant string) (objects int, bytes int64)
-	Close() error
-}
+type Store = store.Store
 
 // Options are what a test asks of the store that it opens.
 type Options struct {
@@ -32,7 +24,14 @@ type Harness struct {
 	Reopen func(t *testing.T) Store
 	// Damage changes the stored bytes of an object behind the store's back. nil: not possible.
 	Damage func(t *testing.T, key store.Key)
+	// Overhead is what an object takes beside the bytes that were put.
+	Overhead int64
+	// NoTotal: the store has no limit of all tenants together.
+	NoTotal bool
 }
+
+// unit is the life that tests of expiry measure with: long beside an operation, short beside a test's time.
+const unit = 300 * time.Millisecond
 
 // Open opens an empty store for one test.
 type Open func(t *testing.T, opt Options) Harness

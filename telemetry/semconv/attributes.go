@@ -36,6 +36,8 @@ const (
 	Outcome   = attribute.Key("semproxy.outcome")    // string: OutcomeCompressed ...
 	Stage     = attribute.Key("semproxy.stage")      // string: StageTotal ...
 	Reason    = attribute.Key("semproxy.reason")     // string: why a message was dropped
+
+	StoreEvent = attribute.Key("semproxy.store.event") // string: StoreHit ...
 )
 
 // Attributes of OpenTelemetry's messaging conventions.
@@ -84,6 +86,24 @@ const (
 	EngineCopyIn  = "copy_in"
 	EngineKernels = "kernels"
 	EngineCopyOut = "copy_out"
+)
+
+// Values of StoreEvent: what happened in the store.
+const (
+	StoreHit        = "hit"         // a read that found the object
+	StoreMemoryHit  = "memory_hit"  // one that needed nothing but memory
+	StoreAwayHit    = "away_hit"    // one from memory that nobody confirmed: the shared store was away
+	StoreMiss       = "miss"        // a read that found none
+	StoreDamaged    = "damaged"     // an object that was not what was written; removed
+	StoreExpired    = "expired"     // an object whose time was over
+	StoreEvicted    = "evicted"     // an object that had to go for a limit
+	StoreRepaired   = "repaired"    // an entry of an account, or a value without an owner, that was put right
+	StoreFailure    = "failure"     // a command that the shared store did not answer
+	StoreCut        = "cut"         // a command that the circuit breaker kept back
+	StoreKept       = "kept"        // an object that went to memory alone: the shared store was away
+	StoreSealed     = "sealed"      // an object that was encrypted
+	StoreKeyMissing = "key_missing" // an object whose encryption key is not here
+	StoreNotOpened  = "not_opened"  // an object that did not open with its key, or should have been encrypted
 )
 
 // Values of Stage: the parts of a page's time.

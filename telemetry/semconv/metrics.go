@@ -21,6 +21,8 @@ const (
 	MetricGPUQueue       = "semproxy.gpu.queue"                // histogram
 	MetricGPUBusy        = "semproxy.gpu.busy"                 // counter, by engine
 	MetricGPUFallbacks   = "semproxy.gpu.fallbacks"            // counter, by reason
+	MetricStoreEvents    = "semproxy.store.events"             // counter, by event
+	MetricStoreBreakers  = "semproxy.store.breakers.open"      // gauge
 )
 
 // Kind is the kind of an instrument.
@@ -62,6 +64,8 @@ func Metrics() []Metric {
 		{Name: MetricGPUQueue, Unit: "s", Kind: Histogram, Buckets: durationBuckets(), Description: "Time from a batch's first page to its start."},
 		{Name: MetricGPUBusy, Unit: "s", Kind: Counter, Description: "Time that the GPU's copy engines and kernels were busy, by engine."},
 		{Name: MetricGPUFallbacks, Unit: "{page}", Kind: Counter, Description: "Pages that were computed on the CPU instead, by reason."},
+		{Name: MetricStoreEvents, Unit: "{event}", Kind: Counter, Description: "What happened in the store, by event."},
+		{Name: MetricStoreBreakers, Unit: "{server}", Kind: Gauge, Description: "Servers of the shared store that are left alone because they do not answer."},
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 	CodeBadCounts     = "page.bad_counts"     // counts and dropped tokens do not account for every token exactly once
 	CodeEmpty         = "page.empty"          // the page holds no token
 	CodeBadChecksum   = "page.bad_checksum"   // the bytes are not the ones that were hashed
+	CodeBadPrefix     = "page.bad_prefix"     // what a page or a request says of the tokens before it is malformed
 	CodeLayout        = "page.layout"         // the engine's layout is not the expected one
 )
 

@@ -55,6 +55,36 @@ type Store struct {
 	Dir         string          `yaml:"dir" help:"folder of the files that outlive the process; empty: memory only"`
 	MemoryBytes policy.ByteSize `yaml:"memoryBytes" help:"most that is kept in memory"`
 	MaxBytes    policy.ByteSize `yaml:"maxBytes" help:"most that is kept in dir"`
+	Redis       Redis           `yaml:"redis"`
+	Encryption  Encryption      `yaml:"encryption"`
+}
+
+// Redis is the store that several sidecars share. It takes the place of Store.Dir.
+type Redis struct {
+	Addrs        string          `yaml:"addrs" help:"host:port of a server, of nodes of a cluster or of sentinels, separated by commas; empty: no redis"`
+	Cluster      bool            `yaml:"cluster" help:"addrs are nodes of a cluster; meant by several addrs without master as well"`
+	Master       string          `yaml:"master" help:"name of the master that the sentinels at addrs watch"`
+	Prefix       string          `yaml:"prefix" help:"before every key, so that others can use the same server"`
+	UsernameFile string          `yaml:"usernameFile" help:"user to log in as; read again for each new connection"`
+	PasswordFile string          `yaml:"passwordFile" help:"password; read again for each new connection"`
+	TLS          RedisTLS        `yaml:"tls"`
+	Required     bool            `yaml:"required" help:"without redis the sidecar is not ready and pages that would be stored are refused; false: they are kept in memory alone"`
+	Checksum     string          `yaml:"checksum" help:"how what is read is checked: crc32c or sha256"`
+	Timeout      policy.Duration `yaml:"timeout" help:"longest wait for an answer, apart from the bytes that it moves"`
+}
+
+// RedisTLS applies to the connections to Redis. The files are read again for each new connection.
+type RedisTLS struct {
+	Enabled    bool   `yaml:"enabled" help:"speak TLS with redis"`
+	CAFile     string `yaml:"caFile" help:"roots to trust instead of the system's"`
+	CertFile   string `yaml:"certFile" help:"client certificate; needs keyFile"`
+	KeyFile    string `yaml:"keyFile" help:"key of certFile"`
+	ServerName string `yaml:"serverName" help:"name in the server's certificate; empty: the host of the address"`
+}
+
+// Encryption is of what is stored, in Dir or in Redis.
+type Encryption struct {
+	KeysDir string `yaml:"keysDir" help:"folder of encryption keys (ID.key) and of the file tenants, which says whose objects are encrypted with which; empty: none are"`
 }
 
 // Compress is about the work on one page.
@@ -95,10 +125,13 @@ type Telemetry struct {
 // Default returns the configuration of a process that was told nothing.
 func Default() Config {
 	return Config{
-		NATS:         NATS{Embedded: Embedded{Listen: "127.0.0.1:4222", MaxPayload: 8 << 20}},
-		Admin:        Admin{Listen: "127.0.0.1:9090"},
-		Policy:       Policy{Watch: true},
-		Store:        Store{MemoryBytes: 256 << 20, MaxBytes: 8 << 30},
+		NATS:   NATS{Embedded: Embedded{Listen: "127.0.0.1:4222", MaxPayload: 8 << 20}},
+		Admin:  Admin{Listen: "127.0.0.1:9090"},
+		Policy: Policy{Watch: true},
+		Store: Store{
+			MemoryBytes: 256 << 20, MaxBytes: 8 << 30,
+			Redis: Redis{Required: true, Checksum: "crc32c", Timeout: policy.Duration(1e9)},
+		},
 		Compress:     Compress{MaxPageBytes: 64 << 20, Device: "auto", GPU: GPU{MemoryBytes: 1 << 30, BatchLatency: policy.Duration(200e3)}},
 		Limits:       Limits{Queue: 256, InFlightBytes: 512 << 20, RequestTimeout: policy.Duration(30e9)},
 		Models:       []Model{},

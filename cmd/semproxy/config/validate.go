@@ -29,6 +29,7 @@ func (l *Loaded) validate(failed []*strict.Error) []*strict.Error {
 	c.nats()
 	c.listeners()
 	c.sizes()
+	c.redis()
 	c.models()
 	c.device()
 	c.oneOf("telemetry.logLevel", l.Telemetry.LogLevel, "debug", "info", "warn", "error")
@@ -137,6 +138,65 @@ func (c *checker) sizes() {
 		c.report("limits.inFlightBytes", "must be at least compress.maxPageBytes (%v), got %v", cfg.Compress.MaxPageBytes, cfg.Limits.InFlightBytes)
 	}
 }
+
+func (c *checker) redis() {
+	s := c.l.Store
+	r := s.Redis
+	c.oneOf("store.redis.checksum", r.Checksum, "crc32c", "sha256")
+	if r.Timeout < policy.Duration(10e6) || r.Timeout > policy.Duration(60e9) {
+		c.report("store.redis.timeout", "must be 10ms to 1m, got %v", r.Timeout)
+	}
+	if strings.ContainsAny(r.Prefix, "{}") {
+		c.report("store.redis.prefix", "must not contain braces, got %q", r.Prefix)
+	}
+	if (r.TLS.CertFile == "") != (r.TLS.KeyFile == "") {
+		c.report("store.redis.tls.certFile", "must be set together with store.redis.tls.keyFile")
+	}
+	for _, k := range []struct{ path, value string }{
+		{"store.redis.tls.caFile", r.TLS.CAFile}, {"store.redis.tls.certFile", r.TLS.CertFile}, {"store.redis.tls.serverName", r.TLS.ServerName},
+	} {
+		if k.value != "" && !r.TLS.Enabled {
+			c.report(k.path, "has no effect without store.redis.tls.enabled")
+		}
+	}
+	if r.UsernameFile != "" && r.PasswordFile == "" {
+		c.report("store.redis.usernameFile", "must be set together with store.redis.passwordFile")
+	}
+	if r.Addrs == "" {
+		for _, k := range []struct {
+			path string
+			set  bool
+		}{
+			{"store.redis.cluster", r.Cluster}, {"store.redis.master", r.Master != ""}, {"store.redis.prefix", r.Prefix != ""},
+			{"store.redis.passwordFile", r.PasswordFile != ""}, {"store.redis.tls.enabled", r.TLS.Enabled},
+		} {
+			if k.set {
+				c.report(k.path, "has no effect without store.redis.addrs")
+			}
+		}
+		return
+	}
+	for _, addr := range r.Servers() {
+		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || !isPort(port) {
+			c.report("store.redis.addrs", "must be host:port such as redis:6379, separated by commas, got %q", r.Addrs)
+			break
+		}
+	}
+	if s.Dir != "" {
+		c.report("store.dir", "must not be set together with store.redis.addrs: objects are kept there, and in memory")
+	}
+	if r.Cluster && r.Master != "" {
+		c.report("store.redis.master", "must not be set together with store.redis.cluster")
+	}
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
+}
+
+// Servers are the addresses one by one.
+func (r Redis) Servers() []string { return splitServers(r.Addrs) }
 
 func (c *checker) size(path string, got, least, most policy.ByteSize) {
 	if got < least || got > most {

@@ -1,0 +1,135 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/semproxy/semproxy/store"
+)
+
+// Get returns the object's bytes, which belong to the caller, or store.ErrNotFound.
+func (s *Store) Get(ctx context.Context, key store.Key) ([]byte, error) {
+	blob, _, err := s.Fetch(ctx, key)
+	return blob, err
+}
+
+// Fetch is Get and Stat of one version. Every tile is checked: an object of which one is missing or changed is removed,
+// counted, and not found.
+func (s *Store) Fetch(ctx context.Context, key store.Key) ([]byte, store.Info, error) {
+	if err := s.enter(ctx, key, "get"); err != nil {
+		return nil, store.Info{}, err
+	}
+	defer s.gate.RUnlock()
+	object := s.keys.object(key)
+	var last string // version that could not be read
+	for range attempts {
+		m, err := s.lookup(ctx, object)
+		if err == nil {
+			var blob []byte
+			if blob, err = s.read(ctx, object, m); err == nil {
+				s.hits.Add(1)
+				return blob, m.info(), nil
+			}
+		}
+		switch {
+		case errors.Is(err, errNoManifest):
+			s.misses.Add(1)
+			return nil, store.Info{}, fmt.Errorf("get object: %w", store.ErrNotFound)
+		case !errors.Is(err, errDamaged):
+			return nil, store.Info{}, unavailable(ctx, "get object", err)
+		case m != nil && m.version != last:
+			last = m.version // replaced while it was read, or a reply went astray: look again
+			continue
+		}
+		if err := s.bin(ctx, key, object, m); err != nil {
+			return nil, store.Info{}, unavailable(ctx, "get object", err)
+		}
+	}
+	return nil, store.Info{}, unavailable(ctx, "get object", errConflict)
+}
+
+// lookup is manifest within the time of one small operation.
+func (s *Store) lookup(ctx context.Context, object string) (*manifest, error) {
+	ctx, cancel := s.deadline(ctx, 0)
+	defer cancel()
+	m, err := s.manifest(ctx, object)
+	if errors.Is(err, errDamaged) {
+		return nil, err
+	}
+	return m, err
+}
+
+// read reads and checks every tile: errDamaged when one is missing or not what was written.
+func (s *Store) read(ctx context.Context, object string, m *manifest) ([]byte, error) {
+	ctx, cancel := s.deadline(ctx, m.size)
+	defer cancel()
+	const line = 2 // the library reads value and line end at once where there is room for both
+	if m.tiles() <= 1 {
+		buf := make([]byte, m.size+line)
+		err := s.readTile(ctx, object, m, 0, buf)
+		return buf[:m.size:m.size], err
+	}
+	blob := make([]byte, m.size)
+	err := parallel(ctx, m.tiles(), s.opt.Parallel, func(ctx context.Context, i int) error {
+		from, to := m.span(i)
+		return s.readTile(ctx, object, m, i, blob[from:to])
+	})
+	return blob, err
+}
+
+// readTile reads tile i into buf, which has room for it.
+func (s *Store) readTile(ctx context.Context, object string, m *manifest, i int, buf []byte) error {
+	if m.tiles() == 0 {
+		return nil
+	}
+	from, to := m.span(i)
+	key := tileKey(object, m.version, i)
+	n, err := s.client.GetToBuffer(ctx, key, buf).Result()
+	for range 2 { // the library never repeats a read into a buffer by itself
+		if err == nil || errors.Is(err, goredis.Nil) || errors.Is(err, errOpen) || ctx.Err() != nil {
+			break
+		}
+		n, err = s.client.GetToBuffer(ctx, key, buf).Result()
+	}
+	switch {
+	case errors.Is(err, goredis.Nil), goredis.HasErrorPrefix(err, "WRONGTYPE"), err != nil && tooLong(err):
+		return errDamaged
+	case err != nil:
+		return err
+	case int64(n) != to-from || !m.matches(i, buf[:n]):
+		return errDamaged
+	}
+	return nil
+}
+
+// tooLong reports a tile that is longer than its place.
+func tooLong(err error) bool {
+	const says = "redis: buffer too small"
+	return len(err.Error()) >= len(says) && err.Error()[:len(says)] == says
+}
+
+// bin removes a damaged object, unless another version has taken its place.
+func (s *Store) bin(ctx context.Context, key store.Key, object string, m *manifest) error {
+	ctx, cancel := s.deadline(ctx, 0)
+	defer cancel()
+	tenant := tenantName(key.Tenant)
+	if m == nil {
+		if err := s.discard(ctx, object); err != nil {
+			return err
+		}
+		s.damaged.Add(1)
+		s.opt.Logger.WarnContext(ctx, "object_damaged", "tenant", key.Tenant, "object", key.Object, "part", "manifest")
+		return s.forget(ctx, tenant, key.Object, "")
+	}
+	gone, err := s.remove(ctx, object, m)
+	if err != nil || !gone {
+		return err
+	}
+	s.damaged.Add(1)
+	s.opt.Logger.WarnContext(ctx, "object_damaged", "tenant", key.Tenant, "object", key.Object, "part", "tile")
+	return s.forget(ctx, tenant, key.Object, strconv.FormatInt(m.seq, 10))
+}

@@ -1,0 +1,19 @@
+-- Makes a written object visible: its tiles get their real life and the manifest names them, or nothing happens.
+-- KEYS: manifest, then the tiles, then those of the version that is replaced
+-- ARGV: number of tiles, version that is replaced (empty: none), life of the manifest (ms, 0 = for ever),
+--       life of the tiles, then the manifest's fields and values
+-- Returns 1; 0 when another version is there than the one to be replaced; 2 when a later one is; -1 when a tile is gone.
+local tiles = tonumber(ARGV[1])
+local there = redis.call('HMGET', KEYS[1], 'version', 'seq')
+if (tonumber(there[2] or '0') or 0) > tonumber(ARGV[8]) then return 2 end
+if (there[1] or '') ~= ARGV[2] then return 0 end
+for i = 2, tiles + 1 do
+  local kept
+  if ARGV[3] == '0' then kept = redis.call('PERSIST', KEYS[i]) else kept = redis.call('PEXPIRE', KEYS[i], ARGV[4]) end
+  if kept == 0 then return -1 end
+end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], unpack(ARGV, 5))
+if ARGV[3] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+for i = tiles + 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
+return 1

@@ -1,0 +1,51 @@
+-- Adds an object to its tenant's account and makes room for it, in one step.
+-- KEYS: objects, age, expiry, account, doomed
+-- ARGV: object, bytes, ttl (ms, 0 = never), quota (bytes, 0 = none), replace (1: also when it is there already)
+-- Returns {seq, known, doomed object, its seq, ...}: known is 1 when it was there and nothing of it was changed.
+local objects, age, expiry, account, doomed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local object, size, ttl, quota = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local total = tonumber(redis.call('HGET', account, 'bytes') or '0')
+
+local function forget(o)
+  local entry = redis.call('HGET', objects, o)
+  redis.call('HDEL', objects, o)
+  redis.call('ZREM', age, o)
+  redis.call('ZREM', expiry, o)
+  if not entry then return 0 end
+  total = total - tonumber(string.match(entry, '^%d+'))
+  return tonumber(string.match(entry, '%d+$'))
+end
+
+for _, o in ipairs(redis.call('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, 1000)) do forget(o) end
+
+local known, seq = 0, 0
+local entry = redis.call('HGET', objects, object)
+if entry and ARGV[5] ~= '1' then
+  known, seq = 1, tonumber(string.match(entry, '%d+$'))
+else
+  forget(object)
+  -- Microseconds, so that an account that was lost never counts below what it has given out.
+  seq = math.max(now * 1000, tonumber(redis.call('HGET', account, 'seq') or '0') + 1)
+  redis.call('HSET', objects, object, string.format('%d %.0f', size, seq))
+  redis.call('ZADD', age, seq, object)
+  if ttl > 0 then redis.call('ZADD', expiry, now + ttl, object) end
+  redis.call('HSET', account, 'seq', string.format('%.0f', seq))
+  redis.call('HDEL', doomed, object)
+  total = total + size
+end
+
+while quota > 0 and total > quota do
+  local victim
+  for _, o in ipairs(redis.call('ZRANGE', age, 0, 1)) do
+    if o ~= object then victim = o break end
+  end
+  if not victim then break end
+  redis.call('HSET', doomed, victim, string.format('%.0f', forget(victim)))
+end
+redis.call('HSET', account, 'bytes', string.format('%.0f', total))
+
+local reply = {string.format('%.0f', seq), known}
+for _, v in ipairs(redis.call('HRANDFIELD', doomed, 256, 'WITHVALUES')) do reply[#reply + 1] = v end
+return reply

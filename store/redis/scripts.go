@@ -1,0 +1,36 @@
+package redis
+
+import (
+	_ "embed" // the scripts
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// Each script works on the keys of one slot, all of which it is given.
+var (
+	//go:embed lua/reserve.lua
+	reserveLua string
+	//go:embed lua/forget.lua
+	forgetLua string
+	//go:embed lua/usage.lua
+	usageLua string
+	//go:embed lua/commit.lua
+	commitLua string
+	//go:embed lua/remove.lua
+	removeLua string
+	//go:embed lua/adopt.lua
+	adoptLua string
+	//go:embed lua/mark.lua
+	markLua string
+	//go:embed lua/release.lua
+	releaseLua string
+
+	reserveScript = goredis.NewScript(reserveLua)
+	forgetScript  = goredis.NewScript(forgetLua)
+	usageScript   = goredis.NewScript(usageLua)
+	commitScript  = goredis.NewScript(commitLua)
+	removeScript  = goredis.NewScript(removeLua)
+	adoptScript   = goredis.NewScript(adoptLua)
+	markScript    = goredis.NewScript(markLua)
+	releaseScript = goredis.NewScript(releaseLua)
+)
