@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"github.com/semproxy/semproxy/telemetry"
 	"github.com/semproxy/semproxy/transport"
 	"github.com/semproxy/semproxy/transport/page"
+	"github.com/semproxy/semproxy/transport/shm"
 )
 
 // service is a running sidecar: every part, and the order in which they start and stop.
@@ -36,6 +38,8 @@ type service struct {
 	pipeline   *pipeline.Pipeline
 	nats       *transport.EmbeddedServer // nil: an external server
 	conn       *nats.Conn
+	memory     *shm.Server // nil: no fast path
+	instance   string      // this process's name in subjects
 	plane      *transport.Server
 	admin      *proxy.Admin
 	draining   atomic.Bool
@@ -54,7 +58,7 @@ type serviceOptions struct {
 func startService(ctx context.Context, cfg *config.Config, opt serviceOptions) (*service, error) {
 	s := &service{cfg: cfg}
 	for _, start := range []func(context.Context, serviceOptions) error{
-		s.startTelemetry, s.startPolicy, s.startStore, s.startCompressor, s.startNATS, s.startPlane, s.startAdmin,
+		s.startTelemetry, s.startPolicy, s.startStore, s.startCompressor, s.startNATS, s.startMemory, s.startPlane, s.startAdmin,
 	} {
 		if err := start(ctx, opt); err != nil {
 			s.release()
@@ -194,13 +198,35 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 	return nil
 }
 
+// startMemory takes the memory of senders on this machine.
+func (s *service) startMemory(context.Context, serviceOptions) (err error) {
+	s.instance = rand.Text()[:16] // told to senders on the socket; unlike that of any other sidecar
+	c := &s.cfg.SharedMemory
+	if c.Socket == "" {
+		return nil
+	}
+	s.memory, err = shm.Listen(shm.Config{
+		Socket: c.Socket, Instance: s.instance, AnyUser: c.AnyUser, MaxRegionBytes: int64(c.MaxRegionBytes),
+		MaxPageBytes: int64(s.cfg.Compress.MaxPageBytes), MeterProvider: s.tel.MeterProvider, Logger: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("sharedMemory.socket %s: %w", c.Socket, err)
+	}
+	s.onStop(func(context.Context) error { return s.memory.Close() })
+	return nil
+}
+
 func (s *service) startPlane(context.Context, serviceOptions) (err error) {
-	s.plane, err = transport.New(transport.Config{
+	cfg := transport.Config{
 		Conn: s.conn, Handler: planeHandler{s.pipeline}, Limiter: tenantLimits{s.rules},
 		Workers: s.cfg.RequestWorkers(), QueueLength: s.cfg.Limits.Queue, InFlightBytes: int64(s.cfg.Limits.InFlightBytes),
 		RequestTimeout: time.Duration(s.cfg.Limits.RequestTimeout), PrivateInboxes: s.nats != nil && s.nats.PrivateInboxes(),
-		TracerProvider: s.tel.TracerProvider, MeterProvider: s.tel.MeterProvider, Logger: s.log,
-	})
+		TracerProvider: s.tel.TracerProvider, MeterProvider: s.tel.MeterProvider, Logger: s.log, Instance: s.instance,
+	}
+	if s.memory != nil {
+		cfg.Memory = s.memory
+	}
+	s.plane, err = transport.New(cfg)
 	if err != nil {
 		return err
 	}

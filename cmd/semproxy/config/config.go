@@ -6,6 +6,7 @@ import "github.com/semproxy/semproxy/policy"
 // redacted when shown.
 type Config struct {
 	NATS         NATS            `yaml:"nats"`
+	SharedMemory SharedMemory    `yaml:"sharedMemory"`
 	Admin        Admin           `yaml:"admin"`
 	Policy       Policy          `yaml:"policy"`
 	Store        Store           `yaml:"store"`
@@ -37,6 +38,13 @@ type Embedded struct {
 	Listen     string          `yaml:"listen" help:"host:port for clients; port 0 lets the system choose; beyond loopback usersFile is demanded"`
 	MaxPayload policy.ByteSize `yaml:"maxPayload" help:"longest message"`
 	UsersFile  string          `yaml:"usersFile" help:"users with their passwords and tenants; empty: nobody has to log in"`
+}
+
+// SharedMemory is the fast path for senders on this machine.
+type SharedMemory struct {
+	Socket         string          `yaml:"socket" help:"Unix socket on which senders of this machine attach memory (Linux); empty: pages come over NATS only"`
+	AnyUser        bool            `yaml:"anyUser" help:"let processes of every user attach; else those of this process's user and root"`
+	MaxRegionBytes policy.ByteSize `yaml:"maxRegionBytes" help:"largest region that a sender may attach"`
 }
 
 // Admin is the listener of health, readiness and metrics.
@@ -88,6 +96,7 @@ type Telemetry struct {
 func Default() Config {
 	return Config{
 		NATS:         NATS{Embedded: Embedded{Listen: "127.0.0.1:4222", MaxPayload: 8 << 20}},
+		SharedMemory: SharedMemory{MaxRegionBytes: 1 << 30},
 		Admin:        Admin{Listen: "127.0.0.1:9090"},
 		Policy:       Policy{Watch: true},
 		Store:        Store{MemoryBytes: 256 << 20, MaxBytes: 8 << 30},

@@ -15,6 +15,9 @@ import (
 // InProcessOnly as nats.embedded.listen opens no port.
 const InProcessOnly = "-"
 
+// maxSocketPath is what the system's address of a Unix socket holds.
+const maxSocketPath = 107
+
 // checker collects problems of values that could be read.
 type checker struct {
 	l        *Loaded
@@ -125,6 +128,10 @@ func (c *checker) address(path, value string) (port int, loopback bool) {
 func (c *checker) sizes() {
 	cfg := c.l.Config
 	c.size("nats.embedded.maxPayload", cfg.NATS.Embedded.MaxPayload, 1<<10, 64<<20)
+	c.size("sharedMemory.maxRegionBytes", cfg.SharedMemory.MaxRegionBytes, 1<<12, 1<<40)
+	if len(cfg.SharedMemory.Socket) > maxSocketPath {
+		c.report("sharedMemory.socket", "must have at most %d bytes, got %d", maxSocketPath, len(cfg.SharedMemory.Socket))
+	}
 	c.size("store.memoryBytes", cfg.Store.MemoryBytes, 1<<20, 1<<50)
 	c.size("store.maxBytes", cfg.Store.MaxBytes, 1<<20, 1<<50)
 	c.size("compress.maxPageBytes", cfg.Compress.MaxPageBytes, 1<<10, 1<<30)
