@@ -27,7 +27,7 @@ type Config struct {
 	// reach this server alone. Without Memory they are refused with [CodeNoMemory].
 	Memory   Memory
 	Instance string
-	Results  Results // tells what became of jobs; nil: refused with [CodeNoJobs]
+	Jobs     Jobs // nil: jobs are refused with [CodeNoJobs]
 
 	// PrivateInboxes sends a reply only below the tenant's own inbox prefix ([InboxPrefix]), so that a tenant cannot have
 	// its reply delivered to another. Set it when users are told apart by permissions ([EmbeddedServer.PrivateInboxes]).

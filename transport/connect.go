@@ -27,13 +27,14 @@ type ConnectOptions struct {
 	CertFile string // the client's certificate, with KeyFile
 	KeyFile  string
 
+	Once        bool   // fail where no server answers, in place of trying for ever: for commands
 	InboxPrefix string // for users with private inboxes, see [InboxPrefix]
 	// OnStatus is told every change: up is true when the connection was made or came back. May be nil. It must not block.
 	OnStatus func(up bool)
 	Logger   *slog.Logger // default slog.Default
 }
 
-// Connect joins the NATS server(s) at rawURL (several with commas). It returns at once, also when no server answers yet:
+// Connect joins the NATS server(s) at rawURL (several with commas). Unless opts.Once, it returns at once, also when no server answers yet:
 // the connection is tried for ever, with pauses that vary so that sidecars do not come back all at once. Whether it is up
 // is told by (*nats.Conn).IsConnected and by OnStatus. Errors and logs never contain credentials. The caller closes it.
 func Connect(rawURL string, opts ConnectOptions) (*nats.Conn, error) {
@@ -63,7 +64,7 @@ func commonOptions(opts ConnectOptions) []nats.Option {
 	}
 	all := []nats.Option{
 		nats.Name(opts.Name),
-		nats.RetryOnFailedConnect(true),
+		nats.RetryOnFailedConnect(!opts.Once),
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(250 * time.Millisecond),

@@ -162,10 +162,15 @@ func (s *Server) open(r *request) error {
 
 // mayReply says whether a reply for tenant may go to subject. The server may publish where tenants may not, so a reply
 // subject is a request to act on a tenant's behalf and is checked: never into the page plane (it would speak as another
-// tenant) or the system's subjects, and only into the tenant's own inbox where inboxes are private.
+// tenant), the sidecars' own or the system's subjects, and only into the tenant's own inbox where inboxes are private.
 func (s *Server) mayReply(subject, tenant string) bool {
 	if s.cfg.PrivateInboxes {
 		return tenant != "" && strings.HasPrefix(subject, inboxPrefix(tenant)+".")
 	}
-	return !strings.HasPrefix(subject, subjectRoot+".") && !strings.HasPrefix(subject, "$")
+	for _, root := range [...]string{subjectRoot + ".", internalRoot + ".", "$"} {
+		if strings.HasPrefix(subject, root) {
+			return false
+		}
+	}
+	return true
 }

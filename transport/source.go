@@ -30,8 +30,11 @@ type Block interface {
 	Close()
 }
 
-// Results tells what became of jobs. *jobs.Runner is one.
-type Results interface {
+// Jobs keeps pages whose senders do not wait, and tells what became of them. *jobs.Runner is one.
+type Jobs interface {
+	// Submit keeps a page; when it returns, the page outlives every process. header is that of the sender's message.
+	Submit(ctx context.Context, tenant string, header nats.Header, page []byte) (Reply, error)
+	// Result is what became of a job.
 	Result(ctx context.Context, tenant, job string) (Reply, error)
 }
 

@@ -15,7 +15,7 @@ const (
 	OpStat     Op = "stat"     // body: empty or what the handler defines; reply: a description
 	OpResult   Op = "result"   // body: the id of a job; reply: what became of it
 	OpAttach   Op = "attach"   // to one instance only; body: a challenge of its shared-memory socket
-	OpJob      Op = "job"      // body: a page; kept in the tenant's stream, not answered by a server
+	OpJob      Op = "job"      // body: a page; reply: the id under which it is kept until its cores are stored
 )
 
 // QueueGroup is the queue group that every sidecar joins, so that each message is served by one of them.
@@ -24,11 +24,13 @@ const QueueGroup = "semproxy"
 const (
 	subjectRoot    = "kv"
 	subjectVersion = "v1"
-	maxTenant      = 64
+	// internalRoot begins the subjects of sidecars among themselves; no sender may publish there, nor have a reply sent.
+	internalRoot = "semproxy"
+	maxTenant    = 64
 )
 
 // shared are the operations that any sidecar of the queue group may serve.
-var shared = [...]Op{OpCompress, OpGet, OpStat, OpResult}
+var shared = [...]Op{OpCompress, OpGet, OpStat, OpJob, OpResult}
 
 // Valid reports whether o is an operation of this version.
 func (o Op) Valid() bool {
@@ -37,7 +39,7 @@ func (o Op) Valid() bool {
 			return true
 		}
 	}
-	return o == OpAttach || o == OpJob
+	return o == OpAttach
 }
 
 // ValidTenant reports whether name can be a tenant: 1 to 64 of A-Z, a-z, 0-9, underscore and hyphen.

@@ -98,12 +98,15 @@ func (s *Server) call(ctx context.Context, r *request) (reply Reply, err error) 
 		}
 		return Reply{}, s.cfg.Memory.Attach(r.tenant, string(r.msg.Data))
 	case OpResult:
-		if s.cfg.Results == nil {
+		if s.cfg.Jobs == nil {
 			return Reply{}, errNoJobs
 		}
-		return s.cfg.Results.Result(ctx, r.tenant, string(r.msg.Data))
+		return s.cfg.Jobs.Result(ctx, r.tenant, string(r.msg.Data))
 	case OpJob:
-		return Reply{}, errJobSubject
+		if s.cfg.Jobs == nil {
+			return Reply{}, errNoJobs
+		}
+		return s.cfg.Jobs.Submit(ctx, r.tenant, r.msg.Header, r.msg.Data)
 	case OpStat:
 		return s.cfg.Handler.Stat(ctx, r.tenant, r.msg.Data)
 	default:

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +21,7 @@ import (
 	"github.com/semproxy/semproxy/store"
 	"github.com/semproxy/semproxy/telemetry"
 	"github.com/semproxy/semproxy/transport"
+	"github.com/semproxy/semproxy/transport/jobs"
 	"github.com/semproxy/semproxy/transport/page"
 	"github.com/semproxy/semproxy/transport/shm"
 )
@@ -38,8 +38,9 @@ type service struct {
 	pipeline   *pipeline.Pipeline
 	nats       *transport.EmbeddedServer // nil: an external server
 	conn       *nats.Conn
-	memory     *shm.Server // nil: no fast path
-	instance   string      // this process's name in subjects
+	memory     *shm.Server  // nil: no fast path
+	instance   string       // this process's name in subjects
+	jobs       *jobs.Runner // nil: none are kept
 	plane      *transport.Server
 	admin      *proxy.Admin
 	draining   atomic.Bool
@@ -58,7 +59,7 @@ type serviceOptions struct {
 func startService(ctx context.Context, cfg *config.Config, opt serviceOptions) (*service, error) {
 	s := &service{cfg: cfg}
 	for _, start := range []func(context.Context, serviceOptions) error{
-		s.startTelemetry, s.startPolicy, s.startStore, s.startCompressor, s.startNATS, s.startMemory, s.startPlane, s.startAdmin,
+		s.startTelemetry, s.startPolicy, s.startStore, s.startCompressor, s.startNATS, s.startMemory, s.startJobs, s.startPlane, s.startAdmin,
 	} {
 		if err := start(ctx, opt); err != nil {
 			s.release()
@@ -168,7 +169,13 @@ func (s *service) embedNATS(users []transport.User) (err error) {
 			users = append(users, transport.User{Tenant: u.Tenant, Name: u.Name, Password: u.Password})
 		}
 	}
-	s.nats, err = transport.Embedded(transport.EmbeddedOptions{Listen: c.Listen, MaxPayload: int(c.MaxPayload), Users: users, Logger: s.log})
+	dir := s.cfg.Jobs.Dir
+	if !s.cfg.Jobs.Enabled {
+		dir = ""
+	}
+	s.nats, err = transport.Embedded(transport.EmbeddedOptions{
+		Listen: c.Listen, MaxPayload: int(c.MaxPayload), Users: users, JobsDir: dir, Logger: s.log,
+	})
 	if err != nil {
 		return err
 	}
@@ -185,6 +192,7 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 	s.admin, err = proxy.ListenAdmin(s.cfg.Admin.Listen, proxy.AdminConfig{
 		Checks: []proxy.Check{
 			{Name: "nats", Probe: s.connected},
+			{Name: "jobs", Probe: s.takesJobs},
 			{Name: "draining", Probe: s.notDraining},
 			{Name: "policy", Detail: s.policyStatus},
 		},
@@ -198,50 +206,11 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 	return nil
 }
 
-// startMemory takes the memory of senders on this machine.
-func (s *service) startMemory(context.Context, serviceOptions) (err error) {
-	s.instance = rand.Text()[:16] // told to senders on the socket; unlike that of any other sidecar
-	c := &s.cfg.SharedMemory
-	if c.Socket == "" {
-		return nil
-	}
-	s.memory, err = shm.Listen(shm.Config{
-		Socket: c.Socket, Instance: s.instance, AnyUser: c.AnyUser, MaxRegionBytes: int64(c.MaxRegionBytes),
-		MaxPageBytes: int64(s.cfg.Compress.MaxPageBytes), MeterProvider: s.tel.MeterProvider, Logger: s.log,
-	})
-	if err != nil {
-		return fmt.Errorf("sharedMemory.socket %s: %w", c.Socket, err)
-	}
-	s.onStop(func(context.Context) error { return s.memory.Close() })
-	return nil
-}
-
-func (s *service) startPlane(context.Context, serviceOptions) (err error) {
-	cfg := transport.Config{
-		Conn: s.conn, Handler: planeHandler{s.pipeline}, Limiter: tenantLimits{s.rules},
-		Workers: s.cfg.RequestWorkers(), QueueLength: s.cfg.Limits.Queue, InFlightBytes: int64(s.cfg.Limits.InFlightBytes),
-		RequestTimeout: time.Duration(s.cfg.Limits.RequestTimeout), PrivateInboxes: s.nats != nil && s.nats.PrivateInboxes(),
-		TracerProvider: s.tel.TracerProvider, MeterProvider: s.tel.MeterProvider, Logger: s.log, Instance: s.instance,
-	}
-	if s.memory != nil {
-		cfg.Memory = s.memory
-	}
-	s.plane, err = transport.New(cfg)
-	if err != nil {
-		return err
-	}
-	if err := s.plane.Start(); err != nil {
-		return fmt.Errorf("start page plane: %w", err)
-	}
-	s.onStop(s.plane.Drain)
-	return nil
-}
-
 // run serves until ctx ends, then drains: pages that were accepted are finished and answered, within cfg.DrainTimeout.
 func (s *service) run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	actors := 0
 	start := func(f func(context.Context) error) {
 		actors++
@@ -250,6 +219,9 @@ func (s *service) run(ctx context.Context) error {
 	start(s.admin.Serve)
 	if s.watcher != nil && s.cfg.Policy.Watch {
 		start(s.watcher.Run)
+	}
+	if s.jobs != nil {
+		start(func(ctx context.Context) error { return s.jobs.Run(ctx, s.plane) })
 	}
 	s.log.Info("serving", "nats", s.natsURL(), "admin", s.admin.URL(), "version", versionString())
 	var err error

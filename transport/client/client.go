@@ -134,7 +134,7 @@ func (c *Client) Close() {
 
 // Compress sends one page (a safetensors blob) and returns its cores.
 func (c *Client) Compress(ctx context.Context, page []byte) (*Result, error) {
-	return c.request(ctx, transport.OpCompress, page)
+	return c.request(ctx, transport.OpCompress, nil, page)
 }
 
 // Get returns the object of that name.
@@ -142,10 +142,10 @@ func (c *Client) Get(ctx context.Context, object string) (*Result, error) {
 	if object == "" {
 		return nil, &Error{Code: "not_found", Message: "the name of an object must not be empty"}
 	}
-	return c.request(ctx, transport.OpGet, []byte(object))
+	return c.request(ctx, transport.OpGet, nil, []byte(object))
 }
 
 // Stat asks the sidecar for the tenant's state.
 func (c *Client) Stat(ctx context.Context) (*Result, error) {
-	return c.request(ctx, transport.OpStat, nil)
+	return c.request(ctx, transport.OpStat, nil, nil)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/semproxy/semproxy/telemetry/semconv"
 	"github.com/semproxy/semproxy/transport"
+	"github.com/semproxy/semproxy/transport/jobs"
 )
 
 // Names that only the client uses.
@@ -23,8 +24,8 @@ const (
 	eventRetry   = "retry"
 )
 
-// request sends body until it is answered for good, the attempts are used up or ctx ends.
-func (c *Client) request(ctx context.Context, op transport.Op, body []byte) (*Result, error) {
+// request sends body, with header beside the trace context, until it is answered for good, the attempts are used up or ctx ends.
+func (c *Client) request(ctx context.Context, op transport.Op, header nats.Header, body []byte) (*Result, error) {
 	began := time.Now()
 	subject, err := transport.Subject(c.opts.Tenant, op)
 	if err != nil {
@@ -38,7 +39,10 @@ func (c *Client) request(ctx context.Context, op transport.Op, body []byte) (*Re
 		semconv.Tenant.String(c.opts.Tenant)))
 	defer span.End()
 
-	msg := &nats.Msg{Subject: subject, Header: nats.Header{}, Data: body}
+	if header == nil {
+		header = nats.Header{}
+	}
+	msg := &nats.Msg{Subject: subject, Header: header, Data: body}
 	c.propagator.Inject(ctx, transport.HeaderCarrier(msg.Header))
 
 	reply, attempts, err := c.attempts(ctx, span, op, msg)
@@ -74,7 +78,7 @@ func (c *Client) attempts(ctx context.Context, span trace.Span, op transport.Op,
 		if ctx.Err() != nil {
 			return answer{}, attempts, stopped(ctx, e)
 		}
-		if !e.Retryable || attempts >= c.opts.MaxAttempts {
+		if !e.Retryable || attempts >= c.opts.MaxAttempts || e.Code == jobs.CodePending {
 			return answer{}, attempts, e
 		}
 		span.AddEvent(eventRetry, trace.WithAttributes(

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/policy/strict"
@@ -29,6 +30,7 @@ type checker struct {
 func (l *Loaded) validate(failed []*strict.Error) []*strict.Error {
 	c := &checker{l: l, failed: failed}
 	c.nats()
+	c.jobs()
 	c.listeners()
 	c.sizes()
 	c.models()
@@ -78,6 +80,29 @@ func (c *checker) nats() {
 		if k.value != "" {
 			c.report(k.path, "has no effect without nats.url")
 		}
+	}
+}
+
+func (c *checker) jobs() {
+	j := c.l.Jobs
+	switch {
+	case j.Dir != "" && c.l.NATS.URL != "":
+		c.report("jobs.dir", "has no effect with nats.url: the jobs are in that system's JetStream")
+	case j.Enabled && j.Dir == "" && c.l.NATS.URL == "":
+		c.report("jobs.dir", "must be a folder: the server of this process keeps jobs in files")
+	}
+	if j.Replicas > 1 && c.l.NATS.URL == "" {
+		c.report("jobs.replicas", "must be 1 without nats.url: the server of this process is alone, got %d", j.Replicas)
+	}
+	c.number("jobs.replicas", j.Replicas, 1, 5)
+	c.number("jobs.maxDeliveries", j.MaxDeliveries, 1, 1<<20)
+	c.size("jobs.maxBytes", j.MaxBytes, 1<<20, 1<<50)
+	c.size("jobs.deadBytes", j.DeadBytes, 1<<20, 1<<50)
+	if time.Duration(j.AckWait) < 100*time.Millisecond {
+		c.report("jobs.ackWait", "must be at least 100ms, got %v", j.AckWait)
+	}
+	if c.l.NATS.PrivateInboxes && c.l.NATS.URL == "" {
+		c.report("nats.privateInboxes", "has no effect without nats.url: nats.embedded.usersFile does the same")
 	}
 }
 
