@@ -41,7 +41,8 @@ func Connect(rawURL string, opts ConnectOptions) (*nats.Conn, error) {
 	if err := checkURLs(rawURL); err != nil {
 		return nil, err
 	}
-	auth, err := authOptions(opts)
+	nkey := &nkeyFile{path: opts.NKeyFile}
+	auth, err := authOptions(opts, nkey)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
@@ -49,6 +50,7 @@ func Connect(rawURL string, opts ConnectOptions) (*nats.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", withoutURL(err))
 	}
+	nkey.conn.Store(nc)
 	return nc, nil
 }
 
@@ -97,7 +99,7 @@ func commonOptions(opts ConnectOptions) []nats.Option {
 	return all
 }
 
-func authOptions(opts ConnectOptions) ([]nats.Option, error) {
+func authOptions(opts ConnectOptions, nkey *nkeyFile) ([]nats.Option, error) {
 	var all []nats.Option
 	chosen := 0
 	for _, file := range []string{opts.CredsFile, opts.NKeyFile, opts.TokenFile, opts.UserFile} {
@@ -126,11 +128,11 @@ func authOptions(opts ConnectOptions) ([]nats.Option, error) {
 	case opts.CredsFile != "":
 		all = append(all, nats.UserCredentials(opts.CredsFile))
 	case opts.NKeyFile != "":
-		nkey, err := nats.NkeyOptionFromSeed(opts.NKeyFile)
+		login, err := nkey.options()
 		if err != nil {
-			return nil, fmt.Errorf("read nkey file %s: %w", opts.NKeyFile, err)
+			return nil, err
 		}
-		all = append(all, nkey)
+		all = append(all, login...)
 	case opts.TokenFile != "":
 		all = append(all, nats.TokenHandler(func() string { return readSecret(opts.TokenFile) }))
 	case opts.UserFile != "":

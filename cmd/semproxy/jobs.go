@@ -171,14 +171,9 @@ func withOffice(cmd *cobra.Command, do func(context.Context, *jobs.Office) error
 
 func connectOperator(cfg *config.Config) (*nats.Conn, error) {
 	if c := &cfg.NATS; c.URL != "" {
-		nc, err := transport.Connect(c.URL, transport.ConnectOptions{
-			Name: "semproxy jobs", CredsFile: c.CredsFile, NKeyFile: c.NKeyFile,
-			CAFile: c.TLS.CAFile, CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Once: true,
-		})
-		if err != nil {
-			return nil, err
-		}
-		return nc, nil
+		opts := connectOptions(c, nil)
+		opts.Name, opts.Once = "semproxy jobs", true
+		return transport.Connect(c.URL, opts)
 	}
 	if cfg.Jobs.Dir == "" {
 		return nil, errors.New("say where the jobs are: --nats-url, or --jobs-dir of a sidecar that runs a NATS server of its own")

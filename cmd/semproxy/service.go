@@ -144,10 +144,7 @@ func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
 func (s *service) startNATS(_ context.Context, opt serviceOptions) (err error) {
 	c := &s.cfg.NATS
 	if c.URL != "" {
-		s.conn, err = transport.Connect(c.URL, transport.ConnectOptions{
-			Name: "semproxy", CredsFile: c.CredsFile, NKeyFile: c.NKeyFile,
-			CAFile: c.TLS.CAFile, CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Logger: s.log,
-		})
+		s.conn, err = transport.Connect(c.URL, connectOptions(c, s.log))
 	} else {
 		err = s.embedNATS(opt.Users)
 	}
@@ -210,7 +207,7 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 func (s *service) run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	actors := 0
 	start := func(f func(context.Context) error) {
 		actors++
@@ -219,6 +216,9 @@ func (s *service) run(ctx context.Context) error {
 	start(s.admin.Serve)
 	if s.watcher != nil && s.cfg.Policy.Watch {
 		start(s.watcher.Run)
+	}
+	if s.nats == nil {
+		start(s.watchCredentials)
 	}
 	if s.jobs != nil {
 		start(func(ctx context.Context) error { return s.jobs.Run(ctx, s.plane) })
