@@ -55,7 +55,7 @@ func (r *Runner) bury(ctx context.Context, j *job, e *transport.Error) {
 		letter.Data = head(page)
 		letter.Header.Set(HeaderPartial, "true")
 	}
-	if _, err := r.js.PublishMsg(ctx, letter); err != nil {
+	if _, err := r.publish(ctx, letter); err != nil {
 		log.Warn("dead_letter_not_kept", "error", err)
 		return
 	}
@@ -89,6 +89,8 @@ func (r *Runner) Result(ctx context.Context, tenant, id string) (transport.Reply
 	if !ValidID(id) {
 		return transport.Reply{}, errBadID
 	}
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
 	stream, err := r.js.Stream(ctx, results+tenant)
 	var msg *jetstream.RawStreamMsg
 	if err == nil {

@@ -88,6 +88,8 @@ func (j *job) end() {
 // read fetches the page. A worker calls it.
 func (j *job) read(ctx context.Context) ([]byte, error) {
 	// Not found is no reason to give up: a replica that lags behind may have been asked.
+	ctx, cancel := context.WithTimeout(ctx, 2*callTime)
+	defer cancel()
 	raw, err := j.stream.GetMsg(ctx, j.seq)
 	switch {
 	case err != nil:
@@ -115,7 +117,7 @@ func (r *Runner) settle(j *job, reply transport.Reply, e *transport.Error, after
 	})
 }
 
-// done tells the outcome, then acknowledges. A job whose outcome could not be told comes again, and its cores are stored.
+// done tells the outcome, then acknowledges and waits for the confirmation. A job whose outcome could not be told comes again, and its cores are stored.
 func (r *Runner) done(ctx context.Context, j *job, reply transport.Reply) {
 	header := nats.Header{transport.HeaderStatus: {transport.StatusOK}}
 	for k, v := range reply.Header {
@@ -125,7 +127,9 @@ func (r *Runner) done(ctx context.Context, j *job, reply transport.Reply) {
 		r.cfg.Logger.Warn("job_outcome_not_told", "tenant", j.tenant, "job", j.id, "error", err)
 		return
 	}
-	if err := j.msg.DoubleAck(ctx); err != nil {
+	acked, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if err := j.msg.DoubleAck(acked); err != nil {
 		r.cfg.Logger.Warn("job_not_acknowledged", "tenant", j.tenant, "job", j.id, "error", err)
 		return
 	}
@@ -142,7 +146,11 @@ const (
 // tell publishes the outcome and waits until it is kept.
 func (r *Runner) tell(ctx context.Context, j *job, header nats.Header, body []byte) error {
 	header.Set(HeaderJob, j.id)
-	_, err := r.js.PublishMsg(ctx, &nats.Msg{Subject: DoneSubject(j.tenant, j.id), Header: header, Data: body})
+	msg := &nats.Msg{Subject: DoneSubject(j.tenant, j.id), Header: header, Data: body}
+	_, err := r.publish(ctx, msg)
+	if err != nil && ctx.Err() == nil {
+		_, err = r.publish(ctx, msg)
+	}
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/metric"
 
@@ -169,6 +170,17 @@ func (r *Runner) pull(ctx context.Context, t Tenant, queue Queue) error {
 			return err
 		}
 	}
+}
+
+// callTime bounds one call of JetStream: when the connection is lost its answer never comes, and who waits for it holds a
+// worker. The call is repeated by whoever sees it fail.
+const callTime = 2 * time.Second
+
+// publish keeps msg in its stream.
+func (r *Runner) publish(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	return r.js.PublishMsg(ctx, msg, opts...)
 }
 
 // pause waits, and reports whether ctx goes on.

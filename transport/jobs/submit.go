@@ -35,7 +35,7 @@ func (r *Runner) Submit(ctx context.Context, tenant string, header nats.Header, 
 			msg.Header.Set(name, v)
 		}
 	}
-	kept, err := r.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(waiting+tenant))
+	kept, err := r.publish(ctx, msg, jetstream.WithExpectStream(waiting+tenant))
 	if err != nil {
 		return transport.Reply{}, r.submitError(tenant, err)
 	}
