@@ -45,6 +45,11 @@ func newRig(t *testing.T) *rig {
 		r.args = append(r.args, "--shared-memory-socket", r.socket)
 	}
 	r.serve = startProcess(t, r.args...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last sidecar's log:\n%s", r.serve.log)
+		}
+	})
 	ready(t, r.net.url(), "acme")
 	return r
 }
@@ -79,7 +84,7 @@ func TestNothingIsLostWhateverIsKilled(t *testing.T) {
 	modes := []struct {
 		name string
 		opt  client.Options
-		send func(*client.Client, context.Context, []byte) (*client.Result, int, error)
+		send func(context.Context, *client.Client, []byte) (*client.Result, int, error)
 	}{
 		{"inline", patient, compressOne},
 		{"shared memory", patient, compressOne},
@@ -113,7 +118,7 @@ func TestNothingIsLostWhateverIsKilled(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 			defer cancel()
 			each(n, 8, func(i int) {
-				reply, attempts, err := mode.send(c, ctx, pages[i])
+				reply, attempts, err := mode.send(ctx, c, pages[i])
 				var sum [32]byte
 				if err == nil {
 					sum, err = digest(reply.Body, i)
@@ -135,7 +140,7 @@ func TestNothingIsLostWhateverIsKilled(t *testing.T) {
 			close(next)
 			<-disturbed
 			if answered.Load() != int64(n) {
-				t.Errorf("%d of %d pages were answered rightly\n%s", answered.Load(), n, r.serve.log)
+				t.Errorf("%d of %d pages were answered rightly", answered.Load(), n)
 			}
 			if retries.Load() == 0 {
 				t.Error("no attempt had to be repeated: the kills were not felt")
@@ -149,7 +154,7 @@ func TestNothingIsLostWhateverIsKilled(t *testing.T) {
 	}
 }
 
-func compressOne(c *client.Client, ctx context.Context, blob []byte) (*client.Result, int, error) {
+func compressOne(ctx context.Context, c *client.Client, blob []byte) (*client.Result, int, error) {
 	reply, err := c.Compress(ctx, blob)
 	if err != nil {
 		return nil, 1, err
@@ -157,7 +162,7 @@ func compressOne(c *client.Client, ctx context.Context, blob []byte) (*client.Re
 	return reply, reply.Attempts, nil
 }
 
-func submitAndWait(c *client.Client, ctx context.Context, blob []byte) (*client.Result, int, error) {
+func submitAndWait(ctx context.Context, c *client.Client, blob []byte) (*client.Result, int, error) {
 	job, err := c.Submit(ctx, "", blob)
 	if err != nil {
 		return nil, 1, err
