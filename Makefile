@@ -35,11 +35,11 @@ race: ## run the tests with the race detector (goleak is part of them)
 
 .PHONY: kill
 kill: ## kill sidecar, NATS server and network at random moments during 2000 pages, in each mode
-	SEMPROXY_KILL_PAGES=2000 go test ./cmd/semproxy -count 1 -v -timeout 40m -run TestNothingIsLostWhateverIsKilled
+	SEMPROXY_TEST_KILL_PAGES=2000 go test ./cmd/semproxy -count 1 -v -timeout 40m -run TestNothingIsLostWhateverIsKilled
 
 .PHONY: soak
 soak: ## 200000 small pages through every path, and a minute of overload
-	SEMPROXY_SOAK_PAGES=200000 SEMPROXY_OVERLOAD=60s go test ./cmd/semproxy -count 1 -v -timeout 120m -run 'TestSoak|TestOverload'
+	SEMPROXY_TEST_SOAK_PAGES=200000 SEMPROXY_TEST_OVERLOAD=60s go test ./cmd/semproxy -count 1 -v -timeout 120m -run 'TestSoak|TestOverload'
 
 .PHONY: bench-plane
 bench-plane: ## measure the page plane beside its raw parts

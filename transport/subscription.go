@@ -17,6 +17,11 @@ type subscription struct {
 	dropped atomic.Int64  // messages counted as dropped so far
 }
 
+// minPendingBytes is the least bound for the bytes of messages that the client library holds for one subscription. Past it
+// it drops, and their senders hear nothing until their time is up; receive looks at each within microseconds, but on a
+// machine whose cores all compress it may come late. It is what a NATS server by default lets wait for one client.
+const minPendingBytes = 64 << 20
+
 // maxPendingMessages bounds the messages that the client library holds for one subscription, beside their bytes.
 const maxPendingMessages = 1 << 16
 
@@ -43,7 +48,7 @@ func (s *Server) subscribeAll() error {
 }
 
 // subscribe joins the queue group for subject. Messages that the client library holds for us are bounded by bytes: as much as
-// may be in flight, because receive answers each at once.
+// may be in flight, because receive answers each at once, and not less than minPendingBytes.
 func (s *Server) subscribe(subject string) (*subscription, error) {
 	u := &subscription{subject: subject, closed: make(chan struct{}), watched: make(chan struct{})}
 	sub, err := s.cfg.Conn.QueueSubscribe(subject, QueueGroup, s.receive)
@@ -52,7 +57,7 @@ func (s *Server) subscribe(subject string) (*subscription, error) {
 	}
 	u.sub = sub
 	sub.SetClosedHandler(func(string) { close(u.closed) })
-	if err := sub.SetPendingLimits(maxPendingMessages, int(s.cfg.InFlightBytes)); err != nil {
+	if err := sub.SetPendingLimits(maxPendingMessages, int(max(s.cfg.InFlightBytes, minPendingBytes))); err != nil {
 		_ = sub.Unsubscribe()
 		return nil, err
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/semproxy/semproxy/transport/shm"
 )
 
-// killPages is how many pages each mode sends: SEMPROXY_KILL_PAGES, which "make kill" sets to 2000.
-func killPages(t *testing.T) int { return countFrom(t, "SEMPROXY_KILL_PAGES", 300) }
+// killPages is how many pages each mode sends: SEMPROXY_TEST_KILL_PAGES, which "make kill" sets to 2000.
+func killPages(t *testing.T) int { return countFrom(t, "SEMPROXY_TEST_KILL_PAGES", 300) }
 
 // rig is a NATS server and a sidecar, each a process that may die at any moment, and a network that may stand still.
 type rig struct {

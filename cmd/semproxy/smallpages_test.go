@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/semproxy/semproxy/transport/client"
 	"github.com/semproxy/semproxy/transport/page"
@@ -138,4 +141,45 @@ func countFrom(t testing.TB, name string, ordinary int) int {
 		t.Fatalf("%s: got %q, want a number of at least 1", name, text)
 	}
 	return n
+}
+
+// oneLayer is the first layer of a real page.
+func oneLayer(t testing.TB) []byte {
+	t.Helper()
+	p, err := page.Decode(demoPage(t), page.DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := p.KVHeads * p.Tokens * p.HeadDim * 2
+	p.Layers, p.K, p.V, p.Q, p.QDType, p.QHeads, p.Window = 1, p.K[:n], p.V[:n], nil, 0, 0, 0
+	blob, err := p.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return blob
+}
+
+var unlikeSerial atomic.Uint32
+
+// unlike is a copy of the demo's page that differs in its first token's id.
+func unlike(blob []byte) []byte {
+	p, err := page.Decode(blob, page.DefaultLimits())
+	if err != nil {
+		panic(err)
+	}
+	ids := make([]int32, p.Tokens)
+	for k := range ids {
+		ids[k] = int32(p.TokenIDs.At(k))
+	}
+	ids[0] = int32(unlikeSerial.Add(1))
+	p.TokenIDs = page.IntsOf(ids)
+	if blob, err = p.Append(nil); err != nil {
+		panic(err)
+	}
+	return blob
+}
+
+func medianOf(times []time.Duration) time.Duration {
+	slices.Sort(times)
+	return times[len(times)/2]
 }
