@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -76,17 +75,14 @@ func (r resources) String() string {
 	return fmt.Sprintf("%.0f goroutines, %.0f files, %.0f MiB", r.goroutines, r.files, r.resident/(1<<20))
 }
 
-// start of a sidecar that keeps jobs in a server of its own and takes shared memory; its NATS address.
-func startWhole(t *testing.T, more ...string) (p *process, url, socket string) {
+// startWhole runs a sidecar that keeps jobs in a server of its own and takes shared memory.
+func startWhole(t *testing.T) (p *process, url, socket string) {
 	t.Helper()
 	dir := t.TempDir()
 	socket = filepath.Join(dir, "shm")
 	args := []string{"--nats-embedded-listen", "127.0.0.1:0", "--policy-path", writeSmallPolicy(t), "--jobs-enabled", "--jobs-dir", filepath.Join(dir, "jobs"),
 		"--store-memory-bytes", "16MiB"}
-	if shm.Supported {
-		args = append(args, "--shared-memory-socket", socket)
-	}
-	p = startProcess(t, append(args, more...)...)
+	p = startProcess(t, append(args, "--shared-memory-socket", socket)...)
 	p.adminURL(t)
 	m := regexp.MustCompile(`"nats":"([^"]+)"`).FindStringSubmatch(p.log.String())
 	if m == nil {
@@ -98,9 +94,6 @@ func startWhole(t *testing.T, more ...string) (p *process, url, socket string) {
 
 // Many small pages through every path: nothing grows. SEMPROXY_TEST_SOAK_PAGES, which "make soak" sets to 200000, says how many.
 func TestSoakNothingGrows(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("needs the process metrics of Linux")
-	}
 	n := countFrom(t, "SEMPROXY_TEST_SOAK_PAGES", 3000)
 	p, url, socket := startWhole(t)
 	pages := smallPages(t, min(n, 6000))
@@ -158,9 +151,6 @@ func TestSoakNothingGrows(t *testing.T) {
 // Ten times the rate that the sidecar can sustain: every page is answered or told to come again, memory stays within its bound, and
 // latency is back to normal soon after. SEMPROXY_TEST_OVERLOAD, which "make soak" sets to a minute, says how long.
 func TestOverloadIsAnsweredAndPasses(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("needs the process metrics of Linux")
-	}
 	long := 3 * time.Second
 	if text := os.Getenv("SEMPROXY_TEST_OVERLOAD"); text != "" {
 		var err error
