@@ -33,6 +33,18 @@ test: ## run the tests
 race: ## run the tests with the race detector (goleak is part of them)
 	go test -race ./...
 
+.PHONY: kill
+kill: ## kill sidecar, NATS server and network at random moments during 2000 pages, in each mode
+	SEMPROXY_TEST_KILL_PAGES=2000 go test ./cmd/semproxy -count 1 -v -timeout 40m -run TestNothingIsLostWhateverIsKilled
+
+.PHONY: soak
+soak: ## 200000 small pages through every path, and a minute of overload
+	SEMPROXY_TEST_SOAK_PAGES=200000 SEMPROXY_TEST_OVERLOAD=60s go test ./cmd/semproxy -count 1 -v -timeout 120m -run 'TestSoak|TestOverload'
+
+.PHONY: bench-plane
+bench-plane: ## measure the page plane beside its raw parts
+	go run ./cmd/semproxy bench plane
+
 .PHONY: purego
 purego: ## run the tests without assembly
 	go test -tags purego ./...

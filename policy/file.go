@@ -80,6 +80,7 @@ type LimitsSpec struct {
 	PagesPerSecond *float64  `yaml:"pagesPerSecond" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Pages accepted per second, averaged."`
 	InFlightBytes  *ByteSize `yaml:"inFlightBytes" jsonschema_description:"Bytes of pages that are being worked on at one time."`
 	StoredBytes    *ByteSize `yaml:"storedBytes" jsonschema_description:"Bytes of compressed objects that are kept."`
+	QueuedBytes    *ByteSize `yaml:"queuedBytes" jsonschema_description:"Bytes of durable jobs that wait."`
 }
 
 // RuleSpec sends the requests that match to a profile. Nothing of a profile can be overridden here: every way to compress

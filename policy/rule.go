@@ -89,4 +89,5 @@ type Limits struct {
 	PagesPerSecond float64  `json:"pagesPerSecond,omitempty"`
 	InFlightBytes  ByteSize `json:"inFlightBytes,omitempty"`
 	StoredBytes    ByteSize `json:"storedBytes,omitempty"`
+	QueuedBytes    ByteSize `json:"queuedBytes,omitempty"`
 }

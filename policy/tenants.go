@@ -37,6 +37,7 @@ func (c check) limits(path string, s *LimitsSpec) Limits {
 		PagesPerSecond: value(s.PagesPerSecond, 0),
 		InFlightBytes:  value(s.InFlightBytes, 0),
 		StoredBytes:    value(s.StoredBytes, 0),
+		QueuedBytes:    value(s.QueuedBytes, 0),
 	}
 }
 

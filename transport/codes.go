@@ -19,12 +19,15 @@ const (
 	CodeSubject       = "subject.invalid"   // tenant or operation not valid; final
 	CodePageTooLarge  = "page.too_large"    // more bytes than may ever be in flight; final
 	CodeReplyTooLarge = "reply.too_large"   // the reply does not fit a NATS message; final
+	CodeNoMemory      = "shm.unsupported"   // this sidecar takes no pages in shared memory; send them inline
+	CodeNoJobs        = "job.unsupported"   // this sidecar takes no jobs; final
+	codePending       = "job.pending"       // given by transport/jobs: no outcome yet; retryable
 )
 
 // Retryable reports whether the same bytes may succeed when sent again after a while.
 func Retryable(code string) bool {
 	switch code {
-	case CodeBusy, CodeDraining, CodeDeadline, CodeStore:
+	case CodeBusy, CodeDraining, CodeDeadline, CodeStore, codePending:
 		return true
 	}
 	return strings.HasPrefix(code, "limit.")
@@ -35,6 +38,9 @@ type Error struct {
 	code string
 	text string
 }
+
+// NewError makes an error that a tenant may see.
+func NewError(code, text string) *Error { return &Error{code: code, text: text} }
 
 // Error returns the sentence.
 func (e *Error) Error() string { return e.text }
@@ -81,6 +87,9 @@ var (
 
 	errPageTooLarge = &Error{code: CodePageTooLarge,
 		text: "the page has more bytes than may be in flight at all; send fewer layers or fewer tokens per page"}
+	errNoMemory = &Error{code: CodeNoMemory, text: "this sidecar takes no pages in shared memory; send the page in the message"}
+	errNoJobs   = &Error{code: CodeNoJobs, text: "this sidecar keeps no jobs"}
+
 	errReplyTooLarge = &Error{code: CodeReplyTooLarge,
 		text: "the reply does not fit one NATS message; send fewer layers or fewer tokens per page"}
 )

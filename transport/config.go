@@ -23,6 +23,12 @@ type Config struct {
 	RequestTimeout time.Duration // from arrival to the end of the handler; default 30 s
 	MaxTenants     int           // tenants whose rate is remembered; default 4096, at least QueueLength + Workers
 
+	// Memory and Instance serve pages in shared memory: requests that name Instance, which no other sidecar's may equal,
+	// reach this server alone. Without Memory they are refused with [CodeNoMemory].
+	Memory   Memory
+	Instance string
+	Jobs     Jobs // nil: jobs are refused with [CodeNoJobs]
+
 	// PrivateInboxes sends a reply only below the tenant's own inbox prefix ([InboxPrefix]), so that a tenant cannot have
 	// its reply delivered to another. Set it when users are told apart by permissions ([EmbeddedServer.PrivateInboxes]).
 	// It does not suit accounts, where the NATS server rewrites reply subjects and keeps tenants apart by itself.
@@ -46,6 +52,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Workers < 0 || c.QueueLength < 0 || c.InFlightBytes < 0 || c.RequestTimeout < 0 || c.MaxTenants < 0 {
 		faults = append(faults, errors.New("transport: Workers, QueueLength, InFlightBytes, RequestTimeout and MaxTenants must not be negative"))
+	}
+	if (c.Memory != nil || c.Instance != "") && !ValidTenant(c.Instance) {
+		faults = append(faults, errors.New("transport: Instance must be 1 to 64 letters, digits, underscores or hyphens"))
 	}
 	setDefault(&c.Workers, 4)
 	setDefault(&c.QueueLength, 256)

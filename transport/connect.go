@@ -27,20 +27,22 @@ type ConnectOptions struct {
 	CertFile string // the client's certificate, with KeyFile
 	KeyFile  string
 
+	Once        bool   // fail where no server answers, in place of trying for ever: for commands
 	InboxPrefix string // for users with private inboxes, see [InboxPrefix]
 	// OnStatus is told every change: up is true when the connection was made or came back. May be nil. It must not block.
 	OnStatus func(up bool)
 	Logger   *slog.Logger // default slog.Default
 }
 
-// Connect joins the NATS server(s) at rawURL (several with commas). It returns at once, also when no server answers yet:
+// Connect joins the NATS server(s) at rawURL (several with commas). Unless opts.Once, it returns at once, also when no server answers yet:
 // the connection is tried for ever, with pauses that vary so that sidecars do not come back all at once. Whether it is up
 // is told by (*nats.Conn).IsConnected and by OnStatus. Errors and logs never contain credentials. The caller closes it.
 func Connect(rawURL string, opts ConnectOptions) (*nats.Conn, error) {
 	if err := checkURLs(rawURL); err != nil {
 		return nil, err
 	}
-	auth, err := authOptions(opts)
+	nkey := &nkeyFile{path: opts.NKeyFile}
+	auth, err := authOptions(opts, nkey)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
@@ -48,6 +50,7 @@ func Connect(rawURL string, opts ConnectOptions) (*nats.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", withoutURL(err))
 	}
+	nkey.conn.Store(nc)
 	return nc, nil
 }
 
@@ -63,7 +66,7 @@ func commonOptions(opts ConnectOptions) []nats.Option {
 	}
 	all := []nats.Option{
 		nats.Name(opts.Name),
-		nats.RetryOnFailedConnect(true),
+		nats.RetryOnFailedConnect(!opts.Once),
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(250 * time.Millisecond),
@@ -96,7 +99,7 @@ func commonOptions(opts ConnectOptions) []nats.Option {
 	return all
 }
 
-func authOptions(opts ConnectOptions) ([]nats.Option, error) {
+func authOptions(opts ConnectOptions, nkey *nkeyFile) ([]nats.Option, error) {
 	var all []nats.Option
 	chosen := 0
 	for _, file := range []string{opts.CredsFile, opts.NKeyFile, opts.TokenFile, opts.UserFile} {
@@ -125,11 +128,11 @@ func authOptions(opts ConnectOptions) ([]nats.Option, error) {
 	case opts.CredsFile != "":
 		all = append(all, nats.UserCredentials(opts.CredsFile))
 	case opts.NKeyFile != "":
-		nkey, err := nats.NkeyOptionFromSeed(opts.NKeyFile)
+		login, err := nkey.options()
 		if err != nil {
-			return nil, fmt.Errorf("read nkey file %s: %w", opts.NKeyFile, err)
+			return nil, err
 		}
-		all = append(all, nkey)
+		all = append(all, login...)
 	case opts.TokenFile != "":
 		all = append(all, nats.TokenHandler(func() string { return readSecret(opts.TokenFile) }))
 	case opts.UserFile != "":

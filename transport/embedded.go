@@ -27,6 +27,7 @@ type EmbeddedOptions struct {
 	Listen     string       // host:port; "" is loopback with a port chosen by the system; [InProcessOnly] opens none
 	MaxPayload int          // bytes of the largest message; default [DefaultMaxPayload]
 	Users      []User       // who may connect; none: anybody who reaches the port may speak as any tenant
+	JobsDir    string       // folder of the streams of jobs; "": no JetStream
 	Logger     *slog.Logger // default slog.Default
 }
 
@@ -40,7 +41,7 @@ type EmbeddedServer struct {
 	logger   *slog.Logger
 }
 
-// Embedded starts a nats-server in this process, without signal handlers, clustering or storage. When it returns, the
+// Embedded starts a nats-server in this process, without signal handlers or clustering, with storage only for jobs. When it returns, the
 // port (if any) accepts connections.
 func Embedded(opts EmbeddedOptions) (*EmbeddedServer, error) {
 	if opts.Logger == nil {
@@ -56,6 +57,9 @@ func Embedded(opts EmbeddedOptions) (*EmbeddedServer, error) {
 		// A burst of pages waits for the sidecar in the server; past this bound the server cuts the connection.
 		MaxPending:    int64(max(256<<20, 16*opts.MaxPayload)),
 		WriteDeadline: writeDeadline,
+	}
+	if opts.JobsDir != "" {
+		so.JetStream, so.StoreDir, so.NoSystemAccount = true, opts.JobsDir, false
 	}
 	e := &EmbeddedServer{listens: opts.Listen != InProcessOnly, private: len(opts.Users) > 0, logger: opts.Logger}
 	if err := listenOptions(so, opts.Listen); err != nil {
@@ -128,6 +132,14 @@ func (e *EmbeddedServer) ClientURL() string {
 		return ""
 	}
 	return e.server.ClientURL()
+}
+
+// Operator is who may look after the jobs of this server over TCP: a user made for this process. Empty without jobs.
+func (e *EmbeddedServer) Operator() (name, password string) {
+	if !e.server.JetStreamEnabled() {
+		return "", ""
+	}
+	return e.own.operator, e.own.operatorPassword
 }
 
 // InProcessConn makes a connection without a port for nats.InProcessServer(e); it has a client's permissions.

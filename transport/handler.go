@@ -4,7 +4,8 @@ import "context"
 
 // Handler does the work of the page plane. It is called by several workers at once.
 //
-// The body belongs to the handler until it returns and may be kept after that; nobody else writes to it. ctx carries the
+// The body belongs to the handler until the Release of its reply is called, or until it returns where there is none;
+// nobody else writes to it, and it must not be kept longer: a page from shared memory lies in a buffer that is used again. ctx carries the
 // span of the page, the deadline, and is cancelled when the server cannot wait any longer; a handler that ignores it
 // holds a worker. An error with a method Code() string is shown to the tenant as it is; any other becomes "internal".
 type Handler interface {

@@ -17,7 +17,12 @@ import (
 // answerOK sends the handler's reply, or reply.too_large where NATS would not carry it. It does nothing if the request
 // was answered before.
 func (s *Server) answerOK(ctx context.Context, r *request, reply Reply) {
-	if r.answered.Load() {
+	if r.job != nil {
+		s.finish(ctx, r, reply, nil)
+		return
+	}
+	// Before anything is written: the sender of a page that was answered may use its shared memory again.
+	if !r.answered.CompareAndSwap(false, true) {
 		return
 	}
 	msg := nats.NewMsg(r.msg.Reply)
@@ -28,35 +33,49 @@ func (s *Server) answerOK(ctx context.Context, r *request, reply Reply) {
 	}
 	msg.Header.Set(HeaderStatus, StatusOK)
 	msg.Data = reply.Body
-	if err := s.answer(ctx, r, msg, nil); errors.Is(err, nats.ErrMaxPayload) {
+	if r.block != nil {
+		if descriptor, ok := r.block.Write(reply.Body); ok {
+			msg.Header.Set(HeaderMemory, descriptor)
+			msg.Data = nil
+		}
+	}
+	if err := s.send(ctx, r, msg, nil); errors.Is(err, nats.ErrMaxPayload) {
 		s.cfg.Logger.WarnContext(ctx, "reply is larger than the NATS server's max_payload",
 			"tenant", r.tenant, "op", string(r.op), "bytes", len(reply.Body))
-		s.sendError(ctx, r, errReplyTooLarge)
+		_ = s.send(ctx, r, errorMsg(r, errReplyTooLarge, 0), errReplyTooLarge)
 	}
 }
 
 // answerError sends e unless the request was answered before.
 func (s *Server) answerError(ctx context.Context, r *request, e *Error) {
-	if r.answered.Load() {
+	if r.job != nil {
+		s.finish(ctx, r, Reply{}, e)
 		return
 	}
-	_ = s.answer(ctx, r, errorMsg(r, e, s.admission.retryAfter()), e)
-}
-
-// answer sends msg as the one reply of an admitted request: counted, with a span, the trace context in its headers.
-// The error is ErrMaxPayload or nil; other failures are counted and logged here.
-func (s *Server) answer(ctx context.Context, r *request, msg *nats.Msg, e *Error) error {
-	if !r.answered.CompareAndSwap(false, true) {
-		return nil
+	if r.answered.CompareAndSwap(false, true) {
+		_ = s.send(ctx, r, errorMsg(r, e, s.admission.retryAfter()), e)
 	}
-	return s.send(ctx, r, msg, e)
 }
 
-// sendError replaces a reply that NATS refused.
-func (s *Server) sendError(ctx context.Context, r *request, e *Error) {
-	_ = s.send(ctx, r, errorMsg(r, e, 0), e)
+// finish tells a job's outcome, once.
+func (s *Server) finish(ctx context.Context, r *request, reply Reply, e *Error) {
+	if !r.answered.CompareAndSwap(false, true) {
+		return
+	}
+	var after time.Duration
+	if e != nil {
+		page := trace.SpanFromContext(ctx)
+		page.SetStatus(codes.Error, e.code)
+		page.SetAttributes(semconv.ErrorCode.String(e.code))
+		s.metrics.countError(ctx, r, e.code)
+		after = s.admission.retryAfter()
+	}
+	r.job.Done(ctx, reply, e, after)
+	s.metrics.time(ctx, r, semconv.StageTotal, time.Since(r.arrived))
 }
 
+// send sends msg as the one reply of an admitted request: counted, with a span, the trace context in its headers.
+// The error is ErrMaxPayload or nil; other failures are counted and logged here.
 func (s *Server) send(ctx context.Context, r *request, msg *nats.Msg, e *Error) error {
 	began := time.Now()
 	page := trace.SpanFromContext(ctx)
@@ -86,6 +105,11 @@ func (s *Server) send(ctx context.Context, r *request, msg *nats.Msg, e *Error) 
 
 // refuseRequest answers a request that was not admitted or lost its place.
 func (s *Server) refuseRequest(r *request, e *Error, after time.Duration) {
+	defer r.close()
+	if r.job != nil {
+		s.finish(s.ctx, r, Reply{}, e)
+		return
+	}
 	if !r.answered.CompareAndSwap(false, true) {
 		return
 	}
@@ -116,7 +140,7 @@ func errorMsg(r *request, e *Error, after time.Duration) *nats.Msg {
 }
 
 func reservedHeader(key string) bool {
-	for _, own := range [...]string{HeaderStatus, HeaderCode, HeaderRetryable, HeaderRetryAfter} {
+	for _, own := range [...]string{HeaderMemory, HeaderStatus, HeaderCode, HeaderRetryable, HeaderRetryAfter} {
 		if strings.EqualFold(key, own) {
 			return true
 		}

@@ -39,6 +39,8 @@ type Server struct {
 // request is one message on its way through the server.
 type request struct {
 	msg      *nats.Msg
+	block    Block // where the body is, if it is in shared memory
+	job      *Job  // where the outcome goes, if not to msg.Reply
 	tenant   string
 	label    attribute.KeyValue // the tenant as a metric attribute
 	op       Op
@@ -77,13 +79,9 @@ func (s *Server) Start() error {
 		return errors.New("transport: the server was started before")
 	}
 	s.started = true
-	for _, op := range ops {
-		sub, err := s.subscribe(op)
-		if err != nil {
-			s.unsubscribeAll()
-			return fmt.Errorf("transport: subscribe to %s: %w", op, err)
-		}
-		s.subs = append(s.subs, sub)
+	if err := s.subscribeAll(); err != nil {
+		s.unsubscribeAll()
+		return err
 	}
 	if s.cfg.Conn.IsConnected() {
 		if err := s.cfg.Conn.FlushTimeout(5 * time.Second); err != nil {
@@ -107,7 +105,11 @@ func (s *Server) receive(msg *nats.Msg) {
 		return
 	}
 	var err error
-	if r.tenant, r.op, err = ParseSubject(msg.Subject); err != nil {
+	subject := msg.Subject
+	if s.cfg.Instance != "" {
+		subject = strings.TrimSuffix(subject, "."+s.cfg.Instance)
+	}
+	if r.tenant, r.op, err = ParseSubject(subject); err != nil {
 		if !s.mayReply(msg.Reply, "") {
 			s.metrics.countDropped(droppedBadReply, 1)
 			return
@@ -127,6 +129,11 @@ func (s *Server) receive(msg *nats.Msg) {
 		s.refuseRequest(r, errDraining, s.admission.retryAfter())
 		return
 	}
+	if err := s.open(r); err != nil {
+		e, _ := publicError(s.ctx, err)
+		s.refuseRequest(r, e, 0)
+		return
+	}
 	displaced, no := s.admission.admit(r, limits, r.arrived)
 	for _, other := range displaced {
 		s.refuseRequest(other, errBusy, s.admission.retryAfter())
@@ -136,12 +143,34 @@ func (s *Server) receive(msg *nats.Msg) {
 	}
 }
 
+// open finds the body of a request that names one in shared memory.
+func (s *Server) open(r *request) error {
+	descriptor := r.msg.Header.Get(HeaderMemory)
+	if descriptor == "" {
+		return nil
+	}
+	if s.cfg.Memory == nil {
+		return errNoMemory
+	}
+	block, err := s.cfg.Memory.Open(r.tenant, descriptor)
+	if err != nil {
+		return err
+	}
+	r.block, r.size = block, block.Size()
+	return nil
+}
+
 // mayReply says whether a reply for tenant may go to subject. The server may publish where tenants may not, so a reply
 // subject is a request to act on a tenant's behalf and is checked: never into the page plane (it would speak as another
-// tenant) or the system's subjects, and only into the tenant's own inbox where inboxes are private.
+// tenant), the sidecars' own or the system's subjects, and only into the tenant's own inbox where inboxes are private.
 func (s *Server) mayReply(subject, tenant string) bool {
 	if s.cfg.PrivateInboxes {
 		return tenant != "" && strings.HasPrefix(subject, inboxPrefix(tenant)+".")
 	}
-	return !strings.HasPrefix(subject, subjectRoot+".") && !strings.HasPrefix(subject, "$")
+	for _, root := range [...]string{subjectRoot + ".", internalRoot + ".", "$"} {
+		if strings.HasPrefix(subject, root) {
+			return false
+		}
+	}
+	return true
 }

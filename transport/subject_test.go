@@ -8,7 +8,7 @@ import (
 
 func TestParseSubjectInvertsSubject(t *testing.T) {
 	for _, tenant := range []string{"acme", "A-b_9", strings.Repeat("x", 64)} {
-		for _, op := range ops {
+		for _, op := range shared {
 			subject, err := Subject(tenant, op)
 			if err != nil {
 				t.Fatalf("Subject(%q, %q): %v", tenant, op, err)

@@ -17,24 +17,39 @@ type User struct {
 	Password string // plain, or a bcrypt hash
 }
 
+// What the sidecar itself may do, beside sending replies: tell the outcomes of jobs and use JetStream for them.
+var jobSubjects = []string{
+	subjectRoot + ".*." + subjectVersion + ".done.*", internalRoot + ".>",
+	"$JS.API.>", "$JS.ACK.>",
+}
+
 // credentials are the sidecar's own, made anew for each server.
-type credentials struct{ name, password string }
+type credentials struct{ name, password, operator, operatorPassword string }
 
 const anonymous = "anonymous"
 
 // authorise writes the users and their permissions into so. Without users, a connection without credentials gets the
 // permissions of a sender; it can still not take part in the queue group, which would let it take other tenants' pages.
 func authorise(so *server.Options, users []User) (credentials, error) {
-	own := credentials{name: "sidecar-" + rand.Text(), password: rand.Text()}
+	own := credentials{
+		name: "sidecar-" + rand.Text(), password: rand.Text(), operator: "operator-" + rand.Text(), operatorPassword: rand.Text(),
+	}
+	sidecar := permissions("_INBOX.>", subjectRoot+".>", "_INBOX.>")
+	sidecar.Publish.Allow = append(sidecar.Publish.Allow, jobSubjects...)
+	operator := permissions("$JS.API.>", "_INBOX.>")
+	operator.Publish.Allow = append(operator.Publish.Allow, internalRoot+".jobs.*")
 	so.Users = []*server.User{{
 		Username: own.name, Password: own.password,
-		Permissions:            permissions("_INBOX.>", subjectRoot+".>"),
+		Permissions:            sidecar,
 		AllowedConnectionTypes: map[string]struct{}{jwt.ConnectionTypeInProcess: {}},
 	}}
+	if so.JetStream {
+		so.Users = append(so.Users, &server.User{Username: own.operator, Password: own.operatorPassword, Permissions: operator})
+	}
 	if len(users) == 0 {
 		so.NoAuthUser = anonymous
 		so.Users = append(so.Users, &server.User{
-			Username: anonymous, Password: rand.Text(), Permissions: permissions(subjectRoot+".>", "_INBOX.>"),
+			Username: anonymous, Password: rand.Text(), Permissions: senderPermissions("*", "_INBOX.>"),
 		})
 		return own, nil
 	}
@@ -52,7 +67,7 @@ func authorise(so *server.Options, users []User) (credentials, error) {
 		names[u.Name] = true
 		so.Users = append(so.Users, &server.User{
 			Username: u.Name, Password: u.Password,
-			Permissions: permissions(subjectRoot+"."+u.Tenant+".>", inboxPrefix(u.Tenant)+".>"),
+			Permissions: senderPermissions(u.Tenant, inboxPrefix(u.Tenant)+".>"),
 		})
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -61,9 +76,18 @@ func authorise(so *server.Options, users []User) (credentials, error) {
 	return own, nil
 }
 
-func permissions(publish, subscribe string) *server.Permissions {
+// senderPermissions let a sender ask as a tenant, or as any with "*", and hear its replies and the outcomes of its jobs.
+// Outcomes are told by sidecars only.
+func senderPermissions(tenant, inbox string) *server.Permissions {
+	root := subjectRoot + "." + tenant + "."
+	p := permissions(root+">", inbox, root+subjectVersion+".done.*")
+	p.Publish.Deny = []string{root + subjectVersion + ".done.>"}
+	return p
+}
+
+func permissions(publish string, subscribe ...string) *server.Permissions {
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: []string{publish}},
-		Subscribe: &server.SubjectPermission{Allow: []string{subscribe}},
+		Subscribe: &server.SubjectPermission{Allow: subscribe},
 	}
 }

@@ -54,6 +54,9 @@ func (s *Server) serve(r *request, picked time.Time) {
 	var reply Reply
 	err := ctx.Err()
 	if err == nil {
+		err = r.load(ctx)
+	}
+	if err == nil {
 		reply, err = s.call(ctx, r)
 	}
 	if !stop() {
@@ -71,6 +74,7 @@ func (s *Server) serve(r *request, picked time.Time) {
 	if reply.Release != nil {
 		reply.Release()
 	}
+	r.close()
 }
 
 // call runs the handler and turns a panic into an error.
@@ -88,6 +92,21 @@ func (s *Server) call(ctx context.Context, r *request) (reply Reply, err error) 
 	switch r.op {
 	case OpGet:
 		return s.cfg.Handler.Get(ctx, r.tenant, r.msg.Data)
+	case OpAttach:
+		if s.cfg.Memory == nil {
+			return Reply{}, errNoMemory
+		}
+		return Reply{}, s.cfg.Memory.Attach(r.tenant, string(r.msg.Data))
+	case OpResult:
+		if s.cfg.Jobs == nil {
+			return Reply{}, errNoJobs
+		}
+		return s.cfg.Jobs.Result(ctx, r.tenant, string(r.msg.Data))
+	case OpJob:
+		if s.cfg.Jobs == nil {
+			return Reply{}, errNoJobs
+		}
+		return s.cfg.Jobs.Submit(ctx, r.tenant, r.msg.Header, r.msg.Data)
 	case OpStat:
 		return s.cfg.Handler.Stat(ctx, r.tenant, r.msg.Data)
 	default:

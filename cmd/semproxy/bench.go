@@ -63,7 +63,8 @@ func newBenchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure how fast pages are compressed, against a copy of the same bytes",
 		Long: `Compress random pages on a device for a while and report bytes of K and V per second. In the same run memory is copied, since that
-is the limit: on the CPU by all callers at once, on a GPU within its memory and over pinned memory.`,
+is the limit: on the CPU by all callers at once, on a GPU within its memory and over pinned memory. The subcommands measure other
+parts of semproxy.`,
 		Example: `  semproxy bench --device cpu
   semproxy bench --device cuda:0 --heads 8 --dim 128 --tokens 4096 --callers 16 --json`,
 		Args: cobra.NoArgs,
@@ -83,7 +84,7 @@ is the limit: on the CPU by all callers at once, on a GPU within its memory and 
 	fl.StringVar(&f.memory, "gpu-memory", "1GiB", "most of the GPU's memory to take")
 	fl.DurationVar(&f.latency, "gpu-latency", gpu.DefaultLatency, "how long a page may wait for others to share a batch")
 	fl.BoolVar(&f.asJSON, "json", false, "as JSON")
-	cmd.AddCommand(newBenchDecodeCommand())
+	cmd.AddCommand(newBenchDecodeCommand(), newBenchPlaneCommand())
 	return cmd
 }
 

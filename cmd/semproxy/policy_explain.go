@@ -147,6 +147,7 @@ func (e *explanation) limits() string {
 	add(e.Limits.PagesPerSecond > 0, "pagesPerSecond", e.Limits.PagesPerSecond)
 	add(e.Limits.InFlightBytes > 0, "inFlightBytes", e.Limits.InFlightBytes)
 	add(e.Limits.StoredBytes > 0, "storedBytes", e.Limits.StoredBytes)
+	add(e.Limits.QueuedBytes > 0, "queuedBytes", e.Limits.QueuedBytes)
 	if all == "" {
 		return "none"
 	}

@@ -83,7 +83,7 @@ func startProcess(t *testing.T, args ...string) *process {
 // ready waits until the sidecar answers; a request is the only readiness that a sender can see.
 func ready(t *testing.T, url, tenant string) {
 	t.Helper()
-	c := dial(t, url, client.Options{Tenant: tenant, MaxAttempts: 100, Backoff: client.Backoff{First: 10 * time.Millisecond, Max: 100 * time.Millisecond}})
+	c := dial(t, url, client.Options{Tenant: tenant, MaxAttempts: 400, Backoff: client.Backoff{First: 10 * time.Millisecond, Max: 100 * time.Millisecond}})
 	if _, err := c.Stat(context.Background()); err != nil {
 		t.Fatal(err)
 	}

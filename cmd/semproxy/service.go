@@ -22,7 +22,9 @@ import (
 	"github.com/semproxy/semproxy/store/redis"
 	"github.com/semproxy/semproxy/telemetry"
 	"github.com/semproxy/semproxy/transport"
+	"github.com/semproxy/semproxy/transport/jobs"
 	"github.com/semproxy/semproxy/transport/page"
+	"github.com/semproxy/semproxy/transport/shm"
 )
 
 // service is a running sidecar: every part, and the order in which they start and stop.
@@ -41,6 +43,9 @@ type service struct {
 	pipeline   *pipeline.Pipeline
 	nats       *transport.EmbeddedServer // nil: an external server
 	conn       *nats.Conn
+	memory     *shm.Server  // nil: no fast path
+	instance   string       // this process's name in subjects
+	jobs       *jobs.Runner // nil: none are kept
 	plane      *transport.Server
 	admin      *proxy.Admin
 	draining   atomic.Bool
@@ -59,7 +64,7 @@ type serviceOptions struct {
 func startService(ctx context.Context, cfg *config.Config, opt serviceOptions) (*service, error) {
 	s := &service{cfg: cfg}
 	for _, start := range []func(context.Context, serviceOptions) error{
-		s.startTelemetry, s.startPolicy, s.startStore, s.startCompressor, s.startNATS, s.startPlane, s.startAdmin,
+		s.startTelemetry, s.startPolicy, s.startStore, s.startCompressor, s.startNATS, s.startMemory, s.startJobs, s.startPlane, s.startAdmin,
 	} {
 		if err := start(ctx, opt); err != nil {
 			s.release()
@@ -138,10 +143,7 @@ func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
 func (s *service) startNATS(_ context.Context, opt serviceOptions) (err error) {
 	c := &s.cfg.NATS
 	if c.URL != "" {
-		s.conn, err = transport.Connect(c.URL, transport.ConnectOptions{
-			Name: "semproxy", CredsFile: c.CredsFile, NKeyFile: c.NKeyFile,
-			CAFile: c.TLS.CAFile, CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Logger: s.log,
-		})
+		s.conn, err = transport.Connect(c.URL, connectOptions(c, s.log))
 	} else {
 		err = s.embedNATS(opt.Users)
 	}
@@ -163,7 +165,13 @@ func (s *service) embedNATS(users []transport.User) (err error) {
 			users = append(users, transport.User{Tenant: u.Tenant, Name: u.Name, Password: u.Password})
 		}
 	}
-	s.nats, err = transport.Embedded(transport.EmbeddedOptions{Listen: c.Listen, MaxPayload: int(c.MaxPayload), Users: users, Logger: s.log})
+	dir := s.cfg.Jobs.Dir
+	if !s.cfg.Jobs.Enabled {
+		dir = ""
+	}
+	s.nats, err = transport.Embedded(transport.EmbeddedOptions{
+		Listen: c.Listen, MaxPayload: int(c.MaxPayload), Users: users, JobsDir: dir, Logger: s.log,
+	})
 	if err != nil {
 		return err
 	}
@@ -180,6 +188,7 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 	s.admin, err = proxy.ListenAdmin(s.cfg.Admin.Listen, proxy.AdminConfig{
 		Checks: []proxy.Check{
 			{Name: "nats", Probe: s.connected},
+			{Name: "jobs", Probe: s.takesJobs},
 			{Name: "draining", Probe: s.notDraining},
 			{Name: "store", Probe: s.stored, Detail: s.storeStatus},
 			{Name: "policy", Detail: s.policyStatus},
@@ -194,28 +203,11 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 	return nil
 }
 
-func (s *service) startPlane(context.Context, serviceOptions) (err error) {
-	s.plane, err = transport.New(transport.Config{
-		Conn: s.conn, Handler: planeHandler{s.pipeline}, Limiter: tenantLimits{s.rules},
-		Workers: s.cfg.RequestWorkers(), QueueLength: s.cfg.Limits.Queue, InFlightBytes: int64(s.cfg.Limits.InFlightBytes),
-		RequestTimeout: time.Duration(s.cfg.Limits.RequestTimeout), PrivateInboxes: s.nats != nil && s.nats.PrivateInboxes(),
-		TracerProvider: s.tel.TracerProvider, MeterProvider: s.tel.MeterProvider, Logger: s.log,
-	})
-	if err != nil {
-		return err
-	}
-	if err := s.plane.Start(); err != nil {
-		return fmt.Errorf("start page plane: %w", err)
-	}
-	s.onStop(s.plane.Drain)
-	return nil
-}
-
 // run serves until ctx ends, then drains: pages that were accepted are finished and answered, within cfg.DrainTimeout.
 func (s *service) run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	failed := make(chan error, 2)
+	failed := make(chan error, 4)
 	actors := 0
 	start := func(f func(context.Context) error) {
 		actors++
@@ -224,6 +216,12 @@ func (s *service) run(ctx context.Context) error {
 	start(s.admin.Serve)
 	if s.watcher != nil && s.cfg.Policy.Watch {
 		start(s.watcher.Run)
+	}
+	if s.nats == nil {
+		start(s.watchCredentials)
+	}
+	if s.jobs != nil {
+		start(func(ctx context.Context) error { return s.jobs.Run(ctx, s.plane) })
 	}
 	s.log.Info("serving", "nats", s.natsURL(), "admin", s.admin.URL(), "version", versionString())
 	var err error

@@ -29,6 +29,7 @@ profiles:
   half: { method: semantic, ratio: 0.5, guard: { maxAttentionError: 0.9 } }
 tenants:
   acme: { rules: [ { profile: half } ] }
+  globex: { rules: [ { profile: half } ] }
   slow: { limits: { pagesPerSecond: 1 }, rules: [ { profile: half } ] }
   small: { limits: { inFlightBytes: 1KiB }, rules: [ { profile: half } ] }
   full: { limits: { storedBytes: 1KiB }, rules: [ { profile: half } ] }

@@ -16,6 +16,9 @@ const (
 	MetricErrors         = "semproxy.errors"                   // counter, by code
 	MetricDropped        = "semproxy.transport.dropped"        // counter, by reason
 	MetricPanics         = "semproxy.transport.panics"         // counter
+	MetricSharedRegions  = "semproxy.shm.regions"              // gauge
+	MetricSharedBytes    = "semproxy.shm.bytes"                // gauge
+	MetricJobs           = "semproxy.jobs"                     // counter, by tenant and outcome
 	MetricPolicyReloads  = "semproxy.policy.reloads"           // counter, by outcome
 	MetricGPUBatch       = "semproxy.gpu.batch"                // histogram
 	MetricGPUQueue       = "semproxy.gpu.queue"                // histogram
@@ -59,6 +62,9 @@ func Metrics() []Metric {
 		{Name: MetricErrors, Unit: "{error}", Kind: Counter, Description: "Errors answered, by code."},
 		{Name: MetricDropped, Unit: "{message}", Kind: Counter, Description: "Messages dropped without an answer, by reason."},
 		{Name: MetricPanics, Unit: "{panic}", Kind: Counter, Description: "Panics caught while a page was worked on."},
+		{Name: MetricSharedRegions, Unit: "{region}", Kind: Gauge, Description: "Regions of shared memory that senders have attached."},
+		{Name: MetricSharedBytes, Unit: "By", Kind: Gauge, Description: "Bytes of the shared memory that senders have attached."},
+		{Name: MetricJobs, Unit: "{job}", Kind: Counter, Description: "Durable jobs, by tenant and outcome."},
 		{Name: MetricPolicyReloads, Unit: "{reload}", Kind: Counter, Description: "Policy reloads, by outcome."},
 		{Name: MetricGPUBatch, Unit: "{page}", Kind: Histogram, Buckets: batchBuckets(), Description: "Pages that went to the GPU together."},
 		{Name: MetricGPUQueue, Unit: "s", Kind: Histogram, Buckets: durationBuckets(), Description: "Time from a batch's first page to its start."},

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/semproxy/semproxy/transport"
+	"github.com/semproxy/semproxy/transport/shm"
 )
 
 // Options describe a [Client]. Tenant is required; a zero elsewhere takes the default.
@@ -22,6 +23,10 @@ type Options struct {
 	Timeout     time.Duration // how long one attempt waits for its reply; default 30 s
 	MaxAttempts int           // default 10
 	Backoff     Backoff
+
+	// SharedMemory, where it names a socket, lays pages in memory shared with the sidecar of this machine. A page that
+	// cannot go that way goes over NATS.
+	SharedMemory shm.Options
 
 	TracerProvider trace.TracerProvider // default: the global one
 }
@@ -38,7 +43,8 @@ type Client struct {
 	nc         *nats.Conn
 	opts       Options
 	link       *link
-	owned      bool // Dial made the connection
+	memory     *memory // nil: every page goes over NATS
+	owned      bool    // Dial made the connection
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
 }
@@ -49,6 +55,7 @@ type Result struct {
 	Header   nats.Header
 	Attempts int           // 1 where the first one succeeded
 	Duration time.Duration // from the call to the reply, pauses included
+	Shared   bool          // the page went through shared memory
 }
 
 // Dial connects to the NATS server at url and makes a client on that connection. An inbox prefix goes to the NATS server
@@ -103,15 +110,22 @@ func New(nc *nats.Conn, opts Options) (*Client, error) {
 	if opts.TracerProvider == nil {
 		opts.TracerProvider = otel.GetTracerProvider()
 	}
-	return &Client{
+	c := &Client{
 		nc: nc, opts: opts, link: watch(nc),
 		tracer:     opts.TracerProvider.Tracer(scope),
 		propagator: propagation.TraceContext{},
-	}, nil
+	}
+	if opts.SharedMemory.Socket != "" {
+		c.memory = &memory{client: c}
+	}
+	return c, nil
 }
 
 // Close ends the client, and the connection if [Dial] made it. Calls that are under way fail.
 func (c *Client) Close() {
+	if c.memory != nil {
+		c.memory.close()
+	}
 	if c.owned {
 		c.nc.Close()
 	}
@@ -120,7 +134,7 @@ func (c *Client) Close() {
 
 // Compress sends one page (a safetensors blob) and returns its cores.
 func (c *Client) Compress(ctx context.Context, page []byte) (*Result, error) {
-	return c.request(ctx, transport.OpCompress, page)
+	return c.request(ctx, transport.OpCompress, nil, page)
 }
 
 // Get returns the object of that name.
@@ -128,10 +142,10 @@ func (c *Client) Get(ctx context.Context, object string) (*Result, error) {
 	if object == "" {
 		return nil, &Error{Code: "not_found", Message: "the name of an object must not be empty"}
 	}
-	return c.request(ctx, transport.OpGet, []byte(object))
+	return c.request(ctx, transport.OpGet, nil, []byte(object))
 }
 
 // Stat asks the sidecar for the tenant's state.
 func (c *Client) Stat(ctx context.Context) (*Result, error) {
-	return c.request(ctx, transport.OpStat, nil)
+	return c.request(ctx, transport.OpStat, nil, nil)
 }

@@ -23,8 +23,9 @@ type Error struct {
 	Retryable bool
 	Attempts  int // how often the page was sent
 
-	after time.Duration // how long the server asks to wait
-	cause error
+	answered bool          // by a sidecar
+	after    time.Duration // how long the server asks to wait
+	cause    error
 }
 
 // Error returns the code, the sentence, and the number of attempts where there was more than one.
@@ -48,7 +49,7 @@ func replyError(msg *nats.Msg) *Error {
 	default:
 		return &Error{Code: "internal", Message: "the reply is not one of semproxy's: it has no " + transport.HeaderStatus + " header"}
 	}
-	e := &Error{Code: header.Get(transport.HeaderCode), Message: string(msg.Data)}
+	e := &Error{Code: header.Get(transport.HeaderCode), Message: string(msg.Data), answered: true}
 	e.Retryable = header.Get(transport.HeaderRetryable) == "true"
 	if ms, err := strconv.ParseInt(header.Get(transport.HeaderRetryAfter), 10, 32); err == nil && ms > 0 {
 		e.after = time.Duration(ms) * time.Millisecond

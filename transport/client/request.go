@@ -14,6 +14,7 @@ import (
 
 	"github.com/semproxy/semproxy/telemetry/semconv"
 	"github.com/semproxy/semproxy/transport"
+	"github.com/semproxy/semproxy/transport/jobs"
 )
 
 // Names that only the client uses.
@@ -23,8 +24,8 @@ const (
 	eventRetry   = "retry"
 )
 
-// request sends body until it is answered for good, the attempts are used up or ctx ends.
-func (c *Client) request(ctx context.Context, op transport.Op, body []byte) (*Result, error) {
+// request sends body, with header beside the trace context, until it is answered for good, the attempts are used up or ctx ends.
+func (c *Client) request(ctx context.Context, op transport.Op, header nats.Header, body []byte) (*Result, error) {
 	began := time.Now()
 	subject, err := transport.Subject(c.opts.Tenant, op)
 	if err != nil {
@@ -38,10 +39,13 @@ func (c *Client) request(ctx context.Context, op transport.Op, body []byte) (*Re
 		semconv.Tenant.String(c.opts.Tenant)))
 	defer span.End()
 
-	msg := &nats.Msg{Subject: subject, Header: nats.Header{}, Data: body}
+	if header == nil {
+		header = nats.Header{}
+	}
+	msg := &nats.Msg{Subject: subject, Header: header, Data: body}
 	c.propagator.Inject(ctx, transport.HeaderCarrier(msg.Header))
 
-	reply, attempts, err := c.attempts(ctx, span, msg)
+	reply, attempts, err := c.attempts(ctx, span, op, msg)
 	span.SetAttributes(attribute.Int(attrAttempts, attempts))
 	if err != nil {
 		var e *Error
@@ -51,22 +55,31 @@ func (c *Client) request(ctx context.Context, op transport.Op, body []byte) (*Re
 		span.SetStatus(codes.Error, err.Error())
 		return nil, err
 	}
-	return &Result{Body: reply.Data, Header: reply.Header, Attempts: attempts, Duration: time.Since(began)}, nil
+	return &Result{
+		Body: reply.Data, Header: reply.Header, Attempts: attempts, Duration: time.Since(began),
+		Shared: reply.shared,
+	}, nil
 }
 
-func (c *Client) attempts(ctx context.Context, span trace.Span, msg *nats.Msg) (reply *nats.Msg, attempts int, err error) {
+// answer is a reply that is a success.
+type answer struct {
+	*nats.Msg
+	shared bool // the page went through shared memory
+}
+
+func (c *Client) attempts(ctx context.Context, span trace.Span, op transport.Op, msg *nats.Msg) (reply answer, attempts int, err error) {
 	for {
 		attempts++
-		reply, e := c.attempt(ctx, msg)
+		reply, e := c.attempt(ctx, op, msg)
 		if e == nil {
 			return reply, attempts, nil
 		}
 		e.Attempts = attempts
 		if ctx.Err() != nil {
-			return nil, attempts, stopped(ctx, e)
+			return answer{}, attempts, stopped(ctx, e)
 		}
-		if !e.Retryable || attempts >= c.opts.MaxAttempts {
-			return nil, attempts, e
+		if !e.Retryable || attempts >= c.opts.MaxAttempts || e.Code == jobs.CodePending {
+			return answer{}, attempts, e
 		}
 		span.AddEvent(eventRetry, trace.WithAttributes(
 			semconv.ErrorCode.String(e.Code), attribute.Int(attrAttempts, attempts)))
@@ -75,7 +88,7 @@ func (c *Client) attempts(ctx context.Context, span trace.Span, msg *nats.Msg) (
 		case <-pause.C:
 		case <-ctx.Done():
 			pause.Stop()
-			return nil, attempts, stopped(ctx, e)
+			return answer{}, attempts, stopped(ctx, e)
 		}
 	}
 }
@@ -89,12 +102,27 @@ func stopped(ctx context.Context, last *Error) error {
 var errNoReply = errors.New("no reply in time")
 
 // attempt sends msg once, waiting for the connection if it is down.
-func (c *Client) attempt(ctx context.Context, msg *nats.Msg) (*nats.Msg, *Error) {
+func (c *Client) attempt(ctx context.Context, op transport.Op, msg *nats.Msg) (answer, *Error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.opts.Timeout, errNoReply)
 	defer cancel()
 	if err := c.link.waitUp(ctx); err != nil {
-		return nil, sendError(err)
+		return answer{}, sendError(err)
 	}
+	if c.memory != nil && op == transport.OpCompress {
+		if reply, e, done := c.memory.attempt(ctx, msg); done {
+			return answer{reply, true}, e
+		}
+		if int64(len(msg.Data)) > c.nc.MaxPayload() {
+			return answer{}, &Error{Code: CodeUnreachable, Retryable: true,
+				Message: "the page fits shared memory only, which is not available now"}
+		}
+	}
+	reply, e := c.send(ctx, msg)
+	return answer{Msg: reply}, e
+}
+
+// send sends msg over NATS and waits for its reply.
+func (c *Client) send(ctx context.Context, msg *nats.Msg) (*nats.Msg, *Error) {
 	// Known only now: each server tells its own limit when the connection is made.
 	if int64(len(msg.Data)) > c.nc.MaxPayload() {
 		return nil, tooLarge(nil)

@@ -6,6 +6,8 @@ import "github.com/semproxy/semproxy/policy"
 // redacted when shown.
 type Config struct {
 	NATS         NATS            `yaml:"nats"`
+	SharedMemory SharedMemory    `yaml:"sharedMemory"`
+	Jobs         Jobs            `yaml:"jobs"`
 	Admin        Admin           `yaml:"admin"`
 	Policy       Policy          `yaml:"policy"`
 	Store        Store           `yaml:"store"`
@@ -18,11 +20,14 @@ type Config struct {
 
 // NATS says which server carries the pages.
 type NATS struct {
-	URL       string   `yaml:"url" strict:"secret" help:"servers to connect to, separated by commas; empty: run one in this process"`
-	CredsFile string   `yaml:"credsFile" help:"credentials (.creds) for url"`
-	NKeyFile  string   `yaml:"nkeyFile" help:"seed of the nkey for url"`
-	TLS       TLS      `yaml:"tls"`
-	Embedded  Embedded `yaml:"embedded"`
+	URL       string `yaml:"url" strict:"secret" help:"servers to connect to, separated by commas; empty: run one in this process"`
+	CredsFile string `yaml:"credsFile" help:"credentials (.creds) for url"`
+	NKeyFile  string `yaml:"nkeyFile" help:"seed of the nkey for url"`
+	TLS       TLS    `yaml:"tls"`
+
+	PrivateInboxes bool `yaml:"privateInboxes" help:"with url: tenants are users of one account, and replies go only below their _INBOX.<tenant>; not with accounts"`
+
+	Embedded Embedded `yaml:"embedded"`
 }
 
 // TLS applies to the connection to NATS.URL.
@@ -37,6 +42,24 @@ type Embedded struct {
 	Listen     string          `yaml:"listen" help:"host:port for clients; port 0 lets the system choose; beyond loopback usersFile is demanded"`
 	MaxPayload policy.ByteSize `yaml:"maxPayload" help:"longest message"`
 	UsersFile  string          `yaml:"usersFile" help:"users with their passwords and tenants; empty: nobody has to log in"`
+}
+
+// SharedMemory is the fast path for senders on this machine.
+type SharedMemory struct {
+	Socket         string          `yaml:"socket" help:"Unix socket on which senders of this machine attach memory (Linux); empty: pages come over NATS only"`
+	AnyUser        bool            `yaml:"anyUser" help:"let processes of every user attach; else those of this process's user and root"`
+	MaxRegionBytes policy.ByteSize `yaml:"maxRegionBytes" help:"largest region that a sender may attach"`
+}
+
+// Jobs are pages whose senders do not wait, kept by NATS JetStream.
+type Jobs struct {
+	Enabled       bool            `yaml:"enabled" help:"keep pages as durable jobs, for the tenants that the policy names; needs JetStream on url, or dir"`
+	Dir           string          `yaml:"dir" help:"folder in which the server of this process keeps jobs; not with nats.url"`
+	Replicas      int             `yaml:"replicas" help:"copies of each job in a cluster of NATS servers, 1 to 5"`
+	MaxBytes      policy.ByteSize `yaml:"maxBytes" help:"jobs of a tenant that wait, where its policy has no queuedBytes; more are refused"`
+	DeadBytes     policy.ByteSize `yaml:"deadBytes" help:"dead letters of a tenant; the oldest go first"`
+	AckWait       policy.Duration `yaml:"ackWait" help:"a job goes to another sidecar when the one that has it shows no sign of life for so long"`
+	MaxDeliveries int             `yaml:"maxDeliveries" help:"a job that was given out more often becomes a dead letter"`
 }
 
 // Admin is the listener of health, readiness and metrics.
@@ -125,9 +148,11 @@ type Telemetry struct {
 // Default returns the configuration of a process that was told nothing.
 func Default() Config {
 	return Config{
-		NATS:   NATS{Embedded: Embedded{Listen: "127.0.0.1:4222", MaxPayload: 8 << 20}},
-		Admin:  Admin{Listen: "127.0.0.1:9090"},
-		Policy: Policy{Watch: true},
+		NATS:         NATS{Embedded: Embedded{Listen: "127.0.0.1:4222", MaxPayload: 8 << 20}},
+		SharedMemory: SharedMemory{MaxRegionBytes: 1 << 30},
+		Jobs:         Jobs{Replicas: 1, MaxBytes: 1 << 30, DeadBytes: 256 << 20, AckWait: policy.Duration(30e9), MaxDeliveries: 100},
+		Admin:        Admin{Listen: "127.0.0.1:9090"},
+		Policy:       Policy{Watch: true},
 		Store: Store{
 			MemoryBytes: 256 << 20, MaxBytes: 8 << 30,
 			Redis: Redis{Required: true, Checksum: "crc32c", Timeout: policy.Duration(1e9)},

@@ -16,6 +16,9 @@ import (
 // InProcessOnly as nats.embedded.listen opens no port.
 const InProcessOnly = "-"
 
+// maxSocketPath is what the system's address of a Unix socket holds.
+const maxSocketPath = 107
+
 // checker collects problems of values that could be read.
 type checker struct {
 	l        *Loaded
@@ -27,6 +30,7 @@ type checker struct {
 func (l *Loaded) validate(failed []*strict.Error) []*strict.Error {
 	c := &checker{l: l, failed: failed}
 	c.nats()
+	c.jobs()
 	c.listeners()
 	c.sizes()
 	c.redis()
@@ -81,6 +85,29 @@ func (c *checker) nats() {
 	}
 }
 
+func (c *checker) jobs() {
+	j := c.l.Jobs
+	switch {
+	case j.Dir != "" && c.l.NATS.URL != "":
+		c.report("jobs.dir", "has no effect with nats.url: the jobs are in that system's JetStream")
+	case j.Enabled && j.Dir == "" && c.l.NATS.URL == "":
+		c.report("jobs.dir", "must be a folder: the server of this process keeps jobs in files")
+	}
+	if j.Replicas > 1 && c.l.NATS.URL == "" {
+		c.report("jobs.replicas", "must be 1 without nats.url: the server of this process is alone, got %d", j.Replicas)
+	}
+	c.number("jobs.replicas", j.Replicas, 1, 5)
+	c.number("jobs.maxDeliveries", j.MaxDeliveries, 1, 1<<20)
+	c.size("jobs.maxBytes", j.MaxBytes, 1<<20, 1<<50)
+	c.size("jobs.deadBytes", j.DeadBytes, 1<<20, 1<<50)
+	if time.Duration(j.AckWait) < 100*time.Millisecond {
+		c.report("jobs.ackWait", "must be at least 100ms, got %v", j.AckWait)
+	}
+	if c.l.NATS.PrivateInboxes && c.l.NATS.URL == "" {
+		c.report("nats.privateInboxes", "has no effect without nats.url: nats.embedded.usersFile does the same")
+	}
+}
+
 // splitServers cuts a list of URLs at its commas; nothing for the empty text.
 func splitServers(list string) []string {
 	if list == "" {
@@ -128,6 +155,10 @@ func (c *checker) address(path, value string) (port int, loopback bool) {
 func (c *checker) sizes() {
 	cfg := c.l.Config
 	c.size("nats.embedded.maxPayload", cfg.NATS.Embedded.MaxPayload, 1<<10, 64<<20)
+	c.size("sharedMemory.maxRegionBytes", cfg.SharedMemory.MaxRegionBytes, 1<<12, 1<<40)
+	if len(cfg.SharedMemory.Socket) > maxSocketPath {
+		c.report("sharedMemory.socket", "must have at most %d bytes, got %d", maxSocketPath, len(cfg.SharedMemory.Socket))
+	}
 	c.size("store.memoryBytes", cfg.Store.MemoryBytes, 1<<20, 1<<50)
 	c.size("store.maxBytes", cfg.Store.MaxBytes, 1<<20, 1<<50)
 	c.size("compress.maxPageBytes", cfg.Compress.MaxPageBytes, 1<<10, 1<<30)

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/semproxy/semproxy/cmd/semproxy/config"
+	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/transport"
+	"github.com/semproxy/semproxy/transport/client"
+	"github.com/semproxy/semproxy/transport/page"
+	"github.com/semproxy/semproxy/transport/shm"
+)
+
+// errorCount is semproxy_errors_total of a code and tenant.
+func (s *sidecar) errorCount(t *testing.T, code, tenant string) (n float64) {
+	t.Helper()
+	resp, err := http.Get(s.admin.URL() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range regexp.MustCompile(`(?m)^semproxy_errors_total\{.*\} .*$`).FindAllString(string(text), -1) {
+		if strings.Contains(line, `semproxy_error_code="`+code+`"`) && strings.Contains(line, `semproxy_tenant="`+tenant+`"`) {
+			v, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += v
+		}
+	}
+	return n
+}
+
+// Two tenants on one NATS system, of which globex is hostile: it reads nothing of acme's, suppresses nothing, and each
+// attempt is refused with its code and counted.
+func TestNoTenantIsNearAnother(t *testing.T) {
+	for _, mode := range []string{"accounts", "users"} {
+		t.Run(mode, func(t *testing.T) { hostileTenant(t, configured(t, mode, 1)) })
+	}
+}
+
+func hostileTenant(t *testing.T, system *natsSystem) {
+	socket := filepath.Join(t.TempDir(), "shm")
+	s := startSidecar(t, func(c *config.Config) {
+		c.NATS.URL, c.NATS.NKeyFile, c.NATS.PrivateInboxes = system.url, filepath.Join(system.dir, "SEMPROXY.nk"), system.private
+		c.Jobs.Enabled = true
+		if runtime.GOOS == "linux" {
+			c.SharedMemory.Socket = socket
+		}
+	})
+	until(t, "jobs are taken", func() bool { return s.takesJobs(t.Context()) == nil })
+	ctx := context.Background()
+	acme, globex := system.client(t, "acme", client.Options{}), system.client(t, "globex", client.Options{MaxAttempts: 2})
+	evil := system.connect(t, "globex")
+
+	// Listening. In accounts ">" is one's own account: what globex sends itself, and nothing of acme's. As users it is refused.
+	var heard atomic.Int64
+	acmes := func(m *nats.Msg) bool {
+		if strings.Contains(string(m.Data), "acme's") {
+			return true
+		}
+		return system.private && !strings.HasPrefix(m.Subject, "_INBOX.globex.") && !strings.HasPrefix(m.Subject, "kv.globex.v1.done.")
+	}
+	for _, subject := range []string{">", "kv.>", "kv.acme.>", "kv.acme.v1.done.*", "_INBOX.>", "_INBOX.acme.>", "semproxy.>", "$JS.>", "$SYS.>"} {
+		if _, err := evil.Subscribe(subject, func(m *nats.Msg) {
+			if acmes(m) {
+				heard.Add(1)
+				t.Errorf("globex heard %s", m.Subject)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := evil.QueueSubscribe("kv.*.v1.compress", transport.QueueGroup, func(m *nats.Msg) {
+		if acmes(m) {
+			heard.Add(1)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_ = evil.FlushTimeout(5 * time.Second)
+
+	mine := edited(t, func(p *page.Page) { p.Sequence = "acme's" })
+	reply, err := acme.Compress(ctx, mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := reply.Header.Get(headerObject)
+
+	// Forged subjects.
+	for _, op := range []string{"compress", "get", "stat", "job", "result", "compress." + s.instance, "attach." + s.instance, "done.x"} {
+		limited, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		if m, err := evil.RequestWithContext(limited, "kv.acme.v1."+op, []byte("evil")); err == nil {
+			t.Errorf("kv.acme.v1.%s as globex: got %v %q, want no reply", op, m.Header, m.Data)
+		}
+		cancel()
+	}
+	// Guessed object keys.
+	var ce *client.Error
+	before := s.errorCount(t, "not_found", "globex")
+	if _, err := globex.Get(ctx, object); !errors.As(err, &ce) || ce.Code != "not_found" {
+		t.Errorf("globex gets acme's object: %v, want not_found", err)
+	}
+	if got := s.errorCount(t, "not_found", "globex"); got != before+1 {
+		t.Errorf("not_found of globex was counted %v times, want once more than %v", got, before)
+	}
+	// Forged headers: the page is globex's whatever they say.
+	forged := &nats.Msg{Subject: "kv.globex.v1.compress", Data: edited(t, func(p *page.Page) { p.Sequence = "globex's" }), Header: nats.Header{
+		"Nats-Request-Info": {`{"acc":"acme","user":"acme"}`}, "Semproxy-Tenant": {"acme"}, "Tenant": {"acme"}, "Semproxy-Status": {"ok"},
+	}}
+	m, err := evil.RequestMsgWithContext(ctx, forged)
+	if err != nil || m.Header.Get(transport.HeaderStatus) != transport.StatusOK || m.Header.Get(headerObject) == object {
+		t.Errorf("forged headers: got %v, %v, want an object of globex's own", m, err)
+	}
+	if _, err := acme.Get(ctx, m.Header.Get(headerObject)); !errors.As(err, &ce) || ce.Code != "not_found" {
+		t.Errorf("acme gets globex's object: %v, want not_found", err)
+	}
+	// Forged message ids: globex takes the id first.
+	id := "the-same"
+	if _, err := globex.Submit(ctx, id, demoBlob(t, "kjv_facts")); err != nil {
+		t.Error(err)
+	}
+	job, err := acme.Submit(ctx, id, mine)
+	if err != nil || job.Duplicate {
+		t.Fatalf("acme's job of the same id: got %+v, %v, want it kept", job, err)
+	}
+	if got, err := acme.Wait(ctx, id); err != nil || about(got.Body, "acme's") != nil {
+		t.Errorf("acme's job: %v, %v", err, about(got.Body, "acme's"))
+	}
+	// Replies into another tenant's subjects.
+	for _, subject := range []string{"kv.acme.v1.job", "kv.acme.v1.compress", "kv.acme.v1.done.the-same", "semproxy.jobs.acme", "_INBOX.acme.x"} {
+		for _, op := range []string{"job", "compress", "stat", "result"} {
+			if err := evil.PublishRequest("kv.globex.v1."+op, subject, []byte("evil")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = evil.FlushTimeout(5 * time.Second)
+	if got, err := acme.Wait(ctx, id); err != nil || about(got.Body, "acme's") != nil {
+		t.Errorf("acme's outcome was changed: %v", err)
+	}
+	if state, err := acme.Stat(ctx); err != nil || len(state.Body) == 0 {
+		t.Errorf("stat: %v", err)
+	}
+	if runtime.GOOS == "linux" {
+		foreignDescriptor(t, s, system, evil, socket, mine)
+	}
+	if heard.Load() != 0 {
+		t.Errorf("globex heard %d messages, want 0", heard.Load())
+	}
+}
+
+// foreignDescriptor sends acme's descriptor as globex.
+func foreignDescriptor(t *testing.T, s *sidecar, system *natsSystem, evil *nats.Conn, socket string, blob []byte) {
+	t.Helper()
+	own := system.connect(t, "acme")
+	session, err := shm.Dial(t.Context(), shm.Options{Socket: socket}, func(ctx context.Context, instance, challenge string) error {
+		m, err := own.RequestWithContext(ctx, "kv.acme.v1.attach."+instance, []byte(challenge))
+		if err == nil && m.Header.Get(transport.HeaderStatus) != transport.StatusOK {
+			err = errors.New(string(m.Data))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	lease, err := session.Put(blob, int64(2*len(blob)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	send := func(nc *nats.Conn, tenant string) *nats.Msg {
+		t.Helper()
+		m, err := nc.RequestMsg(&nats.Msg{Subject: "kv." + tenant + ".v1.compress." + session.Instance(),
+			Header: nats.Header{transport.HeaderMemory: {lease.Descriptor()}}}, 20*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	before := s.errorCount(t, shm.CodeDenied, "globex")
+	if m := send(evil, "globex"); m.Header.Get(transport.HeaderCode) != shm.CodeDenied || m.Header.Get(transport.HeaderMemory) != "" {
+		t.Errorf("acme's descriptor from globex: got %v, want code %s", m.Header, shm.CodeDenied)
+	}
+	if got := s.errorCount(t, shm.CodeDenied, "globex"); got != before+1 {
+		t.Errorf("%s of globex was counted %v times, want once more than %v", shm.CodeDenied, got, before)
+	}
+	m := send(own, "acme")
+	if body, err := lease.Reply(m.Header.Get(transport.HeaderMemory)); err != nil || about(body, "acme's") != nil {
+		t.Errorf("acme's own descriptor: %v, %v", m.Header, err)
+	}
+}
+
+func TestAClusterWithTLSKeepsJobsThroughTheLossOfAServer(t *testing.T) {
+	tls := newAuthority(t, t.TempDir())
+	cert, key := tls.issue()
+	ca := filepath.Join(tls.dir, "ca.crt")
+	system := configured(t, "accounts", 3, "--tls-cert", cert, "--tls-key", key, "--tls-ca", ca)
+	system.ca = ca
+	s := startSidecar(t, func(c *config.Config) {
+		c.NATS.URL, c.NATS.NKeyFile, c.NATS.TLS.CAFile = system.url, filepath.Join(system.dir, "SEMPROXY.nk"), ca
+		c.Jobs.Enabled, c.Jobs.Replicas, c.Jobs.AckWait = true, 3, policy.Duration(2*time.Second)
+	})
+	until(t, "jobs are taken", func() bool { return s.takesJobs(t.Context()) == nil })
+	c := system.client(t, "acme", client.Options{Timeout: 5 * time.Second, MaxAttempts: 200, Backoff: client.Backoff{First: 20 * time.Millisecond, Max: 200 * time.Millisecond}})
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	pages := distinct(t, 24)
+	ids := make([]string, len(pages))
+	for i, p := range pages {
+		if i == len(pages)/2 {
+			system.nodes[0].kill()
+		}
+		job, err := c.Submit(ctx, "", p)
+		if err != nil {
+			t.Fatalf("job %d: %v", i, err)
+		}
+		ids[i] = job.ID
+	}
+	for i, id := range ids {
+		got, err := c.Wait(ctx, id)
+		if err != nil {
+			t.Fatalf("job %d: %v", i, err)
+		}
+		if err := about(got.Body, "page-"+strconv.Itoa(i)); err != nil {
+			t.Errorf("job %d: %v", i, err)
+		}
+	}
+}

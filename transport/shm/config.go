@@ -1,0 +1,58 @@
+package shm
+
+import (
+	"errors"
+	"log/slog"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/semproxy/semproxy/transport"
+)
+
+// Config is what a [Server] is made of. Socket and Instance are required; a zero elsewhere takes the default.
+type Config struct {
+	Socket   string // path of the Unix socket
+	Instance string // unique among the sidecars of the NATS system; transport.Config.Instance is the same
+	// AnyUser lets processes of every user in; else those of the sidecar's own user, and the superuser.
+	AnyUser        bool
+	MaxSenders     int   // sockets open at once; default 64
+	MaxRegions     int   // regions of one sender; default 8
+	MaxRegionBytes int64 // of one region; default 1 GiB
+	MaxPageBytes   int64 // of one page; default 64 MiB
+
+	MeterProvider metric.MeterProvider // default: the global one
+	Logger        *slog.Logger         // default: slog.Default
+}
+
+func (c Config) withDefaults() (Config, error) {
+	var faults []error
+	if c.Socket == "" {
+		faults = append(faults, errors.New("shm: Socket is required"))
+	}
+	if !transport.ValidTenant(c.Instance) {
+		faults = append(faults, errors.New("shm: Instance must be 1 to 64 letters, digits, underscores or hyphens"))
+	}
+	if c.MaxSenders < 0 || c.MaxRegions < 0 || c.MaxRegionBytes < 0 || c.MaxPageBytes < 0 {
+		faults = append(faults, errors.New("shm: limits must not be negative"))
+	}
+	if c.MaxSenders == 0 {
+		c.MaxSenders = 64
+	}
+	if c.MaxRegions == 0 {
+		c.MaxRegions = 8
+	}
+	if c.MaxRegionBytes == 0 {
+		c.MaxRegionBytes = 1 << 30
+	}
+	if c.MaxPageBytes == 0 {
+		c.MaxPageBytes = 64 << 20
+	}
+	if c.MeterProvider == nil {
+		c.MeterProvider = otel.GetMeterProvider()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c, errors.Join(faults...)
+}
