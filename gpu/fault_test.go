@@ -241,24 +241,37 @@ func TestBatchesLeaveNothingBehind(t *testing.T) {
 		n = 500
 	}
 	contexts := control.Stat(fake.Contexts)
-	dev, err := gpu.Open(cpu, gpu.Options{Library: path, Memory: 64 << 20, Latency: -1, Observer: noCPU(t)})
+	var batches atomic.Int64
+	observer := noCPU(t)
+	observer.Batch = func(gpu.Batch) { batches.Add(1) }
+	dev, err := gpu.Open(cpu, gpu.Options{Library: path, Memory: 64 << 20, Latency: -1, Observer: observer})
 	if err != nil {
 		t.Fatal(err)
 	}
 	opt := compress.Semantic()
-	opt.Ratio = 0.6
+	opt.Budget, opt.Exact, opt.Threshold = compress.Fixed, 0, 0.5 // the fewest kernels
 	in := random(1, shape{1, 1, 60, 16, compress.F32, compress.Rope{Type: "default", Theta: 10000, Dim: 16}})
-	var res compress.Result
-	compressed := func() {
-		if err := dev.Compress(context.Background(), in, &opt, &res); err != nil {
-			t.Fatal(err)
+	pages := func(n int) {
+		var callers sync.WaitGroup
+		for range 4 {
+			callers.Go(func() {
+				var res compress.Result
+				for range n / 4 {
+					if err := dev.Compress(context.Background(), in, &opt, &res); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
 		}
+		callers.Wait()
 	}
-	compressed()
+	pages(4)
 	goroutines, device, host := runtime.NumGoroutine(), control.Stat(fake.DeviceBytes), control.Stat(fake.HostBytes)
 	events, streams := control.Stat(fake.Events), control.Stat(fake.Streams)
-	for range n {
-		compressed()
+	before := batches.Load()
+	for batches.Load() < before+int64(n) && !t.Failed() {
+		pages(200) // several may share a batch
 	}
 	for _, x := range []struct {
 		what      string

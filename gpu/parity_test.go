@@ -86,7 +86,7 @@ func TestTheDeviceGivesTheCoresOfTheCPU(t *testing.T) {
 	if testing.Short() || raced {
 		pages = map[string]*compress.Input{"kjv": pages["kjv"]}
 	}
-	presets := []string{"semantic", "weighted", "paper", "layered"}
+	presets := []string{"semantic", "weighted", "paper"}
 	for _, page := range slices.Sorted(maps.Keys(pages)) {
 		for name, opt := range methods() {
 			ratios := []float64{0.25}

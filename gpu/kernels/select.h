@@ -68,8 +68,7 @@ KERNEL LAUNCH_BOUNDS(SELECT_THREADS) semproxy_select(const Batch b) {
   const u8* keep = j->keep;
   u8* single = j->single + first;
   const f32* score = j->score + first;
-  for (i32 i = tid(); i < total; i += SELECT_THREADS) single[i] = keep[i % n];
-  sync();
+  for (i32 i = tid(); i < total; i += SELECT_THREADS) single[i] = keep[i % n]; // the thread that may mark it below
   if (j->exact == 0) return;
   select_top((Selected*)smem(), total, j->exact,
     [=](i32 i, u32& x) { x = sortable(score[i]); return keep[i % n] == 0; },
