@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/semproxy/semproxy/cmd/semproxy/planebench"
+	"github.com/semproxy/semproxy/store/redistest"
 	"github.com/semproxy/semproxy/transport/shm"
 )
 
@@ -46,5 +47,22 @@ func TestBenchPlaneMeasuresEveryPath(t *testing.T) {
 	text, err := cli(t, "bench", "plane", "--sizes", "16KiB", "--concurrency", "1", "--time", "5ms")
 	if err != nil || !strings.Contains(text, "raw NATS echo") || !strings.Contains(text, "of raw") {
 		t.Errorf("table: %v\n%s", err, text)
+	}
+}
+
+func TestBenchPlaneMeasuresTheStoreBesideTheRawClient(t *testing.T) {
+	server := redistest.Start(t)
+	out, err := cli(t, "bench", "plane", "--sizes", "16KiB", "--concurrency", "1", "--time", "20ms", "--json", "--redis", server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"raw redis put", "store put", "raw redis get", "store get"} {
+		if !strings.Contains(out, `"path":"`+path+`"`) {
+			t.Errorf("%s: got no row in\n%s", path, out)
+		}
+	}
+	server.Kill()
+	if _, err := cli(t, "bench", "plane", "--sizes", "16KiB", "--concurrency", "1", "--time", "5ms", "--redis", server.Addr); err == nil {
+		t.Error("a Redis that is away: got no error")
 	}
 }

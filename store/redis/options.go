@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"time"
 
@@ -32,7 +33,8 @@ type Options struct {
 	Timeout time.Duration
 	// PoolSize bounds the connections per server. 0: 32.
 	PoolSize int
-	// Parallel is how many tiles of one object are on their way at the same time. 0: 4.
+	// Parallel is how many tiles of one object are on their way at the same time. 0: half as many as there are cores, 1 to 4;
+	// more were no faster where the cores are the limit.
 	Parallel int
 	// Staging is the life of tiles that no manifest names yet. 0: two minutes.
 	Staging time.Duration
@@ -80,7 +82,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.PoolSize = 32
 	}
 	if o.Parallel <= 0 {
-		o.Parallel = 4
+		o.Parallel = max(1, min(4, runtime.GOMAXPROCS(0)/2))
 	}
 	if o.Staging <= 0 {
 		o.Staging = 2 * time.Minute

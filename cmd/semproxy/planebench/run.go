@@ -31,7 +31,7 @@ type Row struct {
 	Share       float64       `json:"share,omitempty"`     // of the raw path's bytes per second
 }
 
-// path is a way for a page. Further ones, such as a store and its raw client, are added to paths.
+// path is a way for a page.
 type path struct {
 	name string
 	raw  string // name of the raw path to hold it against; empty for one
