@@ -18,7 +18,7 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build ./bin/semproxy (one static binary)
+build: ## build ./bin/semproxy (needs only the C library's loader; see nogpu)
 	CGO_ENABLED=0 go build -trimpath -o $(BIN)/semproxy ./cmd/semproxy
 
 .PHONY: demo
@@ -40,6 +40,14 @@ purego: ## run the tests without assembly
 .PHONY: arm64
 arm64: ## build for linux/arm64; run the NEON kernels under qemu-aarch64
 	.ci/arm64
+
+.PHONY: gpu-check
+gpu-check: ## on a machine with a GPU: parity, memcheck, racecheck, benchmarks (.ci/gpu build DIR makes a folder to carry there)
+	.ci/gpu
+
+.PHONY: nogpu
+nogpu: ## build ./bin/semproxy without GPU support: one static binary
+	CGO_ENABLED=0 go build -trimpath -tags nogpu -o $(BIN)/semproxy ./cmd/semproxy
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (5s)
@@ -67,6 +75,7 @@ generate: ## make the generated files again
 .PHONY: check
 check: ## what CI runs: build, lint, race, purego, arm64, fuzz, generated files
 	go build ./...
+	CGO_ENABLED=0 go build -tags nogpu ./...
 	$(MAKE) --no-print-directory lint
 	.ci/generated
 	$(MAKE) --no-print-directory fuzz

@@ -5,7 +5,7 @@ import "slices"
 // runAssign turns thresholds into clusters.
 func (w *work) runAssign(p *pool) { p.run(&w.phase, w.groups, w.assignTask) }
 
-// assign numbers the clusters of one group in the order of their seeds and lists their members.
+// assign numbers the clusters of one group in the order of their seeds.
 func (w *work) assign(worker, g int) {
 	seed, label := group(w.seed, g, w.n), group(w.label, g, w.n)
 	direct := !w.whole && w.isDirect()
@@ -44,27 +44,14 @@ func (w *work) assign(worker, g int) {
 	for r, s := range a.order {
 		rankOf[s.index()] = int32(r)
 	}
-	// Count, then place: a counting sort keeps the members of a cluster in order of position.
 	m := len(a.order)
-	start := group(w.start, g, w.n+1)[:m+1]
-	clear(start)
+	size := group(w.size, g, w.n)
+	clear(size[:m])
 	for i, s := range seed {
 		label[i] = dropped
 		if s != dropped {
 			label[i] = rankOf[s]
-			start[label[i]+1]++
-		}
-	}
-	for c := range m {
-		start[c+1] += start[c]
-	}
-	next := group(w.index, g, w.n)[:m]
-	copy(next, start)
-	member := group(w.member, g, w.n)
-	for i, l := range label {
-		if l != dropped {
-			member[next[l]] = int32(i)
-			next[l]++
+			size[label[i]]++
 		}
 	}
 	w.cores[g] = int32(m)
@@ -73,11 +60,10 @@ func (w *work) assign(worker, g int) {
 // seeds finds the clusters of every chunk.
 func (w *work) seeds(worker, g int, seed []int32) {
 	a := &w.arena[worker]
-	sim, cand := group(w.sim, g, w.simLen), group(w.cand, g, w.n)
-	lens := group(w.candLen, g, len(w.chunks))
+	sim, order, live := group(w.sim, g, w.simSize()), group(w.order, g, w.n), group(w.live, g, len(w.chunks)*w.words)
 	for k, c := range w.chunks {
-		a.live = grow(a.live, c.len())
-		assignClusters(c.rows(sim), c.ld, cand[c.lo:c.lo+int(lens[k])], a.live, int(w.threshold[g]), seed[c.lo:c.hi], int32(c.lo))
+		a.free = append(a.free[:0], w.candidates(live, k)...)
+		assignClusters(w.simRows(sim, k), w.ld, order[c.lo:c.hi], a.free, int(w.threshold[g]), seed[c.lo:c.hi], int32(c.lo))
 	}
 }
 
@@ -91,16 +77,24 @@ func (w *work) fill(worker, g int, seed []int32) {
 		return
 	}
 	slots := w.quota[g]
-	a, sim := &w.arena[worker], group(w.sim, g, w.simLen)
+	a, sim := &w.arena[worker], group(w.sim, g, w.simSize())
 	a.order = a.order[:0]
-	for i, s := range seed {
-		if int(s) == i {
-			slots--
-			continue
+	for k, c := range w.chunks {
+		order := group(w.order, g, w.n)[c.lo:c.hi]
+		a.place = grow(a.place, c.len())
+		for r, i := range order {
+			a.place[i] = uint16(r)
 		}
-		c := w.chunks[w.chunkOf[i]]
-		similarity := sim[c.sim+(int(s)-c.lo)*c.ld+i-c.lo]
-		a.order = append(a.order, rank(-float64(similarity)/32, int32(i), false)) // a rank takes 1024 at most
+		for r, i := range order {
+			i := int32(c.lo) + int32(i)
+			s := seed[i]
+			if s == i {
+				slots--
+				continue
+			}
+			similarity := sim[w.starts[k]+int(a.place[int(s)-c.lo])*w.ld+r]
+			a.order = append(a.order, rank(-float64(similarity)/32, i, false)) // a rank takes 1024 at most
+		}
 	}
 	if slots <= 0 {
 		return

@@ -21,18 +21,18 @@ func (w *work) runSimilar(p *pool) {
 		p.run(&w.phase, w.groups*w.blocks, w.directTask)
 		return
 	}
+	if w.opt.weighs() {
+		w.ages()
+	}
 	for { // until the chunks are long enough for the budget
 		w.cut(minLen, maxLen)
+		w.prepareScores()
 		p.run(&w.phase, w.groups*w.blocks, w.similarTask)
 		w.chooseExact(p)
 		if w.opt.Rest != Cluster || w.opt.Budget == Fixed || maxLen >= maxChunk || w.feasible() {
-			break
+			return
 		}
 		minLen, maxLen = min(2*minLen, maxChunk), min(2*maxLen, maxChunk)
-	}
-	if w.opt.weighs() {
-		w.ages()
-		p.run(&w.phase, w.groups, w.weighTask)
 	}
 }
 
@@ -47,11 +47,9 @@ func (w *work) cut(minLen, maxLen int) {
 		span = max(span, int(positions[c.hi-1]-positions[c.lo]))
 	}
 	w.cover(span + 1)
-	last := w.chunks[len(w.chunks)-1]
-	w.simLen = last.sim + last.len()*last.ld
-	w.sim = grow(w.sim, w.groups*w.simLen)
+	w.fit(w.chunks)
+	w.sim, w.live = grow(w.sim, w.groups*w.simSize()), grow(w.live, w.groups*len(w.chunks)*w.words)
 	w.sums = grow(w.sums, w.in.planes()*len(w.chunks)*w.in.Dim)
-	w.candLen, w.free = grow(w.candLen, w.groups*len(w.chunks)), grow(w.free, w.groups*len(w.chunks))
 	w.blocks = (len(w.chunks) + chunkBlock - 1) / chunkBlock
 }
 
@@ -87,31 +85,43 @@ func (w *work) least(g int) int {
 	return least
 }
 
-// similar does one block of chunks of one group.
+// similar does one block of chunks of one group. Who finishes a group's last block goes on to what needs all of them, while
+// the group is still in the caches.
 func (w *work) similar(worker, task int) {
 	g, block := task/w.blocks, task%w.blocks
-	a := &w.arena[worker]
 	for k := block * chunkBlock; k < min((block+1)*chunkBlock, len(w.chunks)); k++ {
-		c := w.chunks[k]
-		n, ld := c.len(), c.ld
-		a.sim = grow(a.sim, ld*ld)
-		clear(a.sim)
-		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
-			w.unitKeys(a, plane, k)
-			if w.opt.Rest == Cluster {
-				w.kernel.Gram(a.sim, ld, a.units, n, w.stride)
-			}
-		}
-		if w.opt.Rest != Cluster {
-			continue
-		}
-		// Thresholds are whole numbers of 1/1024, and floor(x) >= t exactly when x >= t: rounding down loses nothing.
-		w.kernel.Mirror(a.sim, ld, (n+3)&^3)
-		rows, cent := c.rows(group(w.sim, g, w.simLen)), group(w.centrality, g, w.n)[c.lo:c.hi]
-		for i := range n {
-			cent[i] = w.kernel.Quantize(rows[i*ld:(i+1)*ld], a.sim[i*ld:], thresholdSteps/float32(w.heads), n, ld) / float64(w.heads)
+		w.similarChunk(worker, g, k)
+	}
+	if w.left[g].Add(-1) == 0 {
+		w.judge(worker, g)
+	}
+}
+
+// similarChunk does one chunk of one group.
+func (w *work) similarChunk(worker, g, k int) {
+	a, c := &w.arena[worker], w.chunks[k]
+	n, ld := c.len(), w.ld
+	a.sim = grow(a.sim, ld*ld)
+	clear(a.sim)
+	for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+		w.unitKeys(a, plane, k)
+		if w.opt.Rest == Cluster {
+			w.kernel.Gram(a.sim, ld, a.units, n, w.stride)
 		}
 	}
+	if w.opt.Rest != Cluster {
+		return
+	}
+	// Thresholds are whole numbers of 1/1024, and floor(x) >= t exactly when x >= t: rounding down loses nothing.
+	w.kernel.Mirror(a.sim, ld, (n+3)&^3)
+	a.near, a.keys = grow(a.near, n*ld), grow(a.keys, n)
+	cent, order := group(w.centrality, g, w.n)[c.lo:c.hi], group(w.order, g, w.n)[c.lo:c.hi]
+	for i := range n {
+		cent[i] = w.kernel.Quantize(a.near[i*ld:(i+1)*ld], a.sim[i*ld:], thresholdSteps/float32(w.heads), n, ld) / float64(w.heads)
+		a.keys[i] = uint64(rank(cent[i], int32(i), w.opt.ByPosition))
+	}
+	w.kernel.Rank(order, a.keys)
+	w.kernel.Reorder(w.simRows(group(w.sim, g, w.simSize()), k), a.near, ld, order)
 }
 
 // runBudget finds the thresholds.
@@ -146,8 +156,7 @@ func (w *work) runBudget(p *pool) {
 // layered gives the heads of a layer equal quotas: what they have together at threshold t, but no less than any of them
 // needs for its exact tokens and one cluster per chunk.
 func (w *work) layered(p *pool, t int) {
-	w.try = t
-	p.run(&w.phase, w.groups, w.countTask)
+	w.countAll(p, t, w.groups*w.n)
 	heads := w.groups / w.in.Layers
 	for l := 0; l < w.groups; l += heads {
 		quota, least := 0, 0
@@ -172,12 +181,13 @@ func floor(x float64) int {
 // meetBudget bisects one group's threshold for the largest clustering within the budget. Count is only nearly monotone
 // in the threshold, so the path of the bisection is part of the definition.
 func (w *work) meetBudget(worker, g int) {
-	slots := w.quota[g]
+	slots, spent := w.quota[g], &w.arena[worker].spent
 	lo, hi := w.lowest(), thresholdSteps+1
-	best, bestCount := lo, w.countGroup(worker, g, lo, slots)
+	best, bestCount := lo, w.least(g)
 	for hi-lo > 1 {
 		t := floor(float64(lo+hi) / 2)
-		if n := w.countGroup(worker, g, t, slots); n <= slots {
+		spent.Store(0)
+		if n := w.countGroup(g, t, spent, int64(slots)); n <= slots {
 			if n >= bestCount || bestCount > slots {
 				best, bestCount = t, n
 			}
@@ -194,38 +204,12 @@ func (w *work) adaptive(p *pool) int {
 	slots, _ := w.budget()
 	lo, hi := w.lowest(), thresholdSteps+1
 	for hi-lo > 1 {
-		w.try = floor(float64(lo+hi) / 2)
-		p.run(&w.phase, w.groups, w.countTask)
-		total := 0
-		for _, n := range w.counts {
-			total += n
-		}
-		if total <= w.groups*slots {
-			lo = w.try
+		t := floor(float64(lo+hi) / 2)
+		if w.countAll(p, t, w.groups*slots) <= w.groups*slots {
+			lo = t
 		} else {
-			hi = w.try
+			hi = t
 		}
 	}
 	return lo
-}
-
-func (w *work) count(worker, g int) { w.counts[g] = w.countGroup(worker, g, w.try, w.n) }
-
-// countGroup is the number of cores of group g at threshold t, or more than limit as soon as that is certain.
-func (w *work) countGroup(worker, g, t, limit int) int {
-	a := &w.arena[worker]
-	sim, cand := group(w.sim, g, w.simLen), group(w.cand, g, w.n)
-	lens, free := group(w.candLen, g, len(w.chunks)), group(w.free, g, len(w.chunks))
-	total := w.n
-	for _, l := range lens {
-		total -= int(l)
-	}
-	for k, c := range w.chunks {
-		a.live = grow(a.live, c.len())
-		total += w.kernel.Count(c.rows(sim), c.ld, cand[c.lo:c.lo+int(lens[k])], a.live, &free[k], t, limit-total)
-		if total > limit {
-			return total
-		}
-	}
-	return total
 }

@@ -1,7 +1,5 @@
 package compress
 
-import "slices"
-
 // isDirect reports whether the threshold is given and nothing else needs the similarities, so that only those between a
 // seed and the tokens that are still free are computed: at 4x a quarter of them.
 func (w *work) isDirect() bool {
@@ -19,20 +17,21 @@ func (w *work) direct(worker, task int) {
 		// The sum of a token's similarities is its similarity to the sum.
 		sum := w.sums[(plane*len(w.chunks)+k)*d:][:d]
 		cent, seed := group(w.centrality, plane, w.n)[c.lo:c.hi], group(w.seed, plane, w.n)[c.lo:c.hi]
-		a.order = a.order[:0]
+		a.keys, a.live, a.dots = grow(a.keys, c.len()), grow(a.live, c.len()+4), grow(a.dots, c.len()+4)
 		for i := range cent {
 			cent[i] = float64(w.kernel.Dot(a.units[i*w.stride:i*w.stride+d], sum))
 			seed[i] = int32(c.lo + i)
-			if !w.keep[c.lo+i] {
-				a.order = append(a.order, rank(cent[i], int32(i), w.opt.ByPosition))
+			a.keys[i] = uint64(rank(cent[i], int32(i), w.opt.ByPosition))
+		}
+		w.kernel.Rank(a.live, a.keys)
+		n := 0
+		for _, i := range a.live[:c.len()] {
+			if !w.keep[c.lo+int(i)] {
+				a.live[n] = i
+				n++
 			}
 		}
-		slices.Sort(a.order)
-		a.live, a.dots = grow(a.live, len(a.order)+4), grow(a.dots, len(a.order)+4)
-		for i, r := range a.order {
-			a.live[i] = uint16(r.index())
-		}
-		w.greedy(a, len(a.order), t, seed, int32(c.lo))
+		w.greedy(a, n, t, seed, int32(c.lo))
 	}
 }
 

@@ -30,6 +30,13 @@ func (in *Input) row(x []byte, p, i int) []byte {
 	return x[o : o+rb : o+rb]
 }
 
+// rows returns the bytes of n tokens from i on.
+func (in *Input) rows(x []byte, p, i, n int) []byte {
+	rb := in.rowBytes()
+	o := (p*in.Tokens + i) * rb
+	return x[o : o+n*rb : o+n*rb]
+}
+
 func scaleOf(s []float32, plane int) float32 {
 	if s == nil {
 		return 1

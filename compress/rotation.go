@@ -13,17 +13,17 @@ import (
 // plane of every page of a model, and stays in the cache. Where keys of different chunks meet, in the mean direction, a
 // chunk is turned by the angle of its first position once.
 type rotation struct {
-	rope    Rope
-	all     []float64 // frequencies of rope
-	freq    []float64 // those that are undone: none when the options keep keys rotated
-	freq32  []float32
-	cos     []float32 // [rows, len(all)], by distance from the chunk's first position
-	sin     []float32
-	rows    int
-	baseCos []float32 // [chunks, len(all)], of the chunks' first positions
-	baseSin []float32
-	scratch []complex128
-	integer []int32
+	rope     Rope
+	all      []float64 // frequencies of rope
+	freq     []float64 // those that are undone: none when the options keep keys rotated
+	freq32   []float32
+	cos      []float32 // [rows, len(all)], by distance from the chunk's first position
+	sin      []float32
+	rowCount int       // of the table
+	baseCos  []float32 // [chunks, len(all)], of the chunks' first positions
+	baseSin  []float32
+	scratch  []complex128
+	integer  []int32
 }
 
 // maxTable bounds the table; what lies further apart is computed.
@@ -36,7 +36,7 @@ func (r *rotation) use(rope Rope, keep bool) error {
 		if err != nil {
 			return err
 		}
-		r.rope, r.all, r.rows = rope, freq, 0
+		r.rope, r.all, r.rowCount = rope, freq, 0
 		r.freq32 = grow(r.freq32, len(freq))
 		for i, f := range freq {
 			r.freq32[i] = float32(f)
@@ -52,23 +52,28 @@ func (r *rotation) use(rope Rope, keep bool) error {
 // cover makes the table reach distances below rows.
 func (r *rotation) cover(rows int) {
 	rows = min(rows, maxTable)
-	if h := len(r.all); h > 0 && rows > r.rows {
+	if h := len(r.all); h > 0 && rows > r.rowCount {
 		r.cos, r.sin, r.scratch, r.integer = grow(r.cos, rows*h), grow(r.sin, rows*h), grow(r.scratch, 2*h), grow(r.integer, rows)
 		for i := range r.integer {
 			r.integer[i] = int32(i)
 		}
 		ropeTable(r.cos, r.sin, r.integer, r.all, r.scratch)
-		r.rows = rows
+		r.rowCount = rows
 	}
 }
 
 // at is the angle of a whole distance: a row of the table, else computed into the arena.
 func (r *rotation) at(a *arena, distance int) (cos, sin []float32) {
 	h := len(r.freq)
-	if distance < r.rows {
+	if distance < r.rowCount {
 		return r.cos[distance*h : distance*h+h], r.sin[distance*h : distance*h+h]
 	}
 	return r.exact(a, float64(distance))
+}
+
+// angles is the table.
+func (r *rotation) angles() simd.Angles {
+	return simd.Angles{Cos: r.cos, Sin: r.sin, Half: len(r.freq)}
 }
 
 // exact computes the angle of any distance.
@@ -86,7 +91,7 @@ func (r *rotation) exact(a *arena, distance float64) (cos, sin []float32) {
 func (r *rotation) turn(kn *simd.Kernels, a *arena, x []float32, distance float64, scale float32) {
 	h := len(r.freq)
 	near := int(distance + 0.5)
-	if h == 0 || r.rope.Interleaved || near >= r.rows {
+	if h == 0 || r.rope.Interleaved || near >= r.rowCount {
 		cos, sin := r.exact(a, distance)
 		rotateRow(x, cos, sin, r.rope.Interleaved)
 		kn.Scale(x, scale)

@@ -2,22 +2,47 @@ package compress
 
 import (
 	"math"
-	"slices"
+	"sync/atomic"
 )
+
+// prepareScores gets ready for judge.
+func (w *work) prepareScores() {
+	_, w.exact = w.budget()
+	if w.outlying() {
+		w.bases(w.in.Positions[w.sinks:], w.chunks)
+	}
+	if len(w.left) < w.groups {
+		w.left = make([]atomic.Int32, w.groups)
+	}
+	for g := range w.groups {
+		w.left[g].Store(int32(w.blocks))
+	}
+}
+
+// outlying reports whether tokens are judged by how far their keys lie from the mean direction.
+func (w *work) outlying() bool { return (w.exact > 0 && w.opt.Keep == Outliers) || w.opt.Distinct }
+
+// judge says for each token of a group how much it deserves to be exact and, when merges are weighed, what it costs to merge
+// it.
+func (w *work) judge(worker, g int) {
+	if w.outlying() {
+		for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+			w.meanDirection(worker, plane)
+		}
+	}
+	if w.exact > 0 || w.opt.Distinct {
+		w.scoreGroup(worker, g)
+	}
+	if w.opt.weighs() {
+		w.weigh(worker, g)
+	}
+}
 
 // chooseExact finds the tokens that are never merged: the protected ones and, when the options give them a share of the
 // budget, the outliers.
 func (w *work) chooseExact(p *pool) {
-	_, exact := w.budget()
-	if (exact > 0 && w.opt.Keep == Outliers) || w.opt.Distinct {
-		w.bases(w.in.Positions[w.sinks:], w.chunks)
-		p.run(&w.phase, w.in.planes(), w.meanTask)
-	}
 	if w.opt.Across {
-		if exact > 0 || w.opt.Distinct {
-			p.run(&w.phase, w.groups, w.scoreTask)
-		}
-		w.markAcross(exact)
+		w.markAcross(w.exact)
 	}
 	p.run(&w.phase, w.groups, w.singlesTask)
 }
@@ -53,41 +78,27 @@ func make64(a *arena, d int) []float64 {
 	return a.wide
 }
 
-// chooseSingles does one group, and lists the other tokens of each chunk by seed priority.
-func (w *work) chooseSingles(worker, g int) {
+// chooseSingles does one group, and marks the other tokens of each chunk as candidates.
+func (w *work) chooseSingles(_, g int) {
 	single := group(w.single, g, w.n)
 	if !w.opt.Across {
 		copy(single, w.keep)
-		_, exact := w.budget()
-		if exact > 0 || w.opt.Distinct {
-			w.scoreGroup(worker, g)
-		}
-		if exact > 0 {
-			w.mark(g, exact, group(w.score, g, w.n), single)
+		if w.exact > 0 {
+			w.mark(g, w.exact, group(w.score, g, w.n), single)
 		}
 	}
 	if w.opt.Rest != Cluster {
 		return
 	}
-	a := &w.arena[worker]
-	lens, free := group(w.candLen, g, len(w.chunks)), group(w.free, g, len(w.chunks))
+	order, live := group(w.order, g, w.n), group(w.live, g, len(w.chunks)*w.words)
+	clear(live)
 	for k, c := range w.chunks {
-		cent, cand := group(w.centrality, g, w.n)[c.lo:c.hi], group(w.cand, g, w.n)[c.lo:c.hi]
-		a.order = a.order[:0]
-		for i, s := range single[c.lo:c.hi] {
-			if !s {
-				a.order = append(a.order, rank(cent[i], int32(i), w.opt.ByPosition))
+		candidates := w.candidates(live, k)
+		for r, i := range order[c.lo:c.hi] {
+			if !single[c.lo+int(i)] {
+				candidates[r/64] |= 1 << (r % 64)
 			}
 		}
-		slices.Sort(a.order)
-		free[k] = [2]uint64{}
-		for i, r := range a.order {
-			cand[i] = uint16(r.index())
-			if c.ld <= 128 {
-				free[k][r.index()/64] |= 1 << (r.index() % 64)
-			}
-		}
-		lens[k] = int32(len(a.order))
 	}
 }
 
@@ -120,10 +131,23 @@ func (w *work) outliers(worker, plane int, score []float32) {
 		copy(a.acc, group(w.mean, plane, d))
 		cos, sin := w.base(k)
 		rotateRow(a.acc, cos, sin, w.rope.Interleaved)
-		for i := c.lo; i < c.hi; i++ {
-			w.unrotate(a, a.row, plane, c, i)
-			score[i] += 1 - w.kernel.Dot(a.row, a.acc)/(norms[i]+1e-9)
+		a.dots = grow(a.dots, c.len())
+		w.alongKeys(a, a.dots, a.acc, plane, c)
+		for i, dot := range a.dots {
+			score[c.lo+i] += 1 - dot/(norms[c.lo+i]+1e-9)
 		}
+	}
+}
+
+// alongKeys writes to dst the dot products of direction and the keys of a chunk, turned back to its first position.
+func (w *work) alongKeys(a *arena, dst, direction []float32, plane int, c *chunk) {
+	if w.fused(w.distances(a, c)) {
+		w.half.UnrotateDot(dst, direction, w.in.rows(w.in.K, plane, w.sinks+c.lo, c.len()), w.angles(), a.at)
+		return
+	}
+	for i := range dst {
+		w.unrotate(a, a.row, plane, c.lo+i, int(a.at[i]))
+		dst[i] = w.kernel.Dot(a.row, direction)
 	}
 }
 

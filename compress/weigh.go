@@ -39,19 +39,23 @@ func (w *work) ages() {
 
 // weigh turns the similarities s of one group into 1 - weight * (1 - s), the weight being that of the token which would
 // join, so that one threshold on the result is a threshold on the cost of a merge.
-func (w *work) weigh(_, g int) {
-	weight, score := group(w.weight, g, w.n), group(w.score, g, w.n)
-	for i, x := range w.age {
-		if w.opt.Distinct {
-			x *= math.Sqrt(max(float64(score[i]), 0) / float64(w.heads))
+func (w *work) weigh(worker, g int) {
+	score, order, sim, a := group(w.score, g, w.n), group(w.order, g, w.n), group(w.sim, g, w.simSize()), &w.arena[worker]
+	for k, c := range w.chunks {
+		n := c.len()
+		a.cost = grow(a.cost, n)
+		for r, i := range order[c.lo:c.hi] {
+			i := c.lo + int(i)
+			x := w.age[i]
+			if w.opt.Distinct {
+				x *= math.Sqrt(max(float64(score[i]), 0) / float64(w.heads))
+			}
+			a.cost[r] = fixedWeight(x)
 		}
-		weight[i] = fixedWeight(x)
-	}
-	sim := group(w.sim, g, w.simLen)
-	for _, c := range w.chunks {
-		rows, cost := c.rows(sim), weight[c.lo:c.hi]
-		for i := range c.len() {
-			w.kernel.Weigh(rows[i*c.ld:][:len(cost)], cost)
+		rows := w.simRows(sim, k)
+		for r := range n {
+			from := r &^ 15 // below the diagonal nothing is read
+			w.kernel.Weigh(rows[r*w.ld+from:r*w.ld+n], a.cost[from:])
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package compress
 
-import "github.com/semproxy/semproxy/compress/internal/simd"
+import (
+	"sync/atomic"
+
+	"github.com/semproxy/semproxy/compress/internal/simd"
+)
 
 // work is the memory of one page in flight. Its phases run in the order of steps; within a phase every task writes only
 // its own plane, group or block of chunks, so no phase takes a lock.
@@ -21,8 +25,10 @@ type work struct {
 	keep     []bool // [n], protected
 	boundary []byte
 	chunks   []chunk
-	chunkOf  []int32 // [n]
-	blocks   int     // chunk blocks per group, the tasks of the similarity phase
+	chunkOf  []int32        // [n]
+	blocks   int            // chunk blocks per group, the tasks of the similarity phase
+	left     []atomic.Int32 // [groups], blocks that are not done
+	exact    int            // tokens per group that the budget keeps exact
 
 	rotation
 
@@ -36,24 +42,23 @@ type work struct {
 	score      []float32 // [groups, n], distance from the mean direction
 	single     []bool    // [groups, n], protected or exact: never merged
 	index      []int32   // [groups, n], scratch of the selection and of the ranking
-	sim        []int16   // [groups, simLen]
-	simLen     int
-	centrality []float64   // [groups, n]
-	cand       []uint16    // [groups, n], per chunk the candidates by seed priority, as indices in the chunk
-	candLen    []int32     // [groups, chunks]
-	weight     []uint16    // [groups, n], of the cost of merging a token, in 1/256
-	age        []float64   // [n], share of that weight that depends on the token's age alone
-	free       [][2]uint64 // [groups, chunks], the candidates as bits, for chunks of at most 128 tokens
+	centrality []float64 // [groups, n]
+	order      []uint16  // [groups, n], per chunk its tokens by seed priority, as indices in the chunk
+	similarities
+	sim  []int16   // [groups, size]
+	live []uint64  // [groups, chunks, words], a bit for each token, by seed priority, that may merge: a candidate
+	age  []float64 // [n], share of the cost of merging a token that depends on its age alone
 
 	threshold []int32 // [groups]
-	counts    []int   // [groups], clusters at the threshold that is being tried
+	counts    []int   // [groups], cores at the threshold that is being tried
 	try       int
-	quota     []int   // [groups], clusters that each may have
-	seed      []int32 // [groups, n], each token's seed
-	label     []int32 // [groups, n], each token's cluster, numbered in seed order
-	cores     []int32 // [groups]
-	start     []int32 // [groups, n+1], first member of each cluster
-	member    []int32 // [groups, n]
+	limit     int64
+	spent     atomic.Int64 // cores counted so far, over all groups
+	quota     []int        // [groups], clusters that each may have
+	seed      []int32      // [groups, n], each token's seed
+	label     []int32      // [groups, n], each token's cluster, numbered in seed order
+	cores     []int32      // [groups]
+	size      []int32      // [groups, n], members of each cluster
 
 	k8, v8 []byte // the cores in 8 bits
 
@@ -61,29 +66,42 @@ type work struct {
 	phase phase
 	steps []func(*pool)
 
-	similarTask, meanTask, scoreTask, singlesTask, weighTask, budgetTask, countTask, assignTask, mergeTask, fp8Task, directTask func(worker, i int)
+	similarTask, singlesTask, budgetTask, countTask, assignTask, mergeTask, fp8Task, directTask func(worker, i int)
 }
 
 // arena is the scratch of one worker.
 type arena struct {
-	row, acc, val, unit []float32
-	rows                []float32
-	cos, sin            []float32
-	units               []float32 // [chunk, stride], unit keys of one chunk of one plane
-	sim                 []float32
-	live                []uint16
-	dots                []float32
-	order               []ranked
-	logits, queries     []float32
-	wide                []float64
+	inv             []float32 // [chunk]
+	at              []int32   // [chunk], distances from its first token
+	keys            []uint64  // [chunk], of seed priority
+	row, acc        []float32
+	rows            []float32
+	cos, sin        []float32
+	units           []float32 // [chunk, stride], unit keys of one chunk of one plane
+	sim             []float32
+	near            []int16  // [chunk, ld], similarities by token
+	cost            []uint16 // [chunk], weights by seed priority
+	place           []uint16 // [chunk], seed priorities
+	free            []uint64 // candidates of one chunk that are still free
+	live            []uint16
+	dots            []float32
+	order           []ranked
+	spent           atomic.Int64
+	logits, queries []float32
+	wide            []float64
+
+	tally tally
+	sums  []float32 // of the clusters in open
+	open  []cluster
+	idle  []int32 // places in open, counted from one, that are free again
+	slot  []int32 // [clusters], each cluster's place in open, counted from one; 0: none yet
 }
 
 func newWork(workers int, kernel *simd.Kernels) *work {
 	w := &work{arena: make([]arena, workers), kernel: kernel}
-	w.similarTask, w.meanTask, w.singlesTask = w.similar, w.meanDirection, w.chooseSingles
+	w.similarTask, w.singlesTask = w.similar, w.chooseSingles
 	w.budgetTask, w.countTask, w.assignTask, w.mergeTask = w.meetBudget, w.count, w.assign, w.merge
 	w.fp8Task, w.directTask = w.toFP8, w.direct
-	w.scoreTask, w.weighTask = w.scoreGroup, w.weigh
 	w.steps = []func(*pool){w.runSimilar, w.runBudget, w.runAssign, w.runMerge, w.runFP8}
 	return w
 }
@@ -119,12 +137,11 @@ func (w *work) begin(in *Input, opt *Options, out *Result) error {
 	w.stride, w.half = simd.Stride(in.Dim), halfOf(w.kernel, in.DType)
 	w.norm, w.mean, w.chunkOf = grow(w.norm, planes*w.n), grow(w.mean, planes*in.Dim), grow(w.chunkOf, w.n)
 	w.score, w.single, w.index = grow(w.score, gn), grow(w.single, gn), grow(w.index, gn)
-	w.centrality, w.cand = grow(w.centrality, gn), grow(w.cand, gn)
-	w.seed, w.label, w.member = grow(w.seed, gn), grow(w.label, gn), grow(w.member, gn)
+	w.centrality, w.order = grow(w.centrality, gn), grow(w.order, gn)
+	w.seed, w.label, w.size = grow(w.seed, gn), grow(w.label, gn), grow(w.size, gn)
 	if opt.weighs() {
-		w.weight, w.age = grow(w.weight, gn), grow(w.age, w.n)
+		w.age = grow(w.age, w.n)
 	}
-	w.start = grow(w.start, w.groups*(w.n+1))
 	w.threshold, w.counts = grow(w.threshold, w.groups), grow(w.counts, w.groups)
 	w.quota = grow(w.quota, w.groups)
 	w.cores = grow(w.cores, w.groups)

@@ -71,26 +71,16 @@ func relax(j *job, plan *policy.Profile) bool {
 
 // attempt compresses once and measures.
 func (p *Pipeline) attempt(ctx context.Context, j *job) error {
-	if err := p.cfg.Compressor.Compress(ctx, &j.in, &j.opt, &j.res); err != nil {
+	if err := p.measure(ctx, j); err != nil {
 		return err
 	}
 	r := &j.report
-	r.Outcome, r.Device = semconv.OutcomeCompressed, p.cfg.Compressor.Device()
+	r.Outcome = semconv.OutcomeCompressed
 	r.Ratio, r.KeySimilarity = j.res.Kept(), j.res.MeanKeySimilarity()
 	r.Cores, r.Dropped = int(r.Ratio*float64(r.Tokens)+0.5), meanDropped(&j.res)
 	if j.in.Q == nil {
 		r.ValueError, _ = j.res.MeanValueError()
 		return nil
-	}
-	start := time.Now()
-	defer func() { r.Stages.Measure += time.Since(start) }()
-	if !r.Measured { // the originals do not change between attempts
-		if err := p.cfg.Compressor.Attend(ctx, &j.in, nil, &j.full); err != nil {
-			return err
-		}
-	}
-	if err := p.cfg.Compressor.Attend(ctx, &j.in, &j.res, &j.got); err != nil {
-		return err
 	}
 	f := &j.fidelity
 	f.Compare(&j.full, &j.got)
@@ -99,15 +89,51 @@ func (p *Pipeline) attempt(ctx context.Context, j *job) error {
 	return nil
 }
 
+// measure fills j.res and, where the page brings queries, j.full and j.got.
+func (p *Pipeline) measure(ctx context.Context, j *job) error {
+	full, got := &j.full, &j.got
+	if j.report.Measured { // the originals do not change between attempts
+		full = nil
+	}
+	if j.in.Q == nil {
+		full, got = nil, nil
+	}
+	return p.work(ctx, j, &j.opt, full, got)
+}
+
+// work has the compressor do a page, and notes where it did.
+func (p *Pipeline) work(ctx context.Context, j *job, opt *compress.Options, full, got *compress.Attention) (err error) {
+	r, c := &j.report, p.cfg.Compressor
+	if m, ok := c.(Measurer); ok {
+		r.Device, err = m.Measure(ctx, &j.in, opt, &j.res, full, got)
+		return err
+	}
+	r.Device = c.Device()
+	if err := c.Compress(ctx, &j.in, opt, &j.res); err != nil {
+		return err
+	}
+	start := time.Now()
+	defer func() { r.Stages.Measure += time.Since(start) }()
+	if full != nil {
+		if err := c.Attend(ctx, &j.in, nil, full); err != nil {
+			return err
+		}
+	}
+	if got != nil {
+		return c.Attend(ctx, &j.in, &j.res, got)
+	}
+	return nil
+}
+
 // exact makes every token its own core.
 func (p *Pipeline) exact(ctx context.Context, j *job) error {
 	opt := j.opt
 	opt.Ratio, opt.Budget, opt.FP8 = 1, compress.Equal, 0
-	if err := p.cfg.Compressor.Compress(ctx, &j.in, &opt, &j.res); err != nil {
+	if err := p.work(ctx, j, &opt, nil, nil); err != nil {
 		return err
 	}
 	r := &j.report
-	r.Outcome, r.Device, r.Ratio, r.KeySimilarity, r.Cores = semconv.OutcomeExact, p.cfg.Compressor.Device(), 1, 1, r.Tokens
+	r.Outcome, r.Ratio, r.KeySimilarity, r.Cores = semconv.OutcomeExact, 1, 1, r.Tokens
 	r.Dropped = 0
 	r.Measured, r.AttentionError, r.WorstError, r.WorstHead = j.in.Q != nil, 0, 0, ""
 	return nil

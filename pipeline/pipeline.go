@@ -27,6 +27,14 @@ type Compressor interface {
 	Device() string
 }
 
+// Measurer is a Compressor that measures a page while it has it, so that the page is not read again, and says where it worked
+// on this one.
+type Measurer interface {
+	// Measure compresses and, where full and got are not nil, computes the outputs of the page's queries over the originals
+	// and over the cores.
+	Measure(ctx context.Context, in *compress.Input, opt *compress.Options, out *compress.Result, full, got *compress.Attention) (device string, err error)
+}
+
 // Store keeps compressed objects. Put returns after the commit; Get's bytes are shared and must not be written to.
 type Store interface {
 	Put(ctx context.Context, key store.Key, blob []byte, opt store.PutOptions) error
@@ -170,7 +178,7 @@ func (p *Pipeline) live(ctx context.Context, j *job) (err error) {
 	}
 
 	// 5. The cores become a blob again, with the metadata for proportional attention.
-	if err := j.encode(ctx, &decision, p.cfg.Compressor.Device()); err != nil {
+	if err := j.encode(ctx, &decision, j.report.Device); err != nil {
 		return err
 	}
 

@@ -106,7 +106,7 @@ func demonstrate(ctx context.Context, w io.Writer, s *service, users []transport
 	}
 	start := time.Now()
 	fmt.Fprintf(w, "semproxy demo: three tenants send the KV pages of %d real prompts through NATS at %s to %s\n\n",
-		len(configs.Pages()), s.natsURL(), s.compressor.Device())
+		len(configs.Pages()), s.natsURL(), s.backend.Device())
 	results := make([]*demoResult, len(demoTenants))
 	for i, t := range demoTenants {
 		if results[i], err = t.send(ctx, s, users[i]); err != nil {

@@ -33,6 +33,7 @@ type service struct {
 	rules      func() *policy.Set
 	watcher    *watch.Watcher // nil: the policy does not change
 	compressor *compress.Compressor
+	backend    pipeline.Compressor // the compressor, or a GPU before it
 	store      store.Store
 	prefixes   pipeline.Prefixes
 	claims     pipeline.Claims // nil: nobody else uses the store
@@ -111,6 +112,15 @@ func (s *service) startPolicy(_ context.Context, opt serviceOptions) error {
 func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
 	s.compressor = compress.New(s.cfg.PageWorkers())
 	s.onStop(func(context.Context) error { s.compressor.Close(); return nil })
+	dev, why, err := openGPU(&s.cfg.Compress, s.compressor, s.log, s.tel.MeterProvider)
+	if err != nil {
+		return err
+	}
+	s.backend = s.compressor
+	if dev != nil {
+		s.onStop(func(context.Context) error { dev.Close(); return nil })
+		s.backend, why = onGPU{dev}, dev.Info().Name
+	}
 	known := newModels(s.cfg.Models)
 	if err := known.load(); err != nil {
 		return err
@@ -118,10 +128,10 @@ func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
 	limits := page.DefaultLimits()
 	limits.MaxBytes = int64(s.cfg.Compress.MaxPageBytes)
 	s.pipeline, err = pipeline.New(pipeline.Config{
-		Policy: s.rules, Compressor: s.compressor, Store: s.store, Prefixes: s.prefixes, Claims: s.claims, Models: known, Limits: limits,
+		Policy: s.rules, Compressor: s.backend, Store: s.store, Prefixes: s.prefixes, Claims: s.claims, Models: known, Limits: limits,
 		Tracer: s.tel.TracerProvider, Meter: s.tel.MeterProvider, Logger: s.log,
 	})
-	s.log.Info("compressor_ready", "device", s.compressor.Device(), "workers", s.compressor.Workers())
+	s.log.Info("compressor_ready", "device", s.backend.Device(), "reason", why, "workers", s.compressor.Workers())
 	return err
 }
 
@@ -175,7 +185,7 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 			{Name: "policy", Detail: s.policyStatus},
 		},
 		Metrics: s.tel.Prometheus, Catalog: s, Logger: s.log,
-		Version: map[string]string{"version": versionString(), "device": s.compressor.Device()},
+		Version: map[string]string{"version": versionString(), "device": s.backend.Device()},
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,10 @@ const (
 	Object       = attribute.Key("semproxy.object")        // string: hex, the store's key
 	Device       = attribute.Key("semproxy.device")        // string: cuda:0, cpu:avx512, cpu:generic
 
+	Queued = attribute.Key("semproxy.gpu.queued")      // float: seconds that the page waited for its batch
+	Batch  = attribute.Key("semproxy.gpu.batch_pages") // int: pages of its batch
+	Engine = attribute.Key("semproxy.gpu.engine")      // string: copy_in, kernels, copy_out
+
 	Layers   = attribute.Key("semproxy.layers")    // int
 	Heads    = attribute.Key("semproxy.heads")     // int: KV heads
 	Tokens   = attribute.Key("semproxy.tokens")    // int: tokens given
@@ -93,6 +97,13 @@ const (
 	StoreSealed     = "sealed"      // an object that was encrypted
 	StoreKeyMissing = "key_missing" // an object whose encryption key is not here
 	StoreNotOpened  = "not_opened"  // an object that did not open with its key, or should have been encrypted
+)
+
+// Values of Engine: what of a GPU is busy.
+const (
+	EngineCopyIn  = "copy_in"
+	EngineKernels = "kernels"
+	EngineCopyOut = "copy_out"
 )
 
 // Values of Stage: the parts of a page's time.

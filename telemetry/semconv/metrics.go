@@ -19,6 +19,10 @@ const (
 	MetricPolicyReloads  = "semproxy.policy.reloads"           // counter, by outcome
 	MetricStoreEvents    = "semproxy.store.events"             // counter, by event
 	MetricStoreBreakers  = "semproxy.store.breakers.open"      // gauge
+	MetricGPUBatch       = "semproxy.gpu.batch"                // histogram
+	MetricGPUQueue       = "semproxy.gpu.queue"                // histogram
+	MetricGPUBusy        = "semproxy.gpu.busy"                 // counter, by engine
+	MetricGPUFallbacks   = "semproxy.gpu.fallbacks"            // counter, by reason
 )
 
 // Kind is the kind of an instrument.
@@ -58,6 +62,10 @@ func Metrics() []Metric {
 		{Name: MetricPolicyReloads, Unit: "{reload}", Kind: Counter, Description: "Policy reloads, by outcome."},
 		{Name: MetricStoreEvents, Unit: "{event}", Kind: Counter, Description: "What happened in the store, by event."},
 		{Name: MetricStoreBreakers, Unit: "{server}", Kind: Gauge, Description: "Servers of the shared store that are left alone because they do not answer."},
+		{Name: MetricGPUBatch, Unit: "{page}", Kind: Histogram, Buckets: batchBuckets(), Description: "Pages that went to the GPU together."},
+		{Name: MetricGPUQueue, Unit: "s", Kind: Histogram, Buckets: durationBuckets(), Description: "Time from a batch's first page to its start."},
+		{Name: MetricGPUBusy, Unit: "s", Kind: Counter, Description: "Time that the GPU's copy engines and kernels were busy, by engine."},
+		{Name: MetricGPUFallbacks, Unit: "{page}", Kind: Counter, Description: "Pages that were computed on the CPU instead, by reason."},
 	}
 }
 
@@ -65,6 +73,8 @@ func Metrics() []Metric {
 func ratioBuckets() []float64 {
 	return []float64{0.05, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 1}
 }
+
+func batchBuckets() []float64 { return []float64{1, 2, 4, 8, 16, 32, 64} }
 
 func errorBuckets() []float64 {
 	return []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1}

@@ -91,6 +91,14 @@ type Encryption struct {
 type Compress struct {
 	Workers      int             `yaml:"workers" help:"goroutines over the layers and heads of a page; 0: one per core"`
 	MaxPageBytes policy.ByteSize `yaml:"maxPageBytes" help:"a larger page is refused"`
+	Device       string          `yaml:"device" help:"auto: the first GPU that can be used, else the CPU; cpu; or cuda:N"`
+	GPU          GPU             `yaml:"gpu"`
+}
+
+// GPU is about the device that Compress.Device names.
+type GPU struct {
+	MemoryBytes  policy.ByteSize `yaml:"memoryBytes" help:"most of the GPU's memory that pages may take; half as much pinned memory of the host"`
+	BatchLatency policy.Duration `yaml:"batchLatency" help:"how long a page may wait for others to share a batch"`
 }
 
 // Limits is the admission of pages.
@@ -124,7 +132,7 @@ func Default() Config {
 			MemoryBytes: 256 << 20, MaxBytes: 8 << 30,
 			Redis: Redis{Required: true, Checksum: "crc32c", Timeout: policy.Duration(1e9)},
 		},
-		Compress:     Compress{MaxPageBytes: 64 << 20},
+		Compress:     Compress{MaxPageBytes: 64 << 20, Device: "auto", GPU: GPU{MemoryBytes: 1 << 30, BatchLatency: policy.Duration(200e3)}},
 		Limits:       Limits{Queue: 256, InFlightBytes: 512 << 20, RequestTimeout: policy.Duration(30e9)},
 		Models:       []Model{},
 		Telemetry:    Telemetry{LogLevel: "info", LogFormat: "json"},

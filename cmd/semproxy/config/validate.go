@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/policy/strict"
@@ -30,6 +31,7 @@ func (l *Loaded) validate(failed []*strict.Error) []*strict.Error {
 	c.sizes()
 	c.redis()
 	c.models()
+	c.device()
 	c.oneOf("telemetry.logLevel", l.Telemetry.LogLevel, "debug", "info", "warn", "error")
 	c.oneOf("telemetry.logFormat", l.Telemetry.LogFormat, "json", "text")
 	return c.problems
@@ -228,10 +230,34 @@ func (c *checker) models() {
 	}
 }
 
+func (c *checker) device() {
+	name := c.l.Compress.Device
+	if _, ok := c.l.Compress.CUDA(); !ok && name != DeviceAuto && name != DeviceCPU {
+		c.report("compress.device", "must be auto, cpu or cuda:N, got %q", name)
+	}
+	c.size("compress.gpu.memoryBytes", c.l.Compress.GPU.MemoryBytes, 32<<20, 1<<40)
+	if d := time.Duration(c.l.Compress.GPU.BatchLatency); d < 0 || d > time.Second {
+		c.report("compress.gpu.batchLatency", "must be 0s to 1s, got %v", d)
+	}
+}
+
 func (c *checker) oneOf(path, got string, allowed ...string) {
 	if !slices.Contains(allowed, got) {
 		c.report(path, "must be one of %s, got %q", strings.Join(allowed, ", "), got)
 	}
+}
+
+// Values of compress.device that name no GPU.
+const (
+	DeviceAuto = "auto"
+	DeviceCPU  = "cpu"
+)
+
+// CUDA is the index of the GPU that compress.device names; false when it names none.
+func (c *Compress) CUDA() (int, bool) {
+	text, ok := strings.CutPrefix(c.Device, "cuda:")
+	n, err := strconv.ParseUint(text, 10, 8)
+	return int(n), ok && err == nil
 }
 
 // PageWorkers is compress.workers with 0 resolved: the cores that the process may use.

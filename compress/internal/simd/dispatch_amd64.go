@@ -2,15 +2,19 @@
 
 package simd
 
-import "golang.org/x/sys/cpu"
+import (
+	"math"
+
+	"golang.org/x/sys/cpu"
+)
 
 var (
 	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, DotsOf: dotsOf, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Weigh: weighFast, Count: count,
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Weigh: weighFast, Rank: rank, Reorder: reorder, Count: count,
 		ExpSum: expSumFast, MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, DotsOf: dotsOfFast, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
-		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Weigh: weighFast, Count: countFast,
+		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Weigh: weighFast, Rank: rankFast, Reorder: reorderFast, Count: countFast,
 		ExpSum: expSumFast, MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
 		BF16: fastBF16, F16: fastF16}
 	all = detect()
@@ -134,13 +138,14 @@ func unrotateFast(lo, hi, cos, sin []float32) {
 	unrotate(lo[n:], hi[n:], cos[n:], sin[n:])
 }
 
-func scaleAddFast(x, sum []float32, w float32) {
-	n := len(x) &^ 7
-	if n > 0 {
-		need(sum, len(x))
-		scaleAddAVX2(&x[0], &sum[0], w, n)
+func scaleAddFast(x []float32, stride int, sum, w []float32) {
+	n, d := len(w), len(sum)
+	if n == 0 || d == 0 || d%8 != 0 {
+		scaleAdd(x, stride, sum, w)
+		return
 	}
-	scaleAdd(x[n:], sum[n:], w)
+	need(x, (n-1)*stride+d)
+	scaleAddAVX2(&x[0], stride, &sum[0], &w[0], n, d)
 }
 
 func axpy2Fast(dst, sum, src []float32, w, v float32) {
@@ -215,20 +220,86 @@ func weighFast(row []int16, weight []uint16) {
 	weigh(row[n:], weight[n:])
 }
 
-// countFast trusts that candidates are rows of sim.
-func countFast(sim []int16, ld int, cand, scratch []uint16, free *[2]uint64, t, limit int) int {
-	switch {
-	case len(cand) == 0:
-		return 0
-	case ld == 64:
-		return count64AVX512(&sim[0], &cand[0], len(cand), &free[0], t, limit)
-	case ld == 128:
-		return count128AVX512(&sim[0], &cand[0], len(cand), &free[0], t, limit)
+func rankFast(order []uint16, keys []uint64) {
+	n := len(keys)
+	if n == 0 || n > 128 {
+		rank(order, keys)
+		return
 	}
-	return count(sim, ld, cand, scratch, free, t, limit)
+	_ = order[n-1]
+	var filled [128]uint64
+	for i := copy(filled[:], keys); i < len(filled); i++ {
+		filled[i] = math.MaxUint64
+	}
+	if n <= 64 {
+		rank64AVX512(&order[0], &filled[0], n)
+	} else {
+		rank128AVX512(&order[0], &filled[0], n)
+	}
+}
+
+// reorderFast trusts that the indices are rows.
+func reorderFast(dst, src []int16, ld int, order []uint16) {
+	n := len(order)
+	if n == 0 || (ld != 64 && ld != 128) {
+		reorder(dst, src, ld, order)
+		return
+	}
+	_, _ = dst[n*ld-1], src[n*ld-1]
+	var columns [128]uint16
+	copy(columns[:ld], order)
+	if ld == 64 {
+		reorder64AVX512(&dst[0], &src[0], &columns[0], n)
+	} else {
+		reorder128AVX512(&dst[0], &src[0], &columns[0], n)
+	}
+}
+
+// How many chunks the assembly takes side by side.
+const (
+	count64Chunks  = 4
+	count128Chunks = 3
+)
+
+// countFast trusts that the candidates are rows of sim.
+func countFast(sim []int16, ld int, starts []int, live []uint64, t int) (clusters int) {
+	switch n := len(starts); ld {
+	case 64:
+		full := n - n%count64Chunks
+		if full > 0 {
+			_ = live[n-1]
+			clusters = count64AVX512(&sim[0], &starts[0], &live[0], full/count64Chunks, t)
+		}
+		if full < n {
+			last, free := filledUp(starts[full:], live[full:n])
+			clusters += count64AVX512(&sim[0], &last[0], &free[0], 1, t)
+		}
+	case 128:
+		full := n - n%count128Chunks
+		if full > 0 {
+			_ = live[2*n-1]
+			clusters = count128AVX512(&sim[0], &starts[0], &live[0], full/count128Chunks, t)
+		}
+		if full < n {
+			last, free := filledUp(starts[full:], live[2*full:2*n])
+			clusters += count128AVX512(&sim[0], &last[0], &free[0], 1, t)
+		}
+	default:
+		clusters = count(sim, ld, starts, live, t)
+	}
+	return clusters
+}
+
+// filledUp adds empty chunks to the last ones.
+func filledUp(starts []int, live []uint64) (last [count64Chunks]int, free [2 * count128Chunks]uint64) {
+	copy(last[:], starts)
+	copy(free[:], live)
+	return last, free
 }
 
 var (
-	fastBF16 = fastHalf(genericBF16, widenBF16AVX2, narrowBF16AVX2, unrotateBF16AVX2, axpyBF16AVX2)
-	fastF16  = fastHalf(genericF16, widenF16AVX2, narrowF16AVX2, unrotateF16AVX2, axpyF16AVX2)
+	fastBF16 = fastHalf(genericBF16, halfAssembly{widen: widenBF16AVX2, narrow: narrowBF16AVX2, unrotate: unrotateBF16AVX2,
+		unrotateAdd: unrotateAddBF16AVX2, unrotateDot: unrotateDotBF16AVX2, axpy: axpyBF16AVX2})
+	fastF16 = fastHalf(genericF16, halfAssembly{widen: widenF16AVX2, narrow: narrowF16AVX2, unrotate: unrotateF16AVX2,
+		unrotateAdd: unrotateAddF16AVX2, unrotateDot: unrotateDotF16AVX2, axpy: axpyF16AVX2})
 )

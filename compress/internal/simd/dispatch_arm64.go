@@ -2,6 +2,8 @@
 
 package simd
 
+import "unsafe"
+
 // Every arm64 processor that Go runs on has NEON. What the set does not replace stays plain Go: counting, a walk over few
 // candidates.
 var (
@@ -17,8 +19,10 @@ func neonKernels() Kernels {
 	k.Unrotate, k.RotateBy = unrotateFast, rotateByFast
 	k.DotsOf, k.Axpy4, k.ExpSum = dotsOfFast, axpy4Fast, expSumFast
 	k.MaxAbs, k.NarrowE4M3 = maxAbsFast, narrowE4M3Fast
-	k.BF16 = fastHalf(genericBF16, widenBF16NEON, narrowBF16NEON, unrotateBF16NEON, axpyBF16NEON)
-	k.F16 = fastHalf(genericF16, widenF16NEON, narrowF16NEON, unrotateF16NEON, axpyF16NEON)
+	k.BF16 = fastHalf(genericBF16, halfAssembly{widen: widenBF16NEON, narrow: narrowBF16NEON, unrotate: unrotateRows(unrotateBF16NEON),
+		unrotateAdd: unrotateAddBF16NEON, unrotateDot: unrotateDotRows(unrotateDotBF16NEON), axpy: axpyBF16NEON})
+	k.F16 = fastHalf(genericF16, halfAssembly{widen: widenF16NEON, narrow: narrowF16NEON, unrotate: unrotateRows(unrotateF16NEON),
+		unrotateAdd: unrotateAddF16NEON, unrotateDot: unrotateDotRows(unrotateDotF16NEON), axpy: axpyF16NEON})
 	return k
 }
 
@@ -84,13 +88,16 @@ func unrotateFast(lo, hi, cos, sin []float32) {
 	unrotate(lo[n:], hi[n:], cos[n:], sin[n:])
 }
 
-func scaleAddFast(x, sum []float32, w float32) {
-	n := len(x) &^ 7
-	if n > 0 {
-		need(sum, len(x))
-		scaleAddNEON(&x[0], &sum[0], w, n)
+func scaleAddFast(x []float32, stride int, sum, w []float32) {
+	n, d := len(w), len(sum)
+	if n == 0 || d == 0 || d%8 != 0 {
+		scaleAdd(x, stride, sum, w)
+		return
 	}
-	scaleAdd(x[n:], sum[n:], w)
+	need(x, (n-1)*stride+d)
+	for r, by := range w {
+		scaleAddNEON(&x[r*stride], &sum[0], by, d)
+	}
 }
 
 func axpy2Fast(dst, sum, src []float32, w, v float32) {
@@ -175,4 +182,28 @@ func expSumFast(x []float32, top float32) float32 {
 		sum = expSumNEON(&x[0], top, n)
 	}
 	return sum + expSum(x[n:], top)
+}
+
+// unrotateRows and unrotateDotRows go over the rows in Go; the assembly takes one.
+func unrotateRows(row func(dst *float32, src *byte, cos, sin *float32, half int) float32) func(dst *float32, stride int,
+	squares *float32, src *byte, cos, sin *float32, at *int32, n, half int) {
+	return func(dst *float32, stride int, squares *float32, src *byte, cos, sin *float32, at *int32, n, half int) {
+		rows, ss := unsafe.Slice(dst, (n-1)*stride+2*half), unsafe.Slice(squares, n)
+		from := unsafe.Slice(src, 4*half*n)
+		for r, i := range unsafe.Slice(at, n) {
+			c, s := unsafe.Add(unsafe.Pointer(cos), 4*half*int(i)), unsafe.Add(unsafe.Pointer(sin), 4*half*int(i))
+			ss[r] = row(&rows[r*stride], &from[4*half*r], (*float32)(c), (*float32)(s), half)
+		}
+	}
+}
+
+func unrotateDotRows(row func(direction *float32, src *byte, cos, sin *float32, half int) float32) func(dst, direction *float32,
+	src *byte, cos, sin *float32, at *int32, n, half int) {
+	return func(dst, direction *float32, src *byte, cos, sin *float32, at *int32, n, half int) {
+		out, from := unsafe.Slice(dst, n), unsafe.Slice(src, 4*half*n)
+		for r, i := range unsafe.Slice(at, n) {
+			c, s := unsafe.Add(unsafe.Pointer(cos), 4*half*int(i)), unsafe.Add(unsafe.Pointer(sin), 4*half*int(i))
+			out[r] = row(direction, &from[4*half*r], (*float32)(c), (*float32)(s), half)
+		}
+	}
 }

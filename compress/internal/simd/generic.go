@@ -2,7 +2,7 @@ package simd
 
 var generic = Kernels{Name: "go", Gram: gram, Dots: dots, DotsOf: dotsOf, Dot: dot, Axpy: axpy, Axpy4: axpy4, Scale: scale, Unrotate: unrotate,
 	ScaleAdd: scaleAdd, Axpy2: axpy2, RotateBy: rotateBy, Mirror: mirror, Quantize: quantize,
-	Weigh: weigh, Count: count, ExpSum: expSum, MaxAbs: maxAbs, NarrowE4M3: narrowE4M3, BF16: genericBF16, F16: genericF16}
+	Weigh: weigh, Rank: rank, Reorder: reorder, Count: count, ExpSum: expSum, MaxAbs: maxAbs, NarrowE4M3: narrowE4M3, BF16: genericBF16, F16: genericF16}
 
 func gram(s []float32, ld int, u []float32, n, stride int) {
 	n4 := (n + 3) &^ 3
@@ -100,11 +100,13 @@ func unrotate(lo, hi, cos, sin []float32) {
 	}
 }
 
-func scaleAdd(x, sum []float32, w float32) {
-	sum = sum[:len(x)]
-	for i, v := range x {
-		x[i] = v * w
-		sum[i] += x[i]
+func scaleAdd(x []float32, stride int, sum, w []float32) {
+	for r, by := range w {
+		row := x[r*stride:][:len(sum)]
+		for i, v := range row {
+			row[i] = v * by
+			sum[i] += row[i]
+		}
 	}
 }
 

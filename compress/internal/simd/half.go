@@ -12,11 +12,11 @@ var (
 
 // half makes the plain loops of one kind of 16-bit float.
 func half(widen func(uint16) float32, narrow func(float32) uint16) Half {
-	at := func(src []byte, i int) float32 { return widen(binary.LittleEndian.Uint16(src[2*i:])) }
+	at16 := func(src []byte, i int) float32 { return widen(binary.LittleEndian.Uint16(src[2*i:])) }
 	return Half{
 		Widen: func(dst []float32, src []byte) {
 			for i := range dst {
-				dst[i] = at(src, i)
+				dst[i] = at16(src, i)
 			}
 		},
 		Narrow: func(dst []byte, src []float32) {
@@ -24,17 +24,45 @@ func half(widen func(uint16) float32, narrow func(float32) uint16) Half {
 				binary.LittleEndian.PutUint16(dst[2*i:], narrow(x))
 			}
 		},
-		Unrotate: func(dst []float32, src []byte, cos, sin []float32) float32 {
-			n := len(cos)
-			for i := range 2 * n {
-				dst[i] = at(src, i)
+		Unrotate: func(dst []float32, stride int, squares []float32, src []byte, angles Angles, at []int32) {
+			n := angles.Half
+			for r, from := range at {
+				row := dst[r*stride:][:2*n]
+				for i := range row {
+					row[i] = at16(src, 2*n*r+i)
+				}
+				cos, sin := angles.row(from)
+				unrotate(row[:n], row[n:], cos, sin)
+				squares[r] = dot(row, row)
 			}
-			unrotate(dst[:n], dst[n:2*n], cos, sin)
-			return dot(dst[:2*n], dst[:2*n])
+		},
+		UnrotateDot: func(dst, direction []float32, src []byte, angles Angles, at []int32) {
+			n := angles.Half
+			for r, from := range at {
+				cos, sin := angles.row(from)
+				low, high := float32(0), float32(0)
+				for i, c := range cos {
+					u, v, s := at16(src, 2*n*r+i), at16(src, 2*n*r+n+i), sin[i]
+					low += (u*c + v*s) * direction[i]
+					high += (v*c - u*s) * direction[n+i]
+				}
+				dst[r] = low + high
+			}
+		},
+		UnrotateAdd: func(key, unit []float32, src []byte, cos, sin []float32, kw, uw float32) {
+			n := len(cos)
+			for i, c := range cos {
+				u, v, s := at16(src, i), at16(src, n+i), sin[i]
+				a, b := u*c+v*s, v*c-u*s
+				key[i] += kw * a
+				key[n+i] += kw * b
+				unit[i] += uw * a
+				unit[n+i] += uw * b
+			}
 		},
 		Axpy: func(dst []float32, src []byte, w float32) {
 			for i := range dst {
-				dst[i] += w * at(src, i)
+				dst[i] += w * at16(src, i)
 			}
 		},
 	}

@@ -37,20 +37,9 @@ loop: \
 	BNE loop \
 	RET
 
-// UNROTATE reads eight elements of the lower half of the row and eight of the upper.
-#define UNROTATE(lower, upper) \
-	MOVD dst+0(FP), R0 \
-	MOVD src+8(FP), R1 \
-	MOVD cos+16(FP), R2 \
-	MOVD sin+24(FP), R3 \
-	MOVD half+32(FP), R4 \
-	ADD R4<<2, R0, R5 \
-	ADD R4<<1, R1, R6 \
-	VEOR V20.B16, V20.B16, V20.B16 \
-	VEOR V21.B16, V21.B16, V21.B16 \
-	VEOR V22.B16, V22.B16, V22.B16 \
-	VEOR V23.B16, V23.B16, V23.B16 \
-loop: \
+// TURNBACK reads eight elements of the lower half of a row at R1 and eight of the upper at R6, cosines at R2, sines at R3,
+// and leaves the pairs, turned back, in V16, V17 (lower) and V18, V19 (upper).
+#define TURNBACK(lower, upper) \
 	VLD1.P 16(R1), [V24.H8] \
 	VLD1.P 16(R6), [V25.H8] \
 	VLD1.P 32(R2), [V4.S4, V5.S4] \
@@ -66,7 +55,23 @@ loop: \
 	VFMLA V6.S4, V2.S4, V16.S4 \
 	VFMLA V7.S4, V3.S4, V17.S4 \
 	VFMLS V6.S4, V0.S4, V18.S4 \
-	VFMLS V7.S4, V1.S4, V19.S4 \
+	VFMLS V7.S4, V1.S4, V19.S4
+
+// Sums of rows are taken in the order of the amd64 kernels, so that both round alike.
+#define UNROTATE(lower, upper) \
+	MOVD dst+0(FP), R0 \
+	MOVD src+8(FP), R1 \
+	MOVD cos+16(FP), R2 \
+	MOVD sin+24(FP), R3 \
+	MOVD half+32(FP), R4 \
+	ADD R4<<2, R0, R5 \
+	ADD R4<<1, R1, R6 \
+	VEOR V20.B16, V20.B16, V20.B16 \
+	VEOR V21.B16, V21.B16, V21.B16 \
+	VEOR V22.B16, V22.B16, V22.B16 \
+	VEOR V23.B16, V23.B16, V23.B16 \
+loop: \
+	TURNBACK(lower, upper) \
 	VST1.P [V16.S4, V17.S4], 32(R0) \
 	VST1.P [V18.S4, V19.S4], 32(R5) \
 	VFMLA V16.S4, V16.S4, V20.S4 \
@@ -75,12 +80,78 @@ loop: \
 	VFMLA V19.S4, V19.S4, V23.S4 \
 	SUBS $8, R4 \
 	BNE loop \
-	FADD(21, 20, 20) \
-	FADD(23, 22, 22) \
 	FADD(22, 20, 20) \
+	FADD(23, 21, 21) \
+	FADD(21, 20, 20) \
 	FADDP(20, 20, 20) \
 	FADDPS(20, 20) \
 	FMOVS F20, ret+40(FP) \
+	RET
+
+#define UNROTATEDOT(lower, upper) \
+	MOVD direction+0(FP), R0 \
+	MOVD src+8(FP), R1 \
+	MOVD cos+16(FP), R2 \
+	MOVD sin+24(FP), R3 \
+	MOVD half+32(FP), R4 \
+	ADD R4<<2, R0, R5 \
+	ADD R4<<1, R1, R6 \
+	VEOR V20.B16, V20.B16, V20.B16 \
+	VEOR V21.B16, V21.B16, V21.B16 \
+	VEOR V22.B16, V22.B16, V22.B16 \
+	VEOR V23.B16, V23.B16, V23.B16 \
+loop: \
+	TURNBACK(lower, upper) \
+	VLD1.P 32(R0), [V0.S4, V1.S4] \
+	VLD1.P 32(R5), [V2.S4, V3.S4] \
+	VFMLA V16.S4, V0.S4, V20.S4 \
+	VFMLA V17.S4, V1.S4, V21.S4 \
+	VFMLA V18.S4, V2.S4, V22.S4 \
+	VFMLA V19.S4, V3.S4, V23.S4 \
+	SUBS $8, R4 \
+	BNE loop \
+	FADD(22, 20, 20) \
+	FADD(23, 21, 21) \
+	FADD(21, 20, 20) \
+	FADDP(20, 20, 20) \
+	FADDPS(20, 20) \
+	FMOVS F20, ret+40(FP) \
+	RET
+
+#define UNROTATEADD(lower, upper) \
+	MOVD key+0(FP), R0 \
+	MOVD unit+8(FP), R7 \
+	MOVD src+16(FP), R1 \
+	MOVD cos+24(FP), R2 \
+	MOVD sin+32(FP), R3 \
+	FMOVS kw+40(FP), F30 \
+	FMOVS uw+44(FP), F31 \
+	MOVD half+48(FP), R4 \
+	VDUP V30.S[0], V30.S4 \
+	VDUP V31.S[0], V31.S4 \
+	ADD R4<<2, R0, R5 \
+	ADD R4<<2, R7, R8 \
+	ADD R4<<1, R1, R6 \
+loop: \
+	TURNBACK(lower, upper) \
+	VLD1 (R0), [V0.S4, V1.S4] \
+	VLD1 (R5), [V2.S4, V3.S4] \
+	VFMLA V30.S4, V16.S4, V0.S4 \
+	VFMLA V30.S4, V17.S4, V1.S4 \
+	VFMLA V30.S4, V18.S4, V2.S4 \
+	VFMLA V30.S4, V19.S4, V3.S4 \
+	VST1.P [V0.S4, V1.S4], 32(R0) \
+	VST1.P [V2.S4, V3.S4], 32(R5) \
+	VLD1 (R7), [V0.S4, V1.S4] \
+	VLD1 (R8), [V2.S4, V3.S4] \
+	VFMLA V31.S4, V16.S4, V0.S4 \
+	VFMLA V31.S4, V17.S4, V1.S4 \
+	VFMLA V31.S4, V18.S4, V2.S4 \
+	VFMLA V31.S4, V19.S4, V3.S4 \
+	VST1.P [V0.S4, V1.S4], 32(R7) \
+	VST1.P [V2.S4, V3.S4], 32(R8) \
+	SUBS $8, R4 \
+	BNE loop \
 	RET
 
 // func widenBF16NEON(dst *float32, src *byte, n int)
@@ -106,6 +177,22 @@ TEXT ·unrotateBF16NEON(SB), NOSPLIT, $0-44
 // func unrotateF16NEON(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
 TEXT ·unrotateF16NEON(SB), NOSPLIT, $0-44
 	UNROTATE(FCVTL, FCVTL2)
+
+// func unrotateAddBF16NEON(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+TEXT ·unrotateAddBF16NEON(SB), NOSPLIT, $0-56
+	UNROTATEADD(SHLL, SHLL2)
+
+// func unrotateDotBF16NEON(direction *float32, src *byte, cos *float32, sin *float32, half int) float32
+TEXT ·unrotateDotBF16NEON(SB), NOSPLIT, $0-44
+	UNROTATEDOT(SHLL, SHLL2)
+
+// func unrotateAddF16NEON(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+TEXT ·unrotateAddF16NEON(SB), NOSPLIT, $0-56
+	UNROTATEADD(FCVTL, FCVTL2)
+
+// func unrotateDotF16NEON(direction *float32, src *byte, cos *float32, sin *float32, half int) float32
+TEXT ·unrotateDotF16NEON(SB), NOSPLIT, $0-44
+	UNROTATEDOT(FCVTL, FCVTL2)
 
 // func narrowBF16NEON(dst *byte, src *float32, n int)
 // After clamping, the rounding is integer arithmetic: half of the last place that stays, less one unless that place is odd.

@@ -22,8 +22,8 @@ type Kernels struct {
 	Axpy4 func(dst, rows []float32, stride int, w *[4]float32)
 	// Scale multiplies x by w. The length is a multiple of Pad.
 	Scale func(x []float32, w float32)
-	// ScaleAdd multiplies x by w and adds the products to sum.
-	ScaleAdd func(x, sum []float32, w float32)
+	// ScaleAdd multiplies row r of x, rows of stride, by w[r] and adds the products to sum.
+	ScaleAdd func(x []float32, stride int, sum, w []float32)
 	// Axpy2 adds w*src to dst and v*src to sum.
 	Axpy2 func(dst, sum, src []float32, w, v float32)
 	// RotateBy turns each pair (lo, hi) by the angle whose cosine and sine are given plus delta*freq, with |delta*freq| at
@@ -45,12 +45,28 @@ type Kernels struct {
 	// Weigh replaces each similarity by 1024 - min((1024-row)*weight/256, 32767), rounded down: one minus the weighed cost of
 	// a merge. No similarity is above 1024 or below -1025.
 	Weigh func(row []int16, weight []uint16)
-	// Count runs greedy clustering and returns the number of clusters, or limit+1 as soon as it is exceeded. sim has rows of
-	// ld similarities; cand lists the candidates, rows of sim, by seed priority and free has a bit for each below 128. The first
-	// candidate that is free is a seed; it takes every free one at least t similar. scratch is as long as cand.
-	Count func(sim []int16, ld int, cand, scratch []uint16, free *[2]uint64, t, limit int) int
+	// Rank writes the indices of keys to order, the smallest key first. All keys differ.
+	Rank func(order []uint16, keys []uint64)
+	// Reorder writes to row r, column j of dst what src holds at order[r], order[j], for j > r; the rest is unspecified. Both
+	// have rows of ld, a multiple of 16, and as many as order names, each once.
+	Reorder func(dst, src []int16, ld int, order []uint16)
+	// Count runs greedy clustering in chunks and returns the number of clusters. Chunk k has its similarities at
+	// sim[starts[k]:], rows of ld by seed priority, and a bit for each candidate in as many words of live as ld bits need. The
+	// first candidate that is free is a seed and takes every free one behind it that is at least t similar.
+	Count func(sim []int16, ld int, starts []int, live []uint64, t int) int
 	// BF16 and F16 read and write the 16-bit floats, little-endian.
 	BF16, F16 Half
+}
+
+// Angles is a table of cosines and sines, rows of Half.
+type Angles struct {
+	Cos, Sin []float32
+	Half     int
+}
+
+func (a Angles) row(i int32) (cos, sin []float32) {
+	from := int(i) * a.Half
+	return a.Cos[from : from+a.Half], a.Sin[from : from+a.Half]
 }
 
 // Half is what is done with one kind of 16-bit float.
@@ -59,8 +75,14 @@ type Half struct {
 	Widen func(dst []float32, src []byte)
 	// Narrow rounds len(src) floats to nearest even. Beyond the largest finite value it saturates.
 	Narrow func(dst []byte, src []float32)
-	// Unrotate widens a row of 2*len(cos) elements, turns its pairs (i, len(cos)+i) back and returns the sum of their squares.
-	Unrotate func(dst []float32, src []byte, cos, sin []float32) float32
+	// Unrotate widens len(at) rows of 2*half elements, turns the pairs (i, half+i) of row r back by row at[r] of the angles
+	// and writes them to dst, rows of stride, and the sum of their squares to squares[r].
+	Unrotate func(dst []float32, stride int, squares []float32, src []byte, angles Angles, at []int32)
+	// UnrotateDot does the same and writes each row's dot product with direction to dst.
+	UnrotateDot func(dst, direction []float32, src []byte, angles Angles, at []int32)
+	// UnrotateAdd widens a row of 2*len(cos) elements, turns it back by one angle and adds it, times kw, to key and, times
+	// uw, to unit.
+	UnrotateAdd func(key, unit []float32, src []byte, cos, sin []float32, kw, uw float32)
 	// Axpy adds w*src to dst.
 	Axpy func(dst []float32, src []byte, w float32)
 }

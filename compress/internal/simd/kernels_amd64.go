@@ -51,11 +51,23 @@ func widenBF16AVX2(dst *float32, src *byte, n int)
 //go:noescape
 func narrowBF16AVX2(dst *byte, src *float32, n int)
 
-// unrotateBF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and returns the sum of
-// their squares. half is a multiple of 8.
+// unrotateBF16AVX2 widens n rows of 2*half elements, turns the pairs (i, half+i) of row r back by row at[r] of the angles,
+// rows of half, writes them to dst, rows of stride, and the sum of their squares to squares[r]. half is a multiple of 8.
 //
 //go:noescape
-func unrotateBF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
+func unrotateBF16AVX2(dst *float32, stride int, squares *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+
+// unrotateAddBF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and adds it, times kw, to key
+// and, times uw, to unit. half is a multiple of 8.
+//
+//go:noescape
+func unrotateAddBF16AVX2(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+
+// unrotateDotBF16AVX2 widens n rows of 2*half elements, turns the pairs (i, half+i) of row r back by row at[r] of the angles,
+// rows of half, and writes their dot products with direction to dst. half is a multiple of 8.
+//
+//go:noescape
+func unrotateDotBF16AVX2(dst *float32, direction *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
 
 // axpyBF16AVX2 adds w*src to dst, n elements, a multiple of 8.
 //
@@ -72,21 +84,33 @@ func widenF16AVX2(dst *float32, src *byte, n int)
 //go:noescape
 func narrowF16AVX2(dst *byte, src *float32, n int)
 
-// unrotateF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and returns the sum of
-// their squares. half is a multiple of 8.
+// unrotateF16AVX2 widens n rows of 2*half elements, turns the pairs (i, half+i) of row r back by row at[r] of the angles,
+// rows of half, writes them to dst, rows of stride, and the sum of their squares to squares[r]. half is a multiple of 8.
 //
 //go:noescape
-func unrotateF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
+func unrotateF16AVX2(dst *float32, stride int, squares *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+
+// unrotateAddF16AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and adds it, times kw, to key
+// and, times uw, to unit. half is a multiple of 8.
+//
+//go:noescape
+func unrotateAddF16AVX2(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+
+// unrotateDotF16AVX2 widens n rows of 2*half elements, turns the pairs (i, half+i) of row r back by row at[r] of the angles,
+// rows of half, and writes their dot products with direction to dst. half is a multiple of 8.
+//
+//go:noescape
+func unrotateDotF16AVX2(dst *float32, direction *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
 
 // axpyF16AVX2 adds w*src to dst, n elements, a multiple of 8.
 //
 //go:noescape
 func axpyF16AVX2(dst *float32, src *byte, w float32, n int)
 
-// scaleAddAVX2 multiplies n floats, a multiple of 8, by w and adds them to sum.
+// scaleAddAVX2 multiplies row r of x, d floats, a multiple of 8, by w[r] and adds the products to sum. There are n rows.
 //
 //go:noescape
-func scaleAddAVX2(x *float32, sum *float32, w float32, n int)
+func scaleAddAVX2(x *float32, stride int, sum *float32, w *float32, n int, d int)
 
 // axpy2AVX2 adds w*src to dst and v*src to sum, n floats, a multiple of 8.
 //
@@ -135,14 +159,36 @@ func quantizeRowAVX512(dst *int16, src *float32, scale float32, n int, ld int) f
 //go:noescape
 func weighRowAVX2(row *int16, weight *uint16, n int)
 
-// count64AVX512 counts the clusters of a chunk at threshold t: sim has rows of 64 or 128 similarities, cand lists n candidates by
-// priority, live has a bit for each. It stops when there are more than limit.
+// rank64AVX512 writes the indices of n keys to order, the smallest first. All keys differ, and there are 64, those past n larger
+// than the others.
 //
 //go:noescape
-func count64AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
+func rank64AVX512(order *uint16, keys *uint64, n int)
 
-// count128AVX512 counts the clusters of a chunk at threshold t: sim has rows of 64 or 128 similarities, cand lists n candidates by
-// priority, live has a bit for each. It stops when there are more than limit.
+// rank128AVX512 writes the indices of n keys to order, the smallest first. All keys differ, and there are 128, those past n larger
+// than the others.
 //
 //go:noescape
-func count128AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
+func rank128AVX512(order *uint16, keys *uint64, n int)
+
+// reorder64AVX512 writes to row r, column j of dst what src holds at order[r], order[j], n rows of as many columns as its name says.
+//
+//go:noescape
+func reorder64AVX512(dst *int16, src *int16, order *uint16, n int)
+
+// reorder128AVX512 writes to row r, column j of dst what src holds at order[r], order[j], n rows of as many columns as its name says.
+//
+//go:noescape
+func reorder128AVX512(dst *int16, src *int16, order *uint16, n int)
+
+// count64AVX512 counts the clusters of batches of 4 chunks at threshold t: chunk k has rows of as many similarities as
+// the name says, by seed priority, from sim[starts[k]] on, and 1 words of live with a bit for each candidate.
+//
+//go:noescape
+func count64AVX512(sim *int16, starts *int, live *uint64, batches int, t int) int
+
+// count128AVX512 counts the clusters of batches of 3 chunks at threshold t: chunk k has rows of as many similarities as
+// the name says, by seed priority, from sim[starts[k]] on, and 2 words of live with a bit for each candidate.
+//
+//go:noescape
+func count128AVX512(sim *int16, starts *int, live *uint64, batches int, t int) int

@@ -418,45 +418,164 @@ GLOBL bf16min<>(SB), RODATA|NOPTR, $4
 DATA bf16half<>+0(SB)/4, $0x00007fff
 GLOBL bf16half<>(SB), RODATA|NOPTR, $4
 
-// func unrotateBF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
-// Requires: AVX, AVX2, FMA3, SSE
-TEXT ·unrotateBF16AVX2(SB), NOSPLIT, $0-44
-	MOVQ   dst+0(FP), AX
-	MOVQ   src+8(FP), CX
-	MOVQ   cos+16(FP), DX
-	MOVQ   sin+24(FP), BX
-	MOVQ   half+32(FP), SI
-	MOVQ   SI, DI
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
+// func unrotateBF16AVX2(dst *float32, stride int, squares *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·unrotateBF16AVX2(SB), NOSPLIT, $0-72
+	MOVQ dst+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ squares+16(FP), DX
+	SHLQ $0x02, CX
+	MOVQ src+24(FP), SI
+	MOVQ at+48(FP), DI
+	MOVQ n+56(FP), R8
+	MOVQ half+64(FP), R9
+
+row:
+	MOVLQSX (DI), R10
+	ADDQ    $0x04, DI
+	IMULQ   R9, R10
+	SHLQ    $0x02, R10
+	MOVQ    R10, R11
+	ADDQ    cos+32(FP), R10
+	ADDQ    sin+40(FP), R11
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    AX, BX
+	MOVQ    R9, R12
+
+pairs:
+	VPMOVZXWD    (SI), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VPMOVZXWD    (SI)(R9*2), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VMOVUPS      (R10), Y4
+	VMOVUPS      (R11), Y5
+	VMULPS       Y2, Y4, Y6
+	VFMADD231PS  Y3, Y5, Y6
+	VMULPS       Y3, Y4, Y3
+	VFNMADD231PS Y2, Y5, Y3
+	ADDQ         $0x10, SI
+	ADDQ         $0x20, R10
+	ADDQ         $0x20, R11
+	VMOVUPS      Y6, (BX)
+	VMOVUPS      Y3, (BX)(R9*4)
+	VFMADD231PS  Y6, Y6, Y0
+	VFMADD231PS  Y3, Y3, Y1
+	ADDQ         $0x20, BX
+	SUBQ         $0x08, R12
+	JNZ          pairs
+	LEAQ         (SI)(R9*2), SI
+	VADDPS       Y0, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (DX)
+	ADDQ         $0x04, DX
+	ADDQ         CX, AX
+	DECQ         R8
+	JNZ          row
+	VZEROUPPER
+	RET
+
+// func unrotateAddBF16AVX2(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·unrotateAddBF16AVX2(SB), NOSPLIT, $0-56
+	MOVQ         key+0(FP), AX
+	MOVQ         unit+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         cos+24(FP), BX
+	MOVQ         sin+32(FP), SI
+	VBROADCASTSS kw+40(FP), Y0
+	VBROADCASTSS uw+44(FP), Y1
+	MOVQ         half+48(FP), DI
+	MOVQ         DI, R8
 
 loop:
-	VPMOVZXWD    (CX), Y0
-	VPSLLD       $0x10, Y0, Y0
-	VPMOVZXWD    (CX)(SI*2), Y1
-	VPSLLD       $0x10, Y1, Y1
-	VMOVUPS      (DX), Y2
-	VMOVUPS      (BX), Y3
-	VMULPS       Y0, Y2, Y4
-	VFMADD231PS  Y1, Y3, Y4
-	VMULPS       Y1, Y2, Y1
-	VFNMADD231PS Y0, Y3, Y1
-	VMOVUPS      Y4, (AX)
-	VMOVUPS      Y1, (AX)(SI*4)
-	VFMADD231PS  Y4, Y4, Y5
-	VFMADD231PS  Y1, Y1, Y6
-	ADDQ         $0x10, CX
-	ADDQ         $0x20, DX
+	VPMOVZXWD    (DX), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VPMOVZXWD    (DX)(DI*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VMOVUPS      (BX), Y6
+	VMOVUPS      (SI), Y5
+	VMULPS       Y2, Y6, Y3
+	VFMADD231PS  Y4, Y5, Y3
+	VMULPS       Y4, Y6, Y4
+	VFNMADD231PS Y2, Y5, Y4
+	ADDQ         $0x10, DX
 	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	VMOVUPS      (AX), Y2
+	VFMADD231PS  Y3, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      (AX)(DI*4), Y2
+	VFMADD231PS  Y4, Y0, Y2
+	VMOVUPS      Y2, (AX)(DI*4)
 	ADDQ         $0x20, AX
-	SUBQ         $0x08, DI
+	VMOVUPS      (CX), Y2
+	VFMADD231PS  Y3, Y1, Y2
+	VMOVUPS      Y2, (CX)
+	VMOVUPS      (CX)(DI*4), Y2
+	VFMADD231PS  Y4, Y1, Y2
+	VMOVUPS      Y2, (CX)(DI*4)
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, R8
 	JNZ          loop
-	VADDPS       Y5, Y6, Y5
-	VEXTRACTF128 $0x01, Y5, X0
-	VADDPS       X0, X5, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVSS        X0, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func unrotateDotBF16AVX2(dst *float32, direction *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·unrotateDotBF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ direction+8(FP), CX
+	MOVQ src+16(FP), BX
+	MOVQ at+40(FP), SI
+	MOVQ n+48(FP), DI
+	MOVQ half+56(FP), R8
+
+row:
+	MOVLQSX (SI), R9
+	ADDQ    $0x04, SI
+	IMULQ   R8, R9
+	SHLQ    $0x02, R9
+	MOVQ    R9, R10
+	ADDQ    cos+24(FP), R9
+	ADDQ    sin+32(FP), R10
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    CX, DX
+	MOVQ    R8, R11
+
+pairs:
+	VPMOVZXWD    (BX), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VPMOVZXWD    (BX)(R8*2), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VMOVUPS      (R9), Y4
+	VMOVUPS      (R10), Y5
+	VMULPS       Y2, Y4, Y6
+	VFMADD231PS  Y3, Y5, Y6
+	VMULPS       Y3, Y4, Y3
+	VFNMADD231PS Y2, Y5, Y3
+	ADDQ         $0x10, BX
+	ADDQ         $0x20, R9
+	ADDQ         $0x20, R10
+	VFMADD231PS  (DX), Y6, Y0
+	VFMADD231PS  (DX)(R8*4), Y3, Y1
+	ADDQ         $0x20, DX
+	SUBQ         $0x08, R11
+	JNZ          pairs
+	LEAQ         (BX)(R8*2), BX
+	VADDPS       Y0, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (AX)
+	ADDQ         $0x04, AX
+	DECQ         DI
+	JNZ          row
 	VZEROUPPER
 	RET
 
@@ -537,43 +656,158 @@ GLOBL f16max<>(SB), RODATA|NOPTR, $4
 DATA f16min<>+0(SB)/4, $0xc77fe000
 GLOBL f16min<>(SB), RODATA|NOPTR, $4
 
-// func unrotateF16AVX2(dst *float32, src *byte, cos *float32, sin *float32, half int) float32
-// Requires: AVX, F16C, FMA3, SSE
-TEXT ·unrotateF16AVX2(SB), NOSPLIT, $0-44
-	MOVQ   dst+0(FP), AX
-	MOVQ   src+8(FP), CX
-	MOVQ   cos+16(FP), DX
-	MOVQ   sin+24(FP), BX
-	MOVQ   half+32(FP), SI
-	MOVQ   SI, DI
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
+// func unrotateF16AVX2(dst *float32, stride int, squares *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+// Requires: AVX, F16C, FMA3
+TEXT ·unrotateF16AVX2(SB), NOSPLIT, $0-72
+	MOVQ dst+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ squares+16(FP), DX
+	SHLQ $0x02, CX
+	MOVQ src+24(FP), SI
+	MOVQ at+48(FP), DI
+	MOVQ n+56(FP), R8
+	MOVQ half+64(FP), R9
+
+row:
+	MOVLQSX (DI), R10
+	ADDQ    $0x04, DI
+	IMULQ   R9, R10
+	SHLQ    $0x02, R10
+	MOVQ    R10, R11
+	ADDQ    cos+32(FP), R10
+	ADDQ    sin+40(FP), R11
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    AX, BX
+	MOVQ    R9, R12
+
+pairs:
+	VCVTPH2PS    (SI), Y2
+	VCVTPH2PS    (SI)(R9*2), Y3
+	VMOVUPS      (R10), Y4
+	VMOVUPS      (R11), Y5
+	VMULPS       Y2, Y4, Y6
+	VFMADD231PS  Y3, Y5, Y6
+	VMULPS       Y3, Y4, Y3
+	VFNMADD231PS Y2, Y5, Y3
+	ADDQ         $0x10, SI
+	ADDQ         $0x20, R10
+	ADDQ         $0x20, R11
+	VMOVUPS      Y6, (BX)
+	VMOVUPS      Y3, (BX)(R9*4)
+	VFMADD231PS  Y6, Y6, Y0
+	VFMADD231PS  Y3, Y3, Y1
+	ADDQ         $0x20, BX
+	SUBQ         $0x08, R12
+	JNZ          pairs
+	LEAQ         (SI)(R9*2), SI
+	VADDPS       Y0, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (DX)
+	ADDQ         $0x04, DX
+	ADDQ         CX, AX
+	DECQ         R8
+	JNZ          row
+	VZEROUPPER
+	RET
+
+// func unrotateAddF16AVX2(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+// Requires: AVX, F16C, FMA3
+TEXT ·unrotateAddF16AVX2(SB), NOSPLIT, $0-56
+	MOVQ         key+0(FP), AX
+	MOVQ         unit+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         cos+24(FP), BX
+	MOVQ         sin+32(FP), SI
+	VBROADCASTSS kw+40(FP), Y0
+	VBROADCASTSS uw+44(FP), Y1
+	MOVQ         half+48(FP), DI
+	MOVQ         DI, R8
 
 loop:
-	VCVTPH2PS    (CX), Y0
-	VCVTPH2PS    (CX)(SI*2), Y1
-	VMOVUPS      (DX), Y2
-	VMOVUPS      (BX), Y3
-	VMULPS       Y0, Y2, Y4
-	VFMADD231PS  Y1, Y3, Y4
-	VMULPS       Y1, Y2, Y1
-	VFNMADD231PS Y0, Y3, Y1
-	VMOVUPS      Y4, (AX)
-	VMOVUPS      Y1, (AX)(SI*4)
-	VFMADD231PS  Y4, Y4, Y5
-	VFMADD231PS  Y1, Y1, Y6
-	ADDQ         $0x10, CX
-	ADDQ         $0x20, DX
+	VCVTPH2PS    (DX), Y2
+	VCVTPH2PS    (DX)(DI*2), Y4
+	VMOVUPS      (BX), Y6
+	VMOVUPS      (SI), Y5
+	VMULPS       Y2, Y6, Y3
+	VFMADD231PS  Y4, Y5, Y3
+	VMULPS       Y4, Y6, Y4
+	VFNMADD231PS Y2, Y5, Y4
+	ADDQ         $0x10, DX
 	ADDQ         $0x20, BX
+	ADDQ         $0x20, SI
+	VMOVUPS      (AX), Y2
+	VFMADD231PS  Y3, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      (AX)(DI*4), Y2
+	VFMADD231PS  Y4, Y0, Y2
+	VMOVUPS      Y2, (AX)(DI*4)
 	ADDQ         $0x20, AX
-	SUBQ         $0x08, DI
+	VMOVUPS      (CX), Y2
+	VFMADD231PS  Y3, Y1, Y2
+	VMOVUPS      Y2, (CX)
+	VMOVUPS      (CX)(DI*4), Y2
+	VFMADD231PS  Y4, Y1, Y2
+	VMOVUPS      Y2, (CX)(DI*4)
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, R8
 	JNZ          loop
-	VADDPS       Y5, Y6, Y5
-	VEXTRACTF128 $0x01, Y5, X0
-	VADDPS       X0, X5, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVSS        X0, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func unrotateDotF16AVX2(dst *float32, direction *float32, src *byte, cos *float32, sin *float32, at *int32, n int, half int)
+// Requires: AVX, F16C, FMA3
+TEXT ·unrotateDotF16AVX2(SB), NOSPLIT, $0-64
+	MOVQ dst+0(FP), AX
+	MOVQ direction+8(FP), CX
+	MOVQ src+16(FP), BX
+	MOVQ at+40(FP), SI
+	MOVQ n+48(FP), DI
+	MOVQ half+56(FP), R8
+
+row:
+	MOVLQSX (SI), R9
+	ADDQ    $0x04, SI
+	IMULQ   R8, R9
+	SHLQ    $0x02, R9
+	MOVQ    R9, R10
+	ADDQ    cos+24(FP), R9
+	ADDQ    sin+32(FP), R10
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    CX, DX
+	MOVQ    R8, R11
+
+pairs:
+	VCVTPH2PS    (BX), Y2
+	VCVTPH2PS    (BX)(R8*2), Y3
+	VMOVUPS      (R9), Y4
+	VMOVUPS      (R10), Y5
+	VMULPS       Y2, Y4, Y6
+	VFMADD231PS  Y3, Y5, Y6
+	VMULPS       Y3, Y4, Y3
+	VFNMADD231PS Y2, Y5, Y3
+	ADDQ         $0x10, BX
+	ADDQ         $0x20, R9
+	ADDQ         $0x20, R10
+	VFMADD231PS  (DX), Y6, Y0
+	VFMADD231PS  (DX)(R8*4), Y3, Y1
+	ADDQ         $0x20, DX
+	SUBQ         $0x08, R11
+	JNZ          pairs
+	LEAQ         (BX)(R8*2), BX
+	VADDPS       Y0, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (AX)
+	ADDQ         $0x04, AX
+	DECQ         DI
+	JNZ          row
 	VZEROUPPER
 	RET
 
@@ -601,27 +835,34 @@ done:
 	VZEROUPPER
 	RET
 
-// func scaleAddAVX2(x *float32, sum *float32, w float32, n int)
+// func scaleAddAVX2(x *float32, stride int, sum *float32, w *float32, n int, d int)
 // Requires: AVX
-TEXT ·scaleAddAVX2(SB), NOSPLIT, $0-32
-	MOVQ         x+0(FP), AX
-	MOVQ         sum+8(FP), CX
-	VBROADCASTSS w+16(FP), Y0
-	MOVQ         n+24(FP), DX
+TEXT ·scaleAddAVX2(SB), NOSPLIT, $0-48
+	MOVQ x+0(FP), AX
+	MOVQ stride+8(FP), CX
+	MOVQ sum+16(FP), DX
+	MOVQ w+24(FP), BX
+	MOVQ n+32(FP), SI
+	MOVQ d+40(FP), DI
+	SHLQ $0x02, CX
+	SHLQ $0x02, DI
+
+row:
+	VBROADCASTSS (BX), Y0
+	ADDQ         $0x04, BX
+	XORQ         R8, R8
 
 loop:
-	TESTQ   DX, DX
-	JZ      done
-	VMULPS  (AX), Y0, Y1
-	VMOVUPS Y1, (AX)
-	VADDPS  (CX), Y1, Y1
-	VMOVUPS Y1, (CX)
-	ADDQ    $0x20, AX
-	ADDQ    $0x20, CX
-	SUBQ    $0x08, DX
-	JMP     loop
-
-done:
+	VMULPS  (AX)(R8*1), Y0, Y1
+	VADDPS  (DX)(R8*1), Y1, Y2
+	VMOVUPS Y1, (AX)(R8*1)
+	VMOVUPS Y2, (DX)(R8*1)
+	ADDQ    $0x20, R8
+	CMPQ    R8, DI
+	JL      loop
+	ADDQ    CX, AX
+	DECQ    SI
+	JNZ     row
 	VZEROUPPER
 	RET
 
@@ -1147,103 +1388,543 @@ GLOBL w255<>(SB), RODATA|NOPTR, $4
 DATA w32767<>+0(SB)/4, $0x7fff7fff
 GLOBL w32767<>(SB), RODATA|NOPTR, $4
 
-// func count64AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
-// Requires: AVX, AVX512BW, AVX512F, BMI
-TEXT ·count64AVX512(SB), NOSPLIT, $0-56
-	MOVQ         sim+0(FP), AX
-	MOVQ         cand+8(FP), CX
+// func rank64AVX512(order *uint16, keys *uint64, n int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·rank64AVX512(SB), NOSPLIT, $512-24
+	MOVQ         order+0(FP), AX
+	MOVQ         keys+8(FP), CX
 	MOVQ         n+16(FP), DX
-	MOVQ         live+24(FP), BX
-	MOVQ         (BX), BX
-	MOVQ         t+32(FP), SI
-	VPBROADCASTW SI, Z0
-	MOVQ         limit+40(FP), SI
-	XORQ         DI, DI
+	MOVQ         $+1, BX
+	VPBROADCASTQ BX, Z1
+	VMOVDQU64    (CX), Z2
+	VPXORQ       Z3, Z3, Z3
+	VMOVDQU64    64(CX), Z4
+	VPXORQ       Z5, Z5, Z5
+	VMOVDQU64    128(CX), Z6
+	VPXORQ       Z7, Z7, Z7
+	VMOVDQU64    192(CX), Z8
+	VPXORQ       Z9, Z9, Z9
+	VMOVDQU64    256(CX), Z10
+	VPXORQ       Z11, Z11, Z11
+	VMOVDQU64    320(CX), Z12
+	VPXORQ       Z13, Z13, Z13
+	VMOVDQU64    384(CX), Z14
+	VPXORQ       Z15, Z15, Z15
+	VMOVDQU64    448(CX), Z16
+	VPXORQ       Z17, Z17, Z17
+	MOVQ         DX, BX
 
-next:
-	TESTQ     DX, DX
-	JZ        done
-	MOVWQZX   (CX), R8
-	ADDQ      $0x02, CX
-	DECQ      DX
-	BTQ       R8, BX
-	JCC       next
-	INCQ      DI
-	CMPQ      DI, SI
-	JGT       done
-	MOVQ      R8, R9
-	SHLQ      $0x07, R9
-	ADDQ      AX, R9
-	VMOVDQU64 (R9), Z1
-	VPCMPW    $0x05, Z0, Z1, K1
-	VMOVDQU64 64(R9), Z1
-	VPCMPW    $0x05, Z0, Z1, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, R9
-	ANDNQ     BX, R9, BX
-	BTRQ      R8, BX
-	JMP       next
+loop0:
+	VPBROADCASTQ (CX), Z0
+	ADDQ         $0x08, CX
+	VPCMPUQ      $0x06, Z0, Z2, K1
+	VPADDQ       Z1, Z3, K1, Z3
+	VPCMPUQ      $0x06, Z0, Z4, K1
+	VPADDQ       Z1, Z5, K1, Z5
+	VPCMPUQ      $0x06, Z0, Z6, K1
+	VPADDQ       Z1, Z7, K1, Z7
+	VPCMPUQ      $0x06, Z0, Z8, K1
+	VPADDQ       Z1, Z9, K1, Z9
+	VPCMPUQ      $0x06, Z0, Z10, K1
+	VPADDQ       Z1, Z11, K1, Z11
+	VPCMPUQ      $0x06, Z0, Z12, K1
+	VPADDQ       Z1, Z13, K1, Z13
+	VPCMPUQ      $0x06, Z0, Z14, K1
+	VPADDQ       Z1, Z15, K1, Z15
+	VPCMPUQ      $0x06, Z0, Z16, K1
+	VPADDQ       Z1, Z17, K1, Z17
+	DECQ         BX
+	JNZ          loop0
+	VMOVDQU64    Z3, (SP)
+	VMOVDQU64    Z5, 64(SP)
+	VMOVDQU64    Z7, 128(SP)
+	VMOVDQU64    Z9, 192(SP)
+	VMOVDQU64    Z11, 256(SP)
+	VMOVDQU64    Z13, 320(SP)
+	VMOVDQU64    Z15, 384(SP)
+	VMOVDQU64    Z17, 448(SP)
+	MOVQ         $+64, SI
+	CMPQ         DX, SI
+	CMOVQLT      DX, SI
+	MOVQ         $+0, BX
+	LEAQ         (SP), CX
 
-done:
-	MOVQ DI, ret+48(FP)
+place0:
+	CMPQ BX, SI
+	JGE  placed0
+	MOVQ (CX), DX
+	ADDQ $0x08, CX
+	MOVW BX, (AX)(DX*2)
+	INCQ BX
+	JMP  place0
+
+placed0:
 	VZEROUPPER
 	RET
 
-// func count128AVX512(sim *int16, cand *uint16, n int, live *uint64, t int, limit int) int
-// Requires: AVX, AVX512BW, AVX512F, BMI, CMOV
-TEXT ·count128AVX512(SB), NOSPLIT, $0-56
-	MOVQ         sim+0(FP), AX
-	MOVQ         cand+8(FP), CX
+// func rank128AVX512(order *uint16, keys *uint64, n int)
+// Requires: AVX, AVX512F, CMOV
+TEXT ·rank128AVX512(SB), NOSPLIT, $512-24
+	MOVQ         order+0(FP), AX
+	MOVQ         keys+8(FP), CX
 	MOVQ         n+16(FP), DX
-	MOVQ         live+24(FP), BX
-	MOVQ         (BX), SI
-	MOVQ         8(BX), BX
-	MOVQ         t+32(FP), DI
-	VPBROADCASTW DI, Z0
-	MOVQ         limit+40(FP), DI
-	XORQ         R8, R8
+	MOVQ         $+1, BX
+	VPBROADCASTQ BX, Z1
+	VMOVDQU64    (CX), Z2
+	VPXORQ       Z3, Z3, Z3
+	VMOVDQU64    64(CX), Z4
+	VPXORQ       Z5, Z5, Z5
+	VMOVDQU64    128(CX), Z6
+	VPXORQ       Z7, Z7, Z7
+	VMOVDQU64    192(CX), Z8
+	VPXORQ       Z9, Z9, Z9
+	VMOVDQU64    256(CX), Z10
+	VPXORQ       Z11, Z11, Z11
+	VMOVDQU64    320(CX), Z12
+	VPXORQ       Z13, Z13, Z13
+	VMOVDQU64    384(CX), Z14
+	VPXORQ       Z15, Z15, Z15
+	VMOVDQU64    448(CX), Z16
+	VPXORQ       Z17, Z17, Z17
+	MOVQ         DX, BX
+	MOVQ         CX, SI
 
-next:
-	TESTQ     DX, DX
-	JZ        done
-	MOVWQZX   (CX), R9
-	ADDQ      $0x02, CX
-	DECQ      DX
-	MOVQ      SI, R10
-	CMPQ      R9, $0x40
-	CMOVQGE   BX, R10
-	BTQ       R9, R10
-	JCC       next
-	INCQ      R8
-	CMPQ      R8, DI
-	JGT       done
-	MOVQ      R9, R10
-	SHLQ      $0x08, R10
-	ADDQ      AX, R10
-	VMOVDQU64 (R10), Z1
-	VPCMPW    $0x05, Z0, Z1, K1
-	VMOVDQU64 64(R10), Z1
-	VPCMPW    $0x05, Z0, Z1, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, R11
-	ANDNQ     SI, R11, SI
-	VMOVDQU64 128(R10), Z1
-	VPCMPW    $0x05, Z0, Z1, K1
-	VMOVDQU64 192(R10), Z1
-	VPCMPW    $0x05, Z0, Z1, K2
-	KUNPCKDQ  K1, K2, K1
-	KMOVQ     K1, R11
-	ANDNQ     BX, R11, BX
-	CMPQ      R9, $0x40
-	JGE       upper
-	BTRQ      R9, SI
-	JMP       next
+loop0:
+	VPBROADCASTQ (SI), Z0
+	ADDQ         $0x08, SI
+	VPCMPUQ      $0x06, Z0, Z2, K1
+	VPADDQ       Z1, Z3, K1, Z3
+	VPCMPUQ      $0x06, Z0, Z4, K1
+	VPADDQ       Z1, Z5, K1, Z5
+	VPCMPUQ      $0x06, Z0, Z6, K1
+	VPADDQ       Z1, Z7, K1, Z7
+	VPCMPUQ      $0x06, Z0, Z8, K1
+	VPADDQ       Z1, Z9, K1, Z9
+	VPCMPUQ      $0x06, Z0, Z10, K1
+	VPADDQ       Z1, Z11, K1, Z11
+	VPCMPUQ      $0x06, Z0, Z12, K1
+	VPADDQ       Z1, Z13, K1, Z13
+	VPCMPUQ      $0x06, Z0, Z14, K1
+	VPADDQ       Z1, Z15, K1, Z15
+	VPCMPUQ      $0x06, Z0, Z16, K1
+	VPADDQ       Z1, Z17, K1, Z17
+	DECQ         BX
+	JNZ          loop0
+	VMOVDQU64    Z3, (SP)
+	VMOVDQU64    Z5, 64(SP)
+	VMOVDQU64    Z7, 128(SP)
+	VMOVDQU64    Z9, 192(SP)
+	VMOVDQU64    Z11, 256(SP)
+	VMOVDQU64    Z13, 320(SP)
+	VMOVDQU64    Z15, 384(SP)
+	VMOVDQU64    Z17, 448(SP)
+	MOVQ         $+64, R8
+	CMPQ         DX, R8
+	CMOVQLT      DX, R8
+	MOVQ         $+0, BX
+	LEAQ         (SP), SI
 
-upper:
-	BTRQ R9, BX
-	JMP  next
+place0:
+	CMPQ BX, R8
+	JGE  placed0
+	MOVQ (SI), DI
+	ADDQ $0x08, SI
+	MOVW BX, (AX)(DI*2)
+	INCQ BX
+	JMP  place0
 
-done:
-	MOVQ R8, ret+48(FP)
+placed0:
+	VMOVDQU64 512(CX), Z2
+	VPXORQ    Z18, Z18, Z18
+	VMOVDQU64 576(CX), Z3
+	VPXORQ    Z19, Z19, Z19
+	VMOVDQU64 640(CX), Z4
+	VPXORQ    Z20, Z20, Z20
+	VMOVDQU64 704(CX), Z5
+	VPXORQ    Z21, Z21, Z21
+	VMOVDQU64 768(CX), Z6
+	VPXORQ    Z22, Z22, Z22
+	VMOVDQU64 832(CX), Z7
+	VPXORQ    Z23, Z23, Z23
+	VMOVDQU64 896(CX), Z8
+	VPXORQ    Z24, Z24, Z24
+	VMOVDQU64 960(CX), Z9
+	VPXORQ    Z25, Z25, Z25
+	MOVQ      DX, BX
+	MOVQ      CX, SI
+
+loop8:
+	VPBROADCASTQ (SI), Z0
+	ADDQ         $0x08, SI
+	VPCMPUQ      $0x06, Z0, Z2, K1
+	VPADDQ       Z1, Z18, K1, Z18
+	VPCMPUQ      $0x06, Z0, Z3, K1
+	VPADDQ       Z1, Z19, K1, Z19
+	VPCMPUQ      $0x06, Z0, Z4, K1
+	VPADDQ       Z1, Z20, K1, Z20
+	VPCMPUQ      $0x06, Z0, Z5, K1
+	VPADDQ       Z1, Z21, K1, Z21
+	VPCMPUQ      $0x06, Z0, Z6, K1
+	VPADDQ       Z1, Z22, K1, Z22
+	VPCMPUQ      $0x06, Z0, Z7, K1
+	VPADDQ       Z1, Z23, K1, Z23
+	VPCMPUQ      $0x06, Z0, Z8, K1
+	VPADDQ       Z1, Z24, K1, Z24
+	VPCMPUQ      $0x06, Z0, Z9, K1
+	VPADDQ       Z1, Z25, K1, Z25
+	DECQ         BX
+	JNZ          loop8
+	VMOVDQU64    Z18, (SP)
+	VMOVDQU64    Z19, 64(SP)
+	VMOVDQU64    Z20, 128(SP)
+	VMOVDQU64    Z21, 192(SP)
+	VMOVDQU64    Z22, 256(SP)
+	VMOVDQU64    Z23, 320(SP)
+	VMOVDQU64    Z24, 384(SP)
+	VMOVDQU64    Z25, 448(SP)
+	MOVQ         $+128, R8
+	CMPQ         DX, R8
+	CMOVQLT      DX, R8
+	MOVQ         $+64, BX
+	LEAQ         (SP), SI
+
+place8:
+	CMPQ BX, R8
+	JGE  placed8
+	MOVQ (SI), DI
+	ADDQ $0x08, SI
+	MOVW BX, (AX)(DI*2)
+	INCQ BX
+	JMP  place8
+
+placed8:
+	VZEROUPPER
+	RET
+
+// func reorder64AVX512(dst *int16, src *int16, order *uint16, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·reorder64AVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         order+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVL         $0x00000040, SI
+	VPBROADCASTW SI, Z0
+	VMOVDQU64    (DX), Z0
+	VMOVDQU64    64(DX), Z1
+
+row:
+	MOVWQZX   (DX), SI
+	ADDQ      $0x02, DX
+	SHLQ      $0x07, SI
+	ADDQ      CX, SI
+	VMOVDQU64 (SI), Z3
+	VMOVDQU64 64(SI), Z4
+	VMOVDQA64 Z3, Z2
+	VPERMT2W  Z4, Z0, Z2
+	VMOVDQU64 Z2, (AX)
+	VMOVDQA64 Z3, Z2
+	VPERMT2W  Z4, Z1, Z2
+	VMOVDQU64 Z2, 64(AX)
+	ADDQ      $+128, AX
+	DECQ      BX
+	JNZ       row
+	VZEROUPPER
+	RET
+
+// func reorder128AVX512(dst *int16, src *int16, order *uint16, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·reorder128AVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         order+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVL         $0x00000040, SI
+	VPBROADCASTW SI, Z0
+	VMOVDQU64    (DX), Z1
+	VPTESTMW     Z0, Z1, K1
+	VMOVDQU64    64(DX), Z2
+	VPTESTMW     Z0, Z2, K2
+	VMOVDQU64    128(DX), Z3
+	VPTESTMW     Z0, Z3, K3
+	VMOVDQU64    192(DX), Z4
+	VPTESTMW     Z0, Z4, K4
+
+row:
+	MOVWQZX   (DX), SI
+	ADDQ      $0x02, DX
+	SHLQ      $0x08, SI
+	ADDQ      CX, SI
+	VMOVDQU64 (SI), Z6
+	VMOVDQU64 64(SI), Z7
+	VMOVDQU64 128(SI), Z8
+	VMOVDQU64 192(SI), Z9
+	VMOVDQA64 Z6, Z0
+	VPERMT2W  Z7, Z1, Z0
+	VMOVDQA64 Z8, Z5
+	VPERMT2W  Z9, Z1, Z5
+	VMOVDQU16 Z5, K1, Z0
+	VMOVDQU64 Z0, (AX)
+	VMOVDQA64 Z6, Z0
+	VPERMT2W  Z7, Z2, Z0
+	VMOVDQA64 Z8, Z5
+	VPERMT2W  Z9, Z2, Z5
+	VMOVDQU16 Z5, K2, Z0
+	VMOVDQU64 Z0, 64(AX)
+	VMOVDQA64 Z6, Z0
+	VPERMT2W  Z7, Z3, Z0
+	VMOVDQA64 Z8, Z5
+	VPERMT2W  Z9, Z3, Z5
+	VMOVDQU16 Z5, K3, Z0
+	VMOVDQU64 Z0, 128(AX)
+	VMOVDQA64 Z6, Z0
+	VPERMT2W  Z7, Z4, Z0
+	VMOVDQA64 Z8, Z5
+	VPERMT2W  Z9, Z4, Z5
+	VMOVDQU16 Z5, K4, Z0
+	VMOVDQU64 Z0, 192(AX)
+	ADDQ      $+256, AX
+	DECQ      BX
+	JNZ       row
+	VZEROUPPER
+	RET
+
+// func count64AVX512(sim *int16, starts *int, live *uint64, batches int, t int) int
+// Requires: AVX, AVX512BW, BMI
+TEXT ·count64AVX512(SB), NOSPLIT, $8-48
+	MOVQ         starts+8(FP), AX
+	MOVQ         live+16(FP), CX
+	MOVQ         batches+24(FP), BX
+	MOVQ         BX, (SP)
+	MOVQ         t+32(FP), BX
+	VPBROADCASTW BX, Z0
+	XORQ         DX, DX
+
+batch:
+	MOVQ sim+0(FP), BX
+	MOVQ (AX), SI
+	LEAQ (BX)(SI*2), SI
+	MOVQ (CX), DI
+	MOVQ 8(AX), R8
+	LEAQ (BX)(R8*2), R8
+	MOVQ 8(CX), R9
+	MOVQ 16(AX), R10
+	LEAQ (BX)(R10*2), R10
+	MOVQ 16(CX), R11
+	MOVQ 24(AX), R12
+	LEAQ (BX)(R12*2), R12
+	MOVQ 24(CX), R13
+
+loop0:
+	MOVQ     DI, BX
+	ORQ      R9, BX
+	ORQ      R11, BX
+	ORQ      R13, BX
+	JZ       done0
+	TZCNTQ   DI, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x07, BX
+	ADDQ     SI, BX
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, BX
+	CMPQ     DI, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    DI, DI
+	ANDQ     BX, DI
+	TZCNTQ   R9, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x07, BX
+	ADDQ     R8, BX
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, BX
+	CMPQ     R9, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R9, R9
+	ANDQ     BX, R9
+	TZCNTQ   R11, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x07, BX
+	ADDQ     R10, BX
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, BX
+	CMPQ     R11, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R11, R11
+	ANDQ     BX, R11
+	TZCNTQ   R13, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x07, BX
+	ADDQ     R12, BX
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, BX
+	CMPQ     R13, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R13, R13
+	ANDQ     BX, R13
+	JMP      loop0
+
+done0:
+	ADDQ $+32, AX
+	ADDQ $+32, CX
+	DECQ (SP)
+	JNZ  batch
+	MOVQ DX, ret+40(FP)
+	VZEROUPPER
+	RET
+
+// func count128AVX512(sim *int16, starts *int, live *uint64, batches int, t int) int
+// Requires: AVX, AVX512BW, BMI
+TEXT ·count128AVX512(SB), NOSPLIT, $8-48
+	MOVQ         starts+8(FP), AX
+	MOVQ         live+16(FP), CX
+	MOVQ         batches+24(FP), BX
+	MOVQ         BX, (SP)
+	MOVQ         t+32(FP), BX
+	VPBROADCASTW BX, Z0
+	XORQ         DX, DX
+
+batch:
+	MOVQ sim+0(FP), BX
+	MOVQ (AX), DI
+	LEAQ (BX)(DI*2), DI
+	MOVQ (CX), R8
+	MOVQ 8(CX), R9
+	MOVQ 8(AX), R10
+	LEAQ (BX)(R10*2), R10
+	MOVQ 16(CX), R11
+	MOVQ 24(CX), R12
+	MOVQ 16(AX), R13
+	LEAQ (BX)(R13*2), R13
+	MOVQ 32(CX), R14
+	MOVQ 40(CX), R15
+
+loop0:
+	MOVQ     R8, SI
+	ORQ      R11, SI
+	ORQ      R14, SI
+	JZ       done0
+	TZCNTQ   R8, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     DI, BX
+	TESTQ    R8, R8
+	JZ       next0
+	VPCMPW   $0x06, 128(BX), Z0, K1
+	VPCMPW   $0x06, 192(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	ANDQ     SI, R9
+
+next0:
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R8, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R8, R8
+	ANDQ     SI, R8
+	TZCNTQ   R11, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     R10, BX
+	TESTQ    R11, R11
+	JZ       next1
+	VPCMPW   $0x06, 128(BX), Z0, K1
+	VPCMPW   $0x06, 192(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	ANDQ     SI, R12
+
+next1:
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R11, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R11, R11
+	ANDQ     SI, R11
+	TZCNTQ   R14, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     R13, BX
+	TESTQ    R14, R14
+	JZ       next2
+	VPCMPW   $0x06, 128(BX), Z0, K1
+	VPCMPW   $0x06, 192(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	ANDQ     SI, R15
+
+next2:
+	VPCMPW   $0x06, (BX), Z0, K1
+	VPCMPW   $0x06, 64(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R14, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R14, R14
+	ANDQ     SI, R14
+	JMP      loop0
+
+done0:
+loop1:
+	MOVQ     R9, SI
+	ORQ      R12, SI
+	ORQ      R15, SI
+	JZ       done1
+	TZCNTQ   R9, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     DI, BX
+	VPCMPW   $0x06, 16512(BX), Z0, K1
+	VPCMPW   $0x06, 16576(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R9, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R9, R9
+	ANDQ     SI, R9
+	TZCNTQ   R12, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     R10, BX
+	VPCMPW   $0x06, 16512(BX), Z0, K1
+	VPCMPW   $0x06, 16576(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R12, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R12, R12
+	ANDQ     SI, R12
+	TZCNTQ   R15, BX
+	ANDQ     $0x3f, BX
+	SHLQ     $0x08, BX
+	ADDQ     R13, BX
+	VPCMPW   $0x06, 16512(BX), Z0, K1
+	VPCMPW   $0x06, 16576(BX), Z0, K2
+	KUNPCKDQ K1, K2, K1
+	KMOVQ    K1, SI
+	CMPQ     R15, $0x01
+	SBBQ     $-1, DX
+	BLSRQ    R15, R15
+	ANDQ     SI, R15
+	JMP      loop1
+
+done1:
+	ADDQ $+24, AX
+	ADDQ $+48, CX
+	DECQ (SP)
+	JNZ  batch
+	MOVQ DX, ret+40(FP)
 	VZEROUPPER
 	RET

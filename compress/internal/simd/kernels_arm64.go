@@ -107,3 +107,15 @@ func axpy4NEON(dst *float32, rows *float32, stride int, w *float32, n int)
 //
 //go:noescape
 func expSumNEON(x *float32, top float32, n int) float32
+
+//go:noescape
+func unrotateAddBF16NEON(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+
+//go:noescape
+func unrotateDotBF16NEON(direction *float32, src *byte, cos *float32, sin *float32, half int) float32
+
+//go:noescape
+func unrotateAddF16NEON(key *float32, unit *float32, src *byte, cos *float32, sin *float32, kw float32, uw float32, half int)
+
+//go:noescape
+func unrotateDotF16NEON(direction *float32, src *byte, cos *float32, sin *float32, half int) float32

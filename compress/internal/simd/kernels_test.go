@@ -3,6 +3,7 @@ package simd
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -128,10 +129,11 @@ func TestVectors(t *testing.T) {
 				}
 			}
 			sum, x := append([]float32{}, b...), append([]float32{}, a...)
-			k.ScaleAdd(x, sum, 0.5)
-			for i := range x {
-				if x[i] != a[i]*0.5 || !near(sum[i], float64(b[i])+float64(a[i])/2, 2) {
-					t.Fatalf("%s: scaleAdd of %d [%d] = %v, %v", k.Name, n, i, x[i], sum[i])
+			x = append(append(x, 77), a...)
+			k.ScaleAdd(x, n+1, sum, []float32{0.5, 2})
+			for i := range sum {
+				if x[i] != a[i]*0.5 || x[n] != 77 || x[n+1+i] != a[i]*2 || !near(sum[i], float64(b[i])+float64(a[i])*2.5, 4) {
+					t.Fatalf("%s: scaleAdd of %d [%d] = %v, %v", k.Name, n, i, x, sum[i])
 				}
 			}
 			x, sum = append(x[:0], a...), append(sum[:0], b...)
@@ -272,7 +274,15 @@ func TestUnrotateAndAxpyOfHalves(t *testing.T) {
 				x := make([]float32, 2*n)
 				h.Widen(x, src)
 				cos, sin, got := random(r, n, 1), random(r, n, 0), make([]float32, 2*n)
-				ss := h.Unrotate(got, src, cos, sin)
+				angles := Angles{Cos: append(random(r, n, 0), cos...), Sin: append(random(r, n, 1), sin...), Half: n}
+				squares, at := []float32{0, 0}, []int32{1, 1}
+				twice, rows := append(slices.Clone(src), src...), make([]float32, 4*n+3)
+				h.Unrotate(rows, 2*n+3, squares, twice, angles, at)
+				copy(got, rows)
+				ss := squares[0]
+				if squares[1] != ss || !slices.Equal(rows[2*n+3:], got) {
+					t.Fatalf("%s: %s unrotate of %d: two equal rows differ", k.Name, name, n)
+				}
 				want := 0.0
 				for i := range n {
 					u, v, c, s := float64(x[i]), float64(x[n+i]), float64(cos[i]), float64(sin[i])
@@ -284,6 +294,20 @@ func TestUnrotateAndAxpyOfHalves(t *testing.T) {
 				}
 				if !near(ss, want, want) {
 					t.Fatalf("%s: %s sum of squares of %d = %v, want %v", k.Name, name, n, ss, want)
+				}
+				direction, key, unit := random(r, 2*n, 0), random(r, 2*n, 1), random(r, 2*n, 0)
+				along, size := dot64(got, direction)
+				h.UnrotateDot(squares, direction, twice, angles, at)
+				if !near(squares[0], along, size+1) || squares[1] != squares[0] {
+					t.Fatalf("%s: %s dot with an unrotated row of %d = %v, want %v", k.Name, name, n, squares, along)
+				}
+				keyWas, unitWas := slices.Clone(key), slices.Clone(unit)
+				h.UnrotateAdd(key, unit, src, cos, sin, 0.25, 3)
+				for i, x := range got {
+					a, b := float64(keyWas[i])+0.25*float64(x), float64(unitWas[i])+3*float64(x)
+					if size := 4 * (math.Abs(float64(x)) + 4); !near(key[i], a, size) || !near(unit[i], b, size) {
+						t.Fatalf("%s: %s sums with an unrotated row of %d [%d] = %v, %v, want %v, %v", k.Name, name, n, i, key[i], unit[i], a, b)
+					}
 				}
 				y := make([]float32, 2*n)
 				h.Axpy(y, src, 2)
@@ -375,111 +399,6 @@ func TestExpSum(t *testing.T) {
 			}
 			if !near(got, sum, sum) {
 				t.Fatalf("%s: sum of %d = %v, want %v", k.Name, n, got, sum)
-			}
-		}
-	}
-}
-
-func TestMirror(t *testing.T) {
-	r := rand.New(rand.NewPCG(11, 12))
-	for _, k := range All() {
-		for n := 4; n <= 100; n += 4 {
-			ld := n + 4*(n%3)
-			s := random(r, n*ld, n%5)
-			want := append([]float32{}, s...)
-			for i := range n {
-				for j := range i &^ 3 {
-					want[i*ld+j] = s[j*ld+i]
-				}
-			}
-			k.Mirror(s, ld, n)
-			for i := range want {
-				if s[i] != want[i] {
-					t.Fatalf("%s: mirror of %d [%d,%d] = %v, want %v", k.Name, n, i/ld, i%ld, s[i], want[i])
-				}
-			}
-		}
-	}
-}
-
-func TestQuantize(t *testing.T) {
-	r := rand.New(rand.NewPCG(13, 14))
-	for _, k := range All() {
-		for n := range 130 {
-			for _, ld := range []int{(n + 15) &^ 15, 128, 144} {
-				if ld < n {
-					continue
-				}
-				src, dst := random(r, n+16, 1), make([]int16, ld+1)
-				if n > 3 {
-					src[0], src[1], src[2] = 1, -1, 0.5
-				}
-				dst[ld] = 77
-				sum, want := k.Quantize(dst, src, 1024, n, ld), 0.0
-				for i := range ld {
-					w := float64(math.MinInt16)
-					if i < n {
-						want += float64(src[i])
-						w = min(max(math.Floor(float64(src[i]*1024)), math.MinInt16), math.MaxInt16)
-					}
-					if float64(dst[i]) != w {
-						t.Fatalf("%s: quantize of %d [%d of %d] = %d, want %v (%v)", k.Name, n, i, ld, dst[i], w, src[i])
-					}
-				}
-				if math.Abs(sum-want) > 1e-9*(1+math.Abs(want)) || dst[ld] != 77 {
-					t.Fatalf("%s: quantize of %d: sum %v, want %v; behind the row %d", k.Name, n, sum, want, dst[ld])
-				}
-			}
-		}
-	}
-}
-
-func TestWeigh(t *testing.T) {
-	r := rand.New(rand.NewPCG(23, 24))
-	for _, k := range All() {
-		for n := range 130 {
-			row, weight, want := make([]int16, n+1)[1:], make([]uint16, n+1)[1:], make([]int64, n)
-			for i := range row {
-				row[i], weight[i] = int16(r.IntN(2050)-1025), uint16(r.IntN(1<<(1+r.IntN(16))))
-				want[i] = 1024 - min((1024-int64(row[i]))*int64(weight[i])/256, 32767)
-			}
-			k.Weigh(row, weight)
-			for i := range row {
-				if int64(row[i]) != want[i] {
-					t.Fatalf("%s: %d of %d: %d, want %d", k.Name, i, n, row[i], want[i])
-				}
-			}
-		}
-	}
-}
-
-// Every set counts as the plain loop does.
-func TestCount(t *testing.T) {
-	r := rand.New(rand.NewPCG(15, 16))
-	for _, k := range All() {
-		for range 300 {
-			n := 1 + r.IntN(128)
-			ld := 64
-			if n > 64 || r.IntN(2) == 0 {
-				ld = 128
-			}
-			sim := make([]int16, n*ld)
-			for i := range sim {
-				sim[i] = math.MinInt16
-				if i%ld < n {
-					sim[i] = int16(r.IntN(2049) - 1024)
-				}
-			}
-			var cand []uint16
-			var free [2]uint64
-			for _, i := range r.Perm(n)[:r.IntN(n+1)] {
-				cand = append(cand, uint16(i))
-				free[i/64] |= 1 << (i % 64)
-			}
-			at, limit := r.IntN(2052)-1025, r.IntN(n+2)
-			want := generic.Count(sim, ld, cand, make([]uint16, n), &free, at, limit)
-			if got := k.Count(sim, ld, cand, make([]uint16, n), &free, at, limit); got != want {
-				t.Fatalf("%s: %d clusters of %d candidates of %d at %d, want %d", k.Name, got, len(cand), n, at, want)
 			}
 		}
 	}

@@ -1,6 +1,11 @@
 package simd
 
-import "math"
+import (
+	"cmp"
+	"math"
+	"math/bits"
+	"slices"
+)
 
 func mirror(s []float32, ld, n int) {
 	for i := 4; i < n; i++ {
@@ -24,25 +29,48 @@ func quantize(dst []int16, src []float32, scale float32, n, ld int) float64 {
 	return sum
 }
 
-// count compacts the candidates that stay free in place, so that nothing is looked at again after it joined a cluster.
-func count(sim []int16, ld int, cand, scratch []uint16, _ *[2]uint64, t, limit int) int {
-	live := scratch[:copy(scratch, cand)]
-	clusters := 0
-	for len(live) > 0 {
-		if clusters++; clusters > limit {
-			return clusters
+func rank(order []uint16, keys []uint64) {
+	for i := range keys {
+		order[i] = uint16(i)
+	}
+	slices.SortFunc(order[:len(keys)], func(a, b uint16) int { return cmp.Compare(keys[a], keys[b]) })
+}
+
+func reorder(dst, src []int16, ld int, order []uint16) {
+	for r, from := range order {
+		row, to := src[int(from)*ld:][:ld], dst[r*ld:][:len(order)]
+		for j := r + 1; j < len(to); j++ {
+			to[j] = row[order[j]]
 		}
-		row := sim[int(live[0])*ld:][:ld]
-		w := 0
-		for _, j := range live[1:] {
-			live[w] = j
-			if int(row[j]) < t {
-				w++
+	}
+}
+
+func count(sim []int16, ld int, starts []int, live []uint64, t int) int {
+	clusters, words := 0, (ld+63)/64
+	free := make([]uint64, 0, 16)
+	for k, start := range starts {
+		free = append(free[:0], live[k*words:(k+1)*words]...)
+		for w := range free {
+			for free[w] != 0 {
+				clusters++
+				seed := 64*w + bits.TrailingZeros64(free[w])
+				free[w] &= free[w] - 1
+				take(sim[start+seed*ld:][:ld], free, w, t)
 			}
 		}
-		live = live[:w]
 	}
 	return clusters
+}
+
+// take removes from free, its words from w on, those whose similarity is at least t.
+func take(row []int16, free []uint64, w, t int) {
+	for i := w; i < len(free); i++ {
+		for rest := free[i]; rest != 0; rest &= rest - 1 {
+			if j := bits.TrailingZeros64(rest); int(row[64*i+j]) >= t {
+				free[i] &^= 1 << j
+			}
+		}
+	}
 }
 
 func expSum(x []float32, top float32) float32 {

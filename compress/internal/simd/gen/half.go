@@ -90,46 +90,154 @@ func narrow(t halfType) {
 }
 
 func unrotateHalf(t halfType) {
-	TEXT("unrotate"+t.name+"AVX2", NOSPLIT, "func(dst *float32, src *byte, cos, sin *float32, half int) float32")
+	TEXT("unrotate"+t.name+"AVX2", NOSPLIT, "func(dst *float32, stride int, squares *float32, src *byte, cos, sin *float32, at *int32, n, half int)")
 	Pragma("noescape")
-	Doc("unrotate"+t.name+"AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and returns the sum of",
-		"their squares. half is a multiple of 8.")
-	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
-	cos, sin := Load(Param("cos"), GP64()), Load(Param("sin"), GP64())
-	half := Load(Param("half"), GP64())
-	n := GP64()
-	MOVQ(half, n)
-	u, v, c, s, a, b, ss, ss2 := YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
-	VXORPS(ss, ss, ss)
-	VXORPS(ss2, ss2, ss2)
-	Label("loop")
-	t.load(Mem{Base: src}, u)
-	t.load(Mem{Base: src, Index: half, Scale: 2}, v)
-	VMOVUPS(Mem{Base: cos}, c)
-	VMOVUPS(Mem{Base: sin}, s)
-	VMULPS(u, c, a)
-	VFMADD231PS(v, s, a)
-	VMULPS(v, c, b)
-	VFNMADD231PS(u, s, b)
-	VMOVUPS(a, Mem{Base: dst})
-	VMOVUPS(b, Mem{Base: dst, Index: half, Scale: 4})
-	VFMADD231PS(a, a, ss)
-	VFMADD231PS(b, b, ss2)
+	Doc("unrotate"+t.name+"AVX2 widens n rows of 2*half elements, turns the pairs (i, half+i) of row r back by row at[r] of the angles,",
+		"rows of half, writes them to dst, rows of stride, and the sum of their squares to squares[r]. half is a multiple of 8.")
+	dst, stride, squares := Load(Param("dst"), GP64()), Load(Param("stride"), GP64()), Load(Param("squares"), GP64())
+	SHLQ(Imm(2), stride)
+	ss, ss2, to := YMM(), YMM(), GP64()
+	eachRow(t, func() {
+		VXORPS(ss, ss, ss)
+		VXORPS(ss2, ss2, ss2)
+		MOVQ(dst, to)
+	}, func(x turnedBack, half reg.Register) {
+		VMOVUPS(x.a, Mem{Base: to})
+		VMOVUPS(x.b, Mem{Base: to, Index: half, Scale: 4})
+		VFMADD231PS(x.a, x.a, ss)
+		VFMADD231PS(x.b, x.b, ss2)
+		ADDQ(Imm(32), to)
+	}, func() {
+		VADDPS(ss, ss2, ss)
+		VMOVSS(horizontal(ss), Mem{Base: squares})
+		ADDQ(Imm(4), squares)
+		ADDQ(stride, dst)
+	})
+}
+
+// eachRow loops over rows of 16-bit elements, turned back: before and after each row, and for eight pairs of one.
+func eachRow(t halfType, before func(), pairs func(x turnedBack, half reg.Register), after func()) {
+	src, at, n, half := Load(Param("src"), GP64()), Load(Param("at"), GP64()), Load(Param("n"), GP64()), Load(Param("half"), GP64())
+	cos, sin, k := GP64(), GP64(), GP64()
+	x := newTurnedBack()
+	Label("row")
+	MOVLQSX(Mem{Base: at}, cos)
+	ADDQ(Imm(4), at)
+	IMULQ(half, cos)
+	SHLQ(Imm(2), cos)
+	MOVQ(cos, sin)
+	addParam("cos", cos)
+	addParam("sin", sin)
+	before()
+	MOVQ(half, k)
+	Label("pairs")
+	x.load(t, src, half, cos, sin)
+	pairs(x, half)
+	SUBQ(Imm(8), k)
+	JNZ(LabelRef("pairs"))
+	LEAQ(Mem{Base: src, Index: half, Scale: 2}, src) // behind the upper half
+	after()
+	DECQ(n)
+	JNZ(LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}
+
+// turnedBack loads eight pairs of a row and leaves them in a and b, turned back by the angles given.
+type turnedBack struct{ u, v, c, s, a, b reg.VecVirtual }
+
+func newTurnedBack() turnedBack { return turnedBack{YMM(), YMM(), YMM(), YMM(), YMM(), YMM()} }
+
+func (x turnedBack) load(t halfType, src, half, cos, sin reg.Register) {
+	t.load(Mem{Base: src}, x.u)
+	t.load(Mem{Base: src, Index: half, Scale: 2}, x.v)
+	VMOVUPS(Mem{Base: cos}, x.c)
+	VMOVUPS(Mem{Base: sin}, x.s)
+	VMULPS(x.u, x.c, x.a)
+	VFMADD231PS(x.v, x.s, x.a)
+	VMULPS(x.v, x.c, x.b)
+	VFNMADD231PS(x.u, x.s, x.b)
 	ADDQ(Imm(16), src)
 	ADDQ(Imm(32), cos)
 	ADDQ(Imm(32), sin)
-	ADDQ(Imm(32), dst)
+}
+
+// addParam adds a parameter to x.
+func addParam(name string, x reg.Register) {
+	p, _ := Param(name).Resolve()
+	ADDQ(p.Addr, x)
+}
+
+// broadcast fills x with a parameter.
+func broadcast(name string, x reg.VecVirtual) {
+	p, _ := Param(name).Resolve()
+	VBROADCASTSS(p.Addr, x)
+}
+
+// horizontal is the sum of the eight lanes of x.
+func horizontal(x reg.VecVirtual) reg.VecVirtual {
+	h := XMM()
+	VEXTRACTF128(U8(1), x, h)
+	VADDPS(h, x.AsX(), h)
+	VHADDPS(h, h, h)
+	VHADDPS(h, h, h)
+	return h
+}
+
+func unrotateAddHalf(t halfType) {
+	TEXT("unrotateAdd"+t.name+"AVX2", NOSPLIT, "func(key, unit *float32, src *byte, cos, sin *float32, kw, uw float32, half int)")
+	Pragma("noescape")
+	Doc("unrotateAdd"+t.name+"AVX2 widens a row of 2*half elements, turns its pairs (i, half+i) back and adds it, times kw, to key",
+		"and, times uw, to unit. half is a multiple of 8.")
+	key, unit, src := Load(Param("key"), GP64()), Load(Param("unit"), GP64()), Load(Param("src"), GP64())
+	cos, sin := Load(Param("cos"), GP64()), Load(Param("sin"), GP64())
+	kw, uw, y := YMM(), YMM(), YMM()
+	broadcast("kw", kw)
+	broadcast("uw", uw)
+	half := Load(Param("half"), GP64())
+	n := GP64()
+	MOVQ(half, n)
+	x := newTurnedBack()
+	Label("loop")
+	x.load(t, src, half, cos, sin)
+	for _, to := range []struct {
+		sum reg.Register
+		w   reg.VecVirtual
+	}{{key, kw}, {unit, uw}} {
+		VMOVUPS(Mem{Base: to.sum}, y)
+		VFMADD231PS(x.a, to.w, y)
+		VMOVUPS(y, Mem{Base: to.sum})
+		VMOVUPS(Mem{Base: to.sum, Index: half, Scale: 4}, y)
+		VFMADD231PS(x.b, to.w, y)
+		VMOVUPS(y, Mem{Base: to.sum, Index: half, Scale: 4})
+		ADDQ(Imm(32), to.sum)
+	}
 	SUBQ(Imm(8), n)
 	JNZ(LabelRef("loop"))
-	VADDPS(ss, ss2, ss)
-	h := XMM()
-	VEXTRACTF128(U8(1), ss, h)
-	VADDPS(h, ss.AsX(), h)
-	VHADDPS(h, h, h)
-	VHADDPS(h, h, h)
-	Store(h, ReturnIndex(0))
 	VZEROUPPER()
 	RET()
+}
+
+func unrotateDotHalf(t halfType) {
+	TEXT("unrotateDot"+t.name+"AVX2", NOSPLIT, "func(dst, direction *float32, src *byte, cos, sin *float32, at *int32, n, half int)")
+	Pragma("noescape")
+	Doc("unrotateDot"+t.name+"AVX2 widens n rows of 2*half elements, turns the pairs (i, half+i) of row r back by row at[r] of the angles,",
+		"rows of half, and writes their dot products with direction to dst. half is a multiple of 8.")
+	dst, direction := Load(Param("dst"), GP64()), Load(Param("direction"), GP64())
+	low, high, along := YMM(), YMM(), GP64()
+	eachRow(t, func() {
+		VXORPS(low, low, low)
+		VXORPS(high, high, high)
+		MOVQ(direction, along)
+	}, func(x turnedBack, half reg.Register) {
+		VFMADD231PS(Mem{Base: along}, x.a, low)
+		VFMADD231PS(Mem{Base: along, Index: half, Scale: 4}, x.b, high)
+		ADDQ(Imm(32), along)
+	}, func() {
+		VADDPS(low, high, low)
+		VMOVSS(horizontal(low), Mem{Base: dst})
+		ADDQ(Imm(4), dst)
+	})
 }
 
 func axpyHalf(t halfType) {

@@ -19,6 +19,8 @@ func main() {
 		widen(t)
 		narrow(t)
 		unrotateHalf(t)
+		unrotateAddHalf(t)
+		unrotateDotHalf(t)
 		axpyHalf(t)
 	}
 	scaleAdd()
@@ -31,7 +33,11 @@ func main() {
 	mirror()
 	quantizeRow()
 	weighRow()
-	count(1)
-	count(2)
+	rankOf(8)
+	rankOf(16)
+	reorder(1)
+	reorder(2)
+	count(1, 4)
+	count(2, 3)
 	Generate()
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -172,72 +174,194 @@ func weighRow() {
 	RET()
 }
 
-// count runs greedy clustering on a chunk of at most 64 or 128 tokens: a bit per token that is still free.
-func count(words int) {
-	name := map[int]string{1: "count64AVX512", 2: "count128AVX512"}[words]
-	TEXT(name, NOSPLIT, "func(sim *int16, cand *uint16, n int, live *uint64, t, limit int) int")
+// rankOf counts, for every key, how many are smaller.
+func rankOf(vectors int) {
+	name := fmt.Sprintf("rank%dAVX512", 8*vectors)
+	TEXT(name, NOSPLIT, "func(order *uint16, keys *uint64, n int)")
 	Pragma("noescape")
-	Doc(name+" counts the clusters of a chunk at threshold t: sim has rows of 64 or 128 similarities, cand lists n candidates by",
-		"priority, live has a bit for each. It stops when there are more than limit.")
-	sim, cand, n := Load(Param("sim"), GP64()), Load(Param("cand"), GP64()), Load(Param("n"), GP64())
-	from := Load(Param("live"), GP64())
-	live := make([]reg.GPVirtual, words)
-	for i := range live {
-		live[i] = GP64()
-		MOVQ(Mem{Base: from, Disp: 8 * i}, live[i])
+	Doc(fmt.Sprintf("%s writes the indices of n keys to order, the smallest first. All keys differ, and there are %d, those past n larger", name, 8*vectors),
+		"than the others.")
+	order, keys, n := Load(Param("order"), GP64()), Load(Param("keys"), GP64()), Load(Param("n"), GP64())
+	key, one := ZMM(), ZMM()
+	t := GP64()
+	MOVQ(I32(1), t)
+	VPBROADCASTQ(t, one)
+	const atOnce = 8 // vectors of keys and of ranks that registers hold
+	k, from, at := GP64(), GP64(), GP64()
+	ranks, end := AllocLocal(64*atOnce), GP64()
+	for v := 0; v < vectors; v += atOnce {
+		held, rank := make([]reg.VecVirtual, min(atOnce, vectors-v)), make([]reg.VecVirtual, min(atOnce, vectors-v))
+		for i := range held {
+			held[i], rank[i] = ZMM(), ZMM()
+			VMOVDQU64(Mem{Base: keys, Disp: 64 * (v + i)}, held[i])
+			VPXORQ(rank[i], rank[i], rank[i])
+		}
+		more := K()
+		MOVQ(n, k)
+		MOVQ(keys, from)
+		loop := fmt.Sprintf("loop%d", v)
+		Label(loop)
+		VPBROADCASTQ(Mem{Base: from}, key)
+		ADDQ(Imm(8), from)
+		for i := range held {
+			VPCMPUQ(Imm(6), key, held[i], more) // held > key
+			VPADDQ(one, rank[i], more, rank[i])
+		}
+		DECQ(k)
+		JNZ(LabelRef(loop))
+		for i := range rank {
+			VMOVDQU64(rank[i], ranks.Offset(64*i))
+		}
+		place, placed := fmt.Sprintf("place%d", v), fmt.Sprintf("placed%d", v)
+		MOVQ(I32(8*(v+len(held))), end)
+		CMPQ(n, end)
+		CMOVQLT(n, end)
+		MOVQ(I32(8*v), k)
+		LEAQ(ranks, from)
+		Label(place)
+		CMPQ(k, end)
+		JGE(LabelRef(placed))
+		MOVQ(Mem{Base: from}, at)
+		ADDQ(Imm(8), from)
+		MOVW(k.As16(), Mem{Base: order, Index: at, Scale: 2})
+		INCQ(k)
+		JMP(LabelRef(place))
+		Label(placed)
 	}
-	t := Load(Param("t"), GP64())
-	threshold, row := ZMM(), ZMM()
-	VPBROADCASTW(t.(reg.GPVirtual).As32(), threshold)
-	limit := Load(Param("limit"), GP64())
-	clusters, seed, at, mask, bit := GP64(), GP64(), GP64(), GP64(), GP64()
-	XORQ(clusters, clusters)
-	low, high := K(), K()
+	VZEROUPPER()
+	RET()
+}
 
-	Label("next")
-	TESTQ(n, n)
-	JZ(LabelRef("done"))
-	MOVWQZX(Mem{Base: cand}, seed)
-	ADDQ(Imm(2), cand)
-	DECQ(n)
-	if words == 1 {
-		BTQ(seed, live[0])
-		JCC(LabelRef("next"))
-	} else {
-		MOVQ(live[0], bit)
-		CMPQ(seed, Imm(64))
-		CMOVQGE(live[1], bit)
-		BTQ(seed, bit) // modulo 64
-		JCC(LabelRef("next"))
+// reorder permutes a chunk of at most 64*words tokens.
+func reorder(words int) {
+	name := map[int]string{1: "reorder64AVX512", 2: "reorder128AVX512"}[words]
+	TEXT(name, NOSPLIT, "func(dst, src *int16, order *uint16, n int)")
+	Pragma("noescape")
+	Doc(name + " writes to row r, column j of dst what src holds at order[r], order[j], n rows of as many columns as its name says.")
+	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+	order, n := Load(Param("order"), GP64()), Load(Param("n"), GP64())
+	vectors := 2 * words
+	index, upper := make([]reg.VecVirtual, vectors), make([]reg.Register, vectors)
+	bit, t := ZMM(), GP32()
+	MOVL(U32(64), t)
+	VPBROADCASTW(t, bit)
+	for i := range index {
+		index[i] = ZMM()
+		VMOVDQU64(Mem{Base: order, Disp: 64 * i}, index[i])
+		if words == 2 {
+			upper[i] = K()
+			VPTESTMW(bit, index[i], upper[i])
+		}
 	}
-	INCQ(clusters)
-	CMPQ(clusters, limit)
-	JGT(LabelRef("done"))
-	MOVQ(seed, at)
-	SHLQ(Imm(uint64(6+words)), at) // rows of 64 or 128 words of 2 bytes
-	ADDQ(sim, at)
+	from, x, y := GP64(), ZMM(), ZMM()
+	in := make([]reg.VecVirtual, vectors)
+	for i := range in {
+		in[i] = ZMM()
+	}
+	Label("row")
+	MOVWQZX(Mem{Base: order}, from)
+	ADDQ(Imm(2), order)
+	SHLQ(Imm(uint64(6+words)), from)
+	ADDQ(src, from)
+	for i := range in {
+		VMOVDQU64(Mem{Base: from, Disp: 64 * i}, in[i])
+	}
+	for i := range index {
+		VMOVDQA64(in[0], x)
+		VPERMT2W(in[1], index[i], x)
+		if words == 2 {
+			VMOVDQA64(in[2], y)
+			VPERMT2W(in[3], index[i], y)
+			VMOVDQU16(y, upper[i], x)
+		}
+		VMOVDQU64(x, Mem{Base: dst, Disp: 64 * i})
+	}
+	ADDQ(I32(64*vectors), dst)
+	DECQ(n)
+	JNZ(LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}
+
+// count runs greedy clustering on several chunks of at most 64*words tokens side by side: a bit per token that is still free.
+// One clustering is a chain of steps that wait for each other; several keep the processor busy and wait for memory
+// together. A chain that has ended goes on with nothing until all have.
+func count(words, chains int) {
+	name := map[int]string{1: "count64AVX512", 2: "count128AVX512"}[words]
+	TEXT(name, NOSPLIT, "func(sim *int16, starts *int, live *uint64, batches, t int) int")
+	Pragma("noescape")
+	Doc(name+fmt.Sprintf(" counts the clusters of batches of %d chunks at threshold t: chunk k has rows of as many similarities as", chains),
+		fmt.Sprintf("the name says, by seed priority, from sim[starts[k]] on, and %d words of live with a bit for each candidate.", words))
+	left := AllocLocal(8)
+	starts, from := Load(Param("starts"), GP64()), Load(Param("live"), GP64())
+	clusters, row, mask := GP64(), GP64(), GP64()
+	Load(Param("batches"), row)
+	MOVQ(row, left)
+	Load(Param("t"), row)
+	threshold := ZMM()
+	VPBROADCASTW(row.As32(), threshold)
+	XORQ(clusters, clusters)
+	live, base := make([][]reg.GPVirtual, chains), make([]reg.GPVirtual, chains)
 	for i := range live {
-		VMOVDQU64(Mem{Base: at, Disp: 128 * i}, row)
-		VPCMPW(Imm(5), threshold, row, low)
-		VMOVDQU64(Mem{Base: at, Disp: 128*i + 64}, row)
-		VPCMPW(Imm(5), threshold, row, high)
+		live[i], base[i] = make([]reg.GPVirtual, words), GP64()
+		for w := range live[i] {
+			live[i][w] = GP64()
+		}
+	}
+	low, high := K(), K()
+	stay := func(disp int) { // leaves in mask the bits of those that stay free
+		VPCMPW(Imm(6), Mem{Base: row, Disp: disp}, threshold, low)
+		VPCMPW(Imm(6), Mem{Base: row, Disp: disp + 64}, threshold, high)
 		KUNPCKDQ(low, high, low)
 		KMOVQ(low, mask)
-		ANDNQ(live[i], mask, live[i])
 	}
-	// The seed itself is taken whatever its similarity to itself.
-	if words == 1 {
-		BTRQ(seed, live[0])
-	} else {
-		CMPQ(seed, Imm(64))
-		JGE(LabelRef("upper"))
-		BTRQ(seed, live[0])
-		JMP(LabelRef("next"))
-		Label("upper")
-		BTRQ(seed, live[1])
+
+	Label("batch")
+	Load(Param("sim"), row)
+	for i := range live {
+		MOVQ(Mem{Base: starts, Disp: 8 * i}, base[i])
+		LEAQ(Mem{Base: row, Index: base[i], Scale: 2}, base[i])
+		for w := range live[i] {
+			MOVQ(Mem{Base: from, Disp: 8 * (words*i + w)}, live[i][w])
+		}
 	}
-	JMP(LabelRef("next"))
-	Label("done")
+	for word := range words {
+		loop, done := fmt.Sprintf("loop%d", word), fmt.Sprintf("done%d", word)
+		Label(loop)
+		MOVQ(live[0][word], mask)
+		for _, l := range live[1:] {
+			ORQ(l[word], mask)
+		}
+		JZ(LabelRef(done))
+		for i := range live {
+			l := live[i][word]
+			TZCNTQ(l, row)
+			ANDQ(Imm(63), row) // nothing left: any row does
+			SHLQ(Imm(uint64(6+words)), row)
+			ADDQ(base[i], row)
+			disp := 64*256*word + 128*word // rows of the second word start behind 64 rows of 256 bytes
+			if word == 0 && words == 2 {
+				// Without a seed nothing may be taken from the second word.
+				next := fmt.Sprintf("next%d", i)
+				TESTQ(l, l)
+				JZ(LabelRef(next))
+				stay(128)
+				ANDQ(mask, live[i][1])
+				Label(next)
+			}
+			stay(disp)
+			CMPQ(l, Imm(1))
+			SBBQ(I8(-1), clusters) // one more, if there was a seed
+			BLSRQ(l, l)            // the seed itself
+			ANDQ(mask, l)
+		}
+		JMP(LabelRef(loop))
+		Label(done)
+	}
+	ADDQ(I32(8*chains), starts)
+	ADDQ(I32(8*chains*words), from)
+	DECQ(left)
+	JNZ(LabelRef("batch"))
 	Store(clusters, ReturnIndex(0))
 	VZEROUPPER()
 	RET()

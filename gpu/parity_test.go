@@ -1,0 +1,190 @@
+//go:build linux && (amd64 || arm64) && !nogpu
+
+package gpu_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/semproxy/semproxy/compress"
+	"github.com/semproxy/semproxy/gpu"
+	"github.com/semproxy/semproxy/gpu/fake"
+)
+
+// onDevice opens the fake driver's device or, where SEMPROXY_TEST_REQUIRE names cuda, the machine's.
+func onDevice(t testing.TB, cpu gpu.CPU, opt gpu.Options) *gpu.Compressor {
+	t.Helper()
+	if !fake.Required("cuda") {
+		opt.Library = fake.Library(t)
+	}
+	fenced(t, opt.Library)
+	if opt.Memory == 0 {
+		opt.Memory = 256 << 20
+	}
+	c, err := gpu.Open(cpu, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func onCPU(t testing.TB) *compress.Compressor {
+	t.Helper()
+	c := compress.New(2)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// noCPU fails the test when a page goes to the CPU.
+func noCPU(t testing.TB) gpu.Observer {
+	return gpu.Observer{Fallback: func(reason string, err error) { t.Errorf("a page went to the CPU: %s: %v", reason, err) }}
+}
+
+// methods are the options that the kernels have.
+func methods() map[string]compress.Options {
+	all := map[string]compress.Options{"semantic": compress.Semantic(), "weighted": compress.Weighted(), "paper": compress.Paper()}
+	add := func(name string, f func(o *compress.Options)) {
+		o := compress.Semantic()
+		f(&o)
+		all[name] = o
+	}
+	add("equal shared", func(o *compress.Options) { o.Budget, o.Shared, o.Exact = compress.Equal, true, 0.5 })
+	add("adaptive shared", func(o *compress.Options) { o.Shared = true })
+	add("equal regular", func(o *compress.Options) { o.Budget, o.Regular = compress.Equal, true })
+	add("fixed", func(o *compress.Options) { o.Budget, o.Threshold, o.Exact = compress.Fixed, 0.8, 0 })
+	add("fixed exact", func(o *compress.Options) { o.Budget, o.Threshold = compress.Fixed, 0.8 })
+	add("layered", func(o *compress.Options) { o.Budget = compress.Layered })
+	add("layered shared", func(o *compress.Options) { o.Budget, o.Shared = compress.Layered, true })
+	add("small keys", func(o *compress.Options) { o.Keep = compress.SmallKeys })
+	add("spans", func(o *compress.Options) { o.Spans = []compress.Span{{From: 50, To: 60}, {From: 100, To: 101}} })
+	add("no window", func(o *compress.Options) { o.Sinks, o.Recent = 0, 0 })
+	add("fp8", func(o *compress.Options) { o.FP8 = compress.F8E4M3 })
+	add("fp8 e5m2", func(o *compress.Options) { o.FP8 = compress.F8E5M2 })
+	add("long chunks", func(o *compress.Options) { o.ChunkMin, o.ChunkMax = 200, 300 })
+	add("short chunks", func(o *compress.Options) { o.ChunkMin, o.ChunkMax = 4, 8 })
+	layered := compress.Weighted()
+	layered.Budget = compress.Layered
+	all["weighted layered"] = layered
+	shared := compress.Weighted()
+	shared.Shared, shared.Across = true, false
+	all["weighted shared"] = shared
+	return all
+}
+
+// On the real pages the device gives what the CPU gives: every token the same core, every head the same threshold; see aligned for
+// what may differ.
+func TestTheDeviceGivesTheCoresOfTheCPU(t *testing.T) {
+	cpu := onCPU(t)
+	dev := onDevice(t, cpu, gpu.Options{Latency: -1, Observer: noCPU(t)})
+	pages := realPages(t)
+	if testing.Short() || raced {
+		pages = map[string]*compress.Input{"kjv": pages["kjv"]}
+	}
+	presets := []string{"semantic", "weighted", "paper", "layered"}
+	for _, page := range slices.Sorted(maps.Keys(pages)) {
+		for name, opt := range methods() {
+			ratios := []float64{0.25}
+			if slices.Contains(presets, name) && !raced {
+				ratios = []float64{0.5, 0.25, 0.125}
+			}
+			for _, opt.Ratio = range ratios {
+				same(t, fmt.Sprintf("%s, %s at %v", page, name, opt.Ratio), cpu, dev, pages[page], &opt)
+			}
+		}
+	}
+}
+
+// same holds a page's result against the CPU's.
+func same(t *testing.T, what string, cpu gpu.CPU, dev *gpu.Compressor, in *compress.Input, opt *compress.Options) {
+	t.Helper()
+	var want, got compress.Result
+	if err := cpu.Compress(context.Background(), in, opt, &want); err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.Compress(context.Background(), in, opt, &got); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, what, in, &got, &want)
+}
+
+func compare(t *testing.T, what string, in *compress.Input, got, want *compress.Result) {
+	t.Helper()
+	if got.Cores != want.Cores || got.DType != want.DType || !slices.Equal(got.Thresholds, want.Thresholds) || !slices.Equal(got.Slots, want.Slots) {
+		t.Errorf("%s: %d cores of %v, thresholds %v, slots %v; want %d of %v, %v, %v", what, got.Cores, got.DType, got.Thresholds, got.Slots,
+			want.Cores, want.DType, want.Thresholds, want.Slots)
+		return
+	}
+	got = aligned(t, what, got, want)
+	if got == nil {
+		return
+	}
+	if !slices.Equal(got.Counts, want.Counts) || !slices.Equal(got.Bias, want.Bias) || !slices.Equal(got.Dropped, want.Dropped) {
+		t.Errorf("%s: counts, bias or dropped differ", what)
+	}
+	near(t, what+": positions", got.Positions, want.Positions, 1e-2)
+	near(t, what+": key similarity", got.KeySimilarity, want.KeySimilarity, 5e-4)
+	near(t, what+": value error", got.ValueError, want.ValueError, 5e-4) // a root: of nothing lost, of rounding
+	near(t, what+": k scale", got.KScale, want.KScale, 1e-2)
+	near(t, what+": v scale", got.VScale, want.VScale, 1e-2)
+	tolerance := 2e-2
+	switch got.DType {
+	case compress.BF16:
+		tolerance = 5e-2
+	case compress.F8E4M3, compress.F8E5M2:
+		tolerance = 2.5 // a neighbouring code
+	}
+	near(t, what+": k", floats(got.K, got.DType, got.KScale, in), floats(want.K, want.DType, want.KScale, in), tolerance)
+	near(t, what+": v", floats(got.V, got.DType, got.VScale, in), floats(want.V, want.DType, want.VScale, in), tolerance)
+}
+
+func near(t *testing.T, what string, got, want []float32, tolerance float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Errorf("%s: %d elements, want %d", what, len(got), len(want))
+		return
+	}
+	for i := range want {
+		if !(math.Abs(float64(got[i])-float64(want[i])) <= tolerance) {
+			t.Errorf("%s[%d] = %v, want %v within %v", what, i, got[i], want[i], tolerance)
+			return
+		}
+	}
+}
+
+// floats widens by the definitions of the types, apart from the code under test.
+func floats(b []byte, dtype compress.DType, scales []float32, in *compress.Input) []float32 {
+	n := len(b) / dtype.Size()
+	out := make([]float32, n)
+	small := func(sign, exp, frac, mantissa, bias int) float64 {
+		x := math.Ldexp(float64(frac), 1-bias-mantissa)
+		if exp > 0 {
+			x = math.Ldexp(float64(frac+1<<mantissa), exp-bias-mantissa)
+		}
+		if sign != 0 {
+			return -x
+		}
+		return x
+	}
+	for i := range out {
+		switch dtype {
+		case compress.F32:
+			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+		case compress.BF16:
+			out[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(b[2*i:])) << 16)
+		case compress.F16:
+			h := int(binary.LittleEndian.Uint16(b[2*i:]))
+			out[i] = float32(small(h>>15, h>>10&31, h&1023, 10, 15))
+		case compress.F8E4M3:
+			out[i] = float32(small(int(b[i]>>7), int(b[i]>>3&15), int(b[i]&7), 3, 7)) * scales[i/(n/(in.Layers*in.Heads))]
+		default:
+			out[i] = float32(small(int(b[i]>>7), int(b[i]>>2&31), int(b[i]&3), 2, 15)) * scales[i/(n/(in.Layers*in.Heads))]
+		}
+	}
+	return out
+}
