@@ -89,4 +89,9 @@ type Limits struct {
 	PagesPerSecond float64  `json:"pagesPerSecond,omitempty"`
 	InFlightBytes  ByteSize `json:"inFlightBytes,omitempty"`
 	StoredBytes    ByteSize `json:"storedBytes,omitempty"`
+
+	RequestsPerSecond  float64 `json:"requestsPerSecond,omitempty"`
+	TokensPerMinute    float64 `json:"tokensPerMinute,omitempty"`
+	ConcurrentRequests int     `json:"concurrentRequests,omitempty"`
+	QueuedRequests     int     `json:"queuedRequests,omitempty"`
 }
