@@ -6,6 +6,8 @@ import (
 	"net/http"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/semproxy/semproxy/proxy/recovery"
 )
 
 // adminRoutes are all that the admin listener answers. Each is a read: GET or HEAD.
@@ -39,7 +41,9 @@ func newEngine(logger *slog.Logger) *gin.Engine {
 	engine := gin.New()
 	engine.HandleMethodNotAllowed = true
 	engine.RedirectTrailingSlash = false
-	engine.Use(recovery(logger))
+	engine.Use(recovery.Middleware(logger, func(c *gin.Context) {
+		writeError(c, http.StatusInternalServerError, "internal", "the request could not be answered")
+	}))
 	engine.NoRoute(func(c *gin.Context) {
 		writeError(c, http.StatusNotFound, "not_found", "no such path")
 	})

@@ -171,3 +171,9 @@ func (r *Request) Rewrite(p Params) (body []byte, usageAdded bool, err error) {
 func (r *Request) hasUsageOption() bool {
 	return r.route.Pattern == "/v1/chat/completions" || r.route.Pattern == "/v1/completions"
 }
+
+// ClientSalt is the cache salt that the client sent, as it is written; nil when there is none. It is read before Rewrite.
+func (r *Request) ClientSalt() []byte {
+	value, _ := r.object.Get(memberCacheSalt)
+	return value
+}

@@ -37,7 +37,10 @@ func (r *Ring) Add(request Request) {
 	}
 	r.slots[r.next] = &request
 	r.next = (r.next + 1) % len(r.slots)
-	r.byID[request.ID], r.objects[request.Object], r.traces[request.TraceID] = &request, &request, &request
+	r.byID[request.ID], r.objects[request.Object] = &request, &request
+	if request.TraceID != "" {
+		r.traces[request.TraceID] = &request
+	}
 }
 
 // forget removes a key that still leads to the request, and not to a newer one.

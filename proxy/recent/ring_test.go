@@ -72,6 +72,12 @@ func TestPagesFindTheirRequest(t *testing.T) {
 	if got.Pages != 2 || math.Abs(got.Ratio-0.3125) > 1e-9 || got.AttentionError != 0.2 || !got.Measured {
 		t.Errorf("got %+v, want the ratio over all tokens and the worst error", got)
 	}
+	untraced := request(3)
+	untraced.TraceID = ""
+	r.Add(untraced)
+	if r.Page("acme", "", recent.Page{}) {
+		t.Error("a page without a trace: got a request that has none either, want nobody's")
+	}
 	for range 100 {
 		r.Page("acme", "t1", recent.Page{Sequence: "o1"})
 	}
