@@ -65,7 +65,7 @@ func (p *Proxy) readBody(x *exchange, r *http.Request) ([]byte, error) {
 	var body []byte
 	for {
 		if len(body) == cap(body) {
-			grow := int64(max(512, len(body)))
+			grow := min(int64(max(512, len(body))), p.cfg.MaxJSON+1-int64(len(body)))
 			if len(body) == 0 && r.ContentLength > 0 {
 				grow = r.ContentLength + 1 // one more, to see the end
 			}
