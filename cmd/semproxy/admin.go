@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/policy/strict"
 	"github.com/semproxy/semproxy/policy/watch"
+	"github.com/semproxy/semproxy/proxy/limit"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
@@ -42,6 +45,38 @@ func (s *service) policyStatus() any {
 	return watch.Status{Version: s.rules().Version()}
 }
 
+// swappable are rules that can be replaced.
+type swappable interface {
+	Current() *policy.Set
+	Swap(version string, set *policy.Set) error
+}
+
+// fixedPolicy is a policy that no file follows.
+type fixedPolicy struct {
+	mu  sync.Mutex // of who swaps
+	set atomic.Pointer[policy.Set]
+}
+
+func newFixedPolicy(set *policy.Set) *fixedPolicy {
+	f := &fixedPolicy{}
+	f.set.Store(set)
+	return f
+}
+
+// Current is the policy in force.
+func (f *fixedPolicy) Current() *policy.Set { return f.set.Load() }
+
+// Swap replaces the policy of that version, else it returns watch.ErrStale.
+func (f *fixedPolicy) Swap(version string, set *policy.Set) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.set.Load().Version() != version {
+		return watch.ErrStale
+	}
+	f.set.Store(set)
+	return nil
+}
+
 // newReloadCounter logs and counts policy reloads.
 func newReloadCounter(mp metric.MeterProvider, log *slog.Logger) (func(watch.Event), error) {
 	reloads, err := mp.Meter("github.com/semproxy/semproxy/cmd/semproxy").Int64Counter(semconv.MetricPolicyReloads)
@@ -72,15 +107,21 @@ type tenantView struct {
 	Rules   []policy.Rule `json:"rules"`
 	Objects int           `json:"objects"`
 	Bytes   int64         `json:"bytes"`
+	Active  int           `json:"active"`  // requests through the proxy
+	Waiting int           `json:"waiting"` // for their turn
 }
 
 // Tenants implements the admin API's view of the rules in force.
 func (s *service) Tenants() any {
 	set := s.rules()
 	var out []tenantView
+	loads := map[string]limit.Load{}
+	if s.requests != nil {
+		loads = s.requests.admission.Loads()
+	}
 	for _, t := range set.Tenants() {
 		objects, bytes := s.store.Usage(t)
-		out = append(out, tenantView{Tenant: t, Limits: set.Limits(t), Rules: set.Rules(t), Objects: objects, Bytes: bytes})
+		out = append(out, tenantView{Tenant: t, Limits: set.Limits(t), Rules: set.Rules(t), Objects: objects, Bytes: bytes, Active: loads[t].Active, Waiting: loads[t].Waiting})
 	}
 	return out
 }

@@ -28,9 +28,12 @@ type KVUsage struct {
 	value  atomic.Uint64 // bits of the share; NaN: not known
 }
 
-// NewKVUsage prepares; Run follows. every 0: two seconds.
+// NewKVUsage prepares; Run follows. key may be nil; every 0: two seconds.
 func NewKVUsage(engine *url.URL, key func() string, every time.Duration, log *slog.Logger) *KVUsage {
 	orElse(&every, 2*time.Second)
+	if key == nil {
+		key = func() string { return "" }
+	}
 	target := *engine
 	target.Path = "/metrics"
 	transport := newTransport(Config{Engine: engine, IdleConns: 1, HeaderTimeout: 2 * time.Second})

@@ -47,6 +47,9 @@ type Who struct {
 // tenantName is what the policy accepts as the name of a tenant; it also goes into subjects of NATS.
 var tenantName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
+// ValidTenant says whether a tenant may have the name.
+func ValidTenant(name string) bool { return tenantName.MatchString(name) }
+
 // Codes of refusals; each has status 401.
 const (
 	CodeMissing    = "identity.missing"
