@@ -375,5 +375,5 @@ func TestASwapHoldsUntilTheFilesChange(t *testing.T) {
 		t.Errorf("got %v, want the files in force again", e.Err)
 	}
 	cancel()
-	<-done
+	must(t, <-done)
 }

@@ -70,7 +70,7 @@ func exchangeOf(ctx context.Context) *exchange {
 // requestID is the client's if it is harmless, else a new one.
 func requestID(r *http.Request) string {
 	id := r.Header.Get("X-Request-Id")
-	if len(id) == 0 || len(id) > 128 {
+	if id == "" || len(id) > 128 {
 		return randomHex()
 	}
 	for _, b := range []byte(id) {

@@ -83,12 +83,11 @@ func (p *Proxy) serve(ctx context.Context, x *exchange, r *http.Request) (err er
 	}
 
 	// 3. What does it ask for?
-	body, err := p.inspect(x, r)
-	if err != nil {
+	if err := p.inspect(x, r); err != nil {
 		return err
 	}
 	if x.route.Kind != dialect.Generate {
-		body, _, err = x.request.Rewrite(dialect.Params{})
+		body, _, err := x.request.Rewrite(dialect.Params{})
 		if err != nil {
 			return err
 		}
@@ -128,20 +127,17 @@ func (p *Proxy) admit(ctx context.Context, x *exchange) (err error) {
 }
 
 // inspect reads the body and what it asks for.
-func (p *Proxy) inspect(x *exchange, r *http.Request) ([]byte, error) {
+func (p *Proxy) inspect(x *exchange, r *http.Request) error {
 	if err := p.checkJSON(r); err != nil {
-		return nil, err
+		return err
 	}
 	start := p.cfg.Now()
 	body, err := p.readBody(x, r)
 	x.bodyTime = p.cfg.Now().Sub(start)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		x.request, err = dialect.Inspect(x.route, body)
 	}
-	if x.request, err = dialect.Inspect(x.route, body); err != nil {
-		return nil, err
-	}
-	return body, nil
+	return err
 }
 
 // headerCompress is how a client says that it wants the exact cache for this request.

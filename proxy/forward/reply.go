@@ -62,14 +62,14 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 	}
 	dialect.ReadUsageHeaders(res.Header, &x.usage)
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) // none is no stream
-	switch {
-	case kind == "text/event-stream":
+	switch kind {
+	case "text/event-stream":
 		if x.hide {
 			res.Header.Del("Content-Length")
 			res.ContentLength = -1
 		}
 		res.Body = dialect.NewEvents(body, x.see)
-	case kind == "application/json":
+	case "application/json":
 		res.Body = &kept{ReadCloser: body, usage: &x.usage}
 	}
 	return nil

@@ -109,4 +109,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	group.Wait()
+	if got := len(r.List()); got != 8 {
+		t.Errorf("got %d requests, want the last 8", got)
+	}
 }

@@ -11,6 +11,6 @@ const (
 	SpanReply    = "kv.reply"        // encoding and sending the cores
 )
 
-// Span names of the request plane. A request's span is named after what it asks for, "chat llama-3-8b", or after its
-// route; SpanDecide and SpanEngine are below it, and the pages' spans below SpanEngine.
+// SpanEngine is of the request plane. A request's own span is named after what it asks for, "chat llama-3-8b", or after
+// its route; SpanDecide and SpanEngine are below it, and the pages' spans below SpanEngine.
 const SpanEngine = "engine.request" // from sending to the last byte of the answer (kind CLIENT)
