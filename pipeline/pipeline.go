@@ -68,6 +68,8 @@ type Config struct {
 	Meter      metric.MeterProvider
 	Logger     *slog.Logger
 	Progress   func(done, total int)
+	// Observer is told of every page when it is done; the report is only valid during the call, which holds the page up.
+	Observer func(ctx context.Context, r *Report, err error)
 }
 
 // Pipeline takes pages through. It is safe for concurrent use.
@@ -128,6 +130,9 @@ func (p *Pipeline) Compress(ctx context.Context, tenant string, blob []byte) (*O
 	err := p.live(ctx, j)
 	j.report.Elapsed = time.Since(start)
 	p.observe(ctx, j, err)
+	if p.cfg.Observer != nil {
+		p.cfg.Observer(ctx, &j.report, err)
+	}
 	if err != nil {
 		p.release(j)
 		return nil, err

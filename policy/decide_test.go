@@ -214,3 +214,30 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	}
 }
+
+func TestLimitsOfTheProxy(t *testing.T) {
+	set := compile(t, "tenants: { acme: { limits: { requestsPerSecond: 2.5, tokensPerMinute: 60000, concurrentRequests: 8, queuedRequests: 16 } } }")
+	want := policy.Limits{RequestsPerSecond: 2.5, TokensPerMinute: 60000, ConcurrentRequests: 8, QueuedRequests: 16}
+	if got := set.Limits("acme"); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	_, err := policy.Compile(policy.Source{Name: "p.yaml", Data: []byte(`apiVersion: semproxy.io/v1
+tenants:
+  acme:
+    limits:
+      requestsPerSecond: 0
+      tokensPerMinute: -1
+      concurrentRequests: 0
+      queuedRequests: -1
+`)})
+	for _, part := range []string{
+		"p.yaml:5: tenants.acme.limits.requestsPerSecond: must be larger than 0, got 0",
+		"p.yaml:6: tenants.acme.limits.tokensPerMinute: must be larger than 0, got -1",
+		"p.yaml:7: tenants.acme.limits.concurrentRequests: must be at least 1, got 0",
+		"p.yaml:8: tenants.acme.limits.queuedRequests: must be at least 1, got -1",
+	} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("got %v, want %s", err, part)
+		}
+	}
+}

@@ -81,6 +81,11 @@ type LimitsSpec struct {
 	InFlightBytes  *ByteSize `yaml:"inFlightBytes" jsonschema_description:"Bytes of pages that are being worked on at one time."`
 	StoredBytes    *ByteSize `yaml:"storedBytes" jsonschema_description:"Bytes of compressed objects that are kept."`
 	QueuedBytes    *ByteSize `yaml:"queuedBytes" jsonschema_description:"Bytes of durable jobs that wait."`
+
+	RequestsPerSecond  *float64 `yaml:"requestsPerSecond" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Requests that the proxy accepts per second, averaged."`
+	TokensPerMinute    *float64 `yaml:"tokensPerMinute" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Tokens, of prompts and of answers, per minute, averaged."`
+	ConcurrentRequests *int     `yaml:"concurrentRequests" jsonschema:"minimum=1" jsonschema_description:"Requests at one time; more wait. Default: proxy.limits.concurrentPerTenant."`
+	QueuedRequests     *int     `yaml:"queuedRequests" jsonschema:"minimum=1" jsonschema_description:"Requests that wait for their turn; more are refused. Default: proxy.limits.queuePerTenant."`
 }
 
 // RuleSpec sends the requests that match to a profile. Nothing of a profile can be overridden here: every way to compress

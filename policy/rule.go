@@ -90,4 +90,9 @@ type Limits struct {
 	InFlightBytes  ByteSize `json:"inFlightBytes,omitempty"`
 	StoredBytes    ByteSize `json:"storedBytes,omitempty"`
 	QueuedBytes    ByteSize `json:"queuedBytes,omitempty"`
+
+	RequestsPerSecond  float64 `json:"requestsPerSecond,omitempty"`
+	TokensPerMinute    float64 `json:"tokensPerMinute,omitempty"`
+	ConcurrentRequests int     `json:"concurrentRequests,omitempty"`
+	QueuedRequests     int     `json:"queuedRequests,omitempty"`
 }

@@ -30,14 +30,32 @@ func (c check) limits(path string, s *LimitsSpec) Limits {
 	if s == nil {
 		return Limits{}
 	}
-	if s.PagesPerSecond != nil && !(*s.PagesPerSecond > 0) {
-		c.errorf(strict.Key(path, "pagesPerSecond"), "must be larger than 0, got %v; without a limit, remove the key", *s.PagesPerSecond)
+	for _, rate := range []struct {
+		key   string
+		value *float64
+	}{{"pagesPerSecond", s.PagesPerSecond}, {"requestsPerSecond", s.RequestsPerSecond}, {"tokensPerMinute", s.TokensPerMinute}} {
+		if rate.value != nil && !(*rate.value > 0) {
+			c.errorf(strict.Key(path, rate.key), "must be larger than 0, got %v; without a limit, remove the key", *rate.value)
+		}
+	}
+	for _, count := range []struct {
+		key   string
+		value *int
+	}{{"concurrentRequests", s.ConcurrentRequests}, {"queuedRequests", s.QueuedRequests}} {
+		if count.value != nil && *count.value < 1 {
+			c.errorf(strict.Key(path, count.key), "must be at least 1, got %d; for the default, remove the key", *count.value)
+		}
 	}
 	return Limits{
 		PagesPerSecond: value(s.PagesPerSecond, 0),
 		InFlightBytes:  value(s.InFlightBytes, 0),
 		StoredBytes:    value(s.StoredBytes, 0),
 		QueuedBytes:    value(s.QueuedBytes, 0),
+
+		RequestsPerSecond:  value(s.RequestsPerSecond, 0),
+		TokensPerMinute:    value(s.TokensPerMinute, 0),
+		ConcurrentRequests: value(s.ConcurrentRequests, 0),
+		QueuedRequests:     value(s.QueuedRequests, 0),
 	}
 }
 

@@ -15,8 +15,13 @@ type AdminConfig struct {
 	Checks  []Check      // what /readyz asks, in this order
 	Metrics http.Handler // serves /metrics; nil: no such route
 	Version any          // encoded as JSON on /version; nil: no such route
-	Catalog Catalog      // serves /api/v1; nil: no such routes
+	Catalog Catalog      // serves policies and tenants of /api/v1; nil: no such routes
 	Logger  *slog.Logger // nil: nothing is logged
+
+	Requests Requests      // serves requests of /api/v1; nil: no such routes
+	Policies Policies      // serves trials and replacements of the policy; nil: no such routes
+	Token    func() string // that /api/v1 wants; nil: it answers this machine only
+	Writable bool          // the policy may be replaced
 
 	ShutdownLimit time.Duration // how long Serve waits for requests under way; 0: five seconds
 	CheckLimit    time.Duration // how long all checks of one /readyz may take; 0: two seconds

@@ -39,8 +39,8 @@ func TestTheRoutes(t *testing.T) {
 		{"GET", "/", 404, `{"error":{"code":"not_found","message":"no such path"}}` + "\n"},
 		{"GET", "/healthz/", 404, `{"error":{"code":"not_found","message":"no such path"}}` + "\n"},
 		{"GET", "/api/v1/../../etc/passwd", 404, `{"error":{"code":"not_found","message":"no such path"}}` + "\n"},
-		{"POST", "/api/v1/policies", 405, `{"error":{"code":"method_not_allowed","message":"this path is read with GET"}}` + "\n"},
-		{"DELETE", "/api/v1/tenants", 405, `{"error":{"code":"method_not_allowed","message":"this path is read with GET"}}` + "\n"},
+		{"POST", "/api/v1/policies", 405, `{"error":{"code":"method_not_allowed","message":"this path has no such method; see Allow"}}` + "\n"},
+		{"DELETE", "/api/v1/tenants", 405, `{"error":{"code":"method_not_allowed","message":"this path has no such method; see Allow"}}` + "\n"},
 	} {
 		t.Run(c.method+" "+c.path, func(t *testing.T) {
 			got := ask(t, c.method, admin.URL()+c.path)

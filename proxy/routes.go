@@ -1,37 +1,57 @@
 package proxy
 
 import (
+	_ "embed" // the API's description
 	"encoding/json"
 	"log/slog"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/semproxy/semproxy/proxy/recovery"
 )
 
-// adminRoutes are all that the admin listener answers. Each is a read: GET or HEAD.
-func adminRoutes(cfg AdminConfig) http.Handler {
+// adminRoutes are all that the admin listener answers. What reads is GET or HEAD.
+func adminRoutes(cfg AdminConfig) *gin.Engine {
 	engine := newEngine(cfg.Logger)
-	read := func(path string, handler gin.HandlerFunc) {
-		engine.GET(path, handler)
-		engine.HEAD(path, handler)
+	read := func(group gin.IRoutes, path string, handler gin.HandlerFunc) {
+		group.GET(path, handler)
+		group.HEAD(path, handler)
 	}
-	show := func(path string, value func() any) {
-		read(path, func(c *gin.Context) { writeJSON(c, http.StatusOK, value()) })
-	}
-	read("/healthz", func(c *gin.Context) { writeJSON(c, http.StatusOK, map[string]string{"status": "alive"}) })
-	read("/readyz", readyz(cfg.Checks, cfg.CheckLimit))
+	read(engine, "/healthz", func(c *gin.Context) { writeJSON(c, http.StatusOK, map[string]string{"status": "alive"}) })
+	read(engine, "/readyz", readyz(cfg.Checks, cfg.CheckLimit))
 	if cfg.Metrics != nil {
-		read("/metrics", gin.WrapH(cfg.Metrics))
+		read(engine, "/metrics", gin.WrapH(cfg.Metrics))
 	}
 	if cfg.Version != nil {
-		show("/version", func() any { return cfg.Version })
+		read(engine, "/version", func(c *gin.Context) { writeJSON(c, http.StatusOK, cfg.Version) })
 	}
+	api := engine.Group("/api/v1", authorize(cfg.Token))
+	read(api, "/openapi.json", func(c *gin.Context) { c.Data(http.StatusOK, "application/json; charset=utf-8", openAPI) })
 	if cfg.Catalog != nil {
-		show("/api/v1/policies", cfg.Catalog.Policies)
-		show("/api/v1/tenants", cfg.Catalog.Tenants)
+		read(api, "/tenants", func(c *gin.Context) { writeJSON(c, http.StatusOK, cfg.Catalog.Tenants()) })
+		read(api, "/policies", func(c *gin.Context) {
+			if cfg.Policies != nil {
+				c.Header("ETag", `"`+cfg.Policies.Current().Version()+`"`)
+			}
+			writeJSON(c, http.StatusOK, cfg.Catalog.Policies())
+		})
+	}
+	if cfg.Policies != nil {
+		api.PUT("/policies", swapPolicy(cfg.Policies, cfg.Writable))
+	}
+	if cfg.Requests != nil && cfg.Policies != nil {
+		read(api, "/requests", listRequests(cfg.Requests))
+		read(api, "/requests/:id/explain", explainRequest(cfg.Requests, cfg.Policies.Current))
+		api.POST("/policies/dry-run", dryRunPolicy(cfg.Requests, cfg.Policies))
 	}
 	return engine
 }
+
+// openAPI describes /api/v1; a test keeps it true.
+//
+//go:embed openapi.json
+var openAPI []byte
 
 // newEngine is gin without its logger and its recovery, which hides a cut stream from the client.
 func newEngine(logger *slog.Logger) *gin.Engine {
@@ -39,12 +59,14 @@ func newEngine(logger *slog.Logger) *gin.Engine {
 	engine := gin.New()
 	engine.HandleMethodNotAllowed = true
 	engine.RedirectTrailingSlash = false
-	engine.Use(recovery(logger))
+	engine.Use(recovery.Middleware(logger, func(c *gin.Context) {
+		writeError(c, http.StatusInternalServerError, "internal", "the request could not be answered")
+	}))
 	engine.NoRoute(func(c *gin.Context) {
 		writeError(c, http.StatusNotFound, "not_found", "no such path")
 	})
 	engine.NoMethod(func(c *gin.Context) {
-		writeError(c, http.StatusMethodNotAllowed, "method_not_allowed", "this path is read with GET")
+		writeError(c, http.StatusMethodNotAllowed, "method_not_allowed", "this path has no such method; see Allow")
 	})
 	return engine
 }

@@ -63,7 +63,7 @@ func TestPrometheusShowsEveryDocumentedName(t *testing.T) {
 	tel := setup(t, telemetry.Config{})
 	recordAll(t, tel)
 	text := scrape(t, tel, "text/plain")
-	rows := regexp.MustCompile("(?m)^\\| `(semproxy\\.[a-z._]+)` \\| `(semproxy_[a-z_]+)` \\|").FindAllStringSubmatch(manual(t), -1)
+	rows := regexp.MustCompile("(?m)^\\| `([a-z]+[a-z._]+)` \\| `([a-z]+_[a-z_]+)` \\|").FindAllStringSubmatch(manual(t), -1)
 	documented := map[string]string{}
 	for _, row := range rows {
 		documented[row[1]] = row[2]

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -12,6 +14,7 @@ import (
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/policy/strict"
 	"github.com/semproxy/semproxy/policy/watch"
+	"github.com/semproxy/semproxy/proxy/limit"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
@@ -42,6 +45,38 @@ func (s *service) policyStatus() any {
 		return s.watcher.Status()
 	}
 	return watch.Status{Version: s.rules().Version()}
+}
+
+// swappable are rules that can be replaced.
+type swappable interface {
+	Current() *policy.Set
+	Swap(version string, set *policy.Set) error
+}
+
+// fixedPolicy is a policy that no file follows.
+type fixedPolicy struct {
+	mu  sync.Mutex // of who swaps
+	set atomic.Pointer[policy.Set]
+}
+
+func newFixedPolicy(set *policy.Set) *fixedPolicy {
+	f := &fixedPolicy{}
+	f.set.Store(set)
+	return f
+}
+
+// Current is the policy in force.
+func (f *fixedPolicy) Current() *policy.Set { return f.set.Load() }
+
+// Swap replaces the policy of that version, else it returns watch.ErrStale.
+func (f *fixedPolicy) Swap(version string, set *policy.Set) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.set.Load().Version() != version {
+		return watch.ErrStale
+	}
+	f.set.Store(set)
+	return nil
 }
 
 // newReloadCounter logs and counts policy reloads.
@@ -78,6 +113,8 @@ type tenantView struct {
 	Objects int           `json:"objects"`
 	Bytes   int64         `json:"bytes"`
 	Store   string        `json:"store,omitempty"` // code of the error for which objects and bytes are not known
+	Active  int           `json:"active"`          // requests through the proxy
+	Waiting int           `json:"waiting"`         // for their turn
 }
 
 // Tenants implements the admin API's view of the rules in force.
@@ -86,8 +123,12 @@ func (s *service) Tenants() any {
 	ctx, cancel := context.WithTimeout(context.Background(), usageLimit)
 	defer cancel()
 	var out []tenantView
+	loads := map[string]limit.Load{}
+	if s.requests != nil {
+		loads = s.requests.admission.Loads()
+	}
 	for _, t := range set.Tenants() {
-		v := tenantView{Tenant: t, Limits: set.Limits(t), Rules: set.Rules(t)}
+		v := tenantView{Tenant: t, Limits: set.Limits(t), Rules: set.Rules(t), Active: loads[t].Active, Waiting: loads[t].Waiting}
 		var err error
 		if v.Objects, v.Bytes, err = s.store.Usage(ctx, t); err != nil {
 			v.Store = pipeline.CodeOf(err)

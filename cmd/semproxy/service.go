@@ -48,6 +48,8 @@ type service struct {
 	jobs       *jobs.Runner // nil: none are kept
 	plane      *transport.Server
 	admin      *proxy.Admin
+	requests   *requestPlane // nil: no proxy
+	swaps      swappable     // what the admin API replaces
 	draining   atomic.Bool
 	stopped    []func() // in reverse order of start
 }
@@ -64,7 +66,7 @@ type serviceOptions struct {
 func startService(ctx context.Context, cfg *config.Config, opt serviceOptions) (*service, error) {
 	s := &service{cfg: cfg}
 	for _, start := range []func(context.Context, serviceOptions) error{
-		s.startTelemetry, s.startPolicy, s.startStore, s.startCompressor, s.startNATS, s.startMemory, s.startJobs, s.startPlane, s.startAdmin,
+		s.startTelemetry, s.startPolicy, s.prepareProxy, s.startStore, s.startCompressor, s.startNATS, s.startMemory, s.startJobs, s.startPlane, s.startProxy, s.startAdmin,
 	} {
 		if err := start(ctx, opt); err != nil {
 			s.release()
@@ -90,14 +92,14 @@ func (s *service) startTelemetry(ctx context.Context, opt serviceOptions) (err e
 func (s *service) startPolicy(_ context.Context, opt serviceOptions) error {
 	switch {
 	case opt.Policy != nil:
-		s.rules = func() *policy.Set { return opt.Policy }
+		s.swaps = newFixedPolicy(opt.Policy)
 	case s.cfg.Policy.Path == "":
 		s.log.Warn("no_policy", "effect", "pages are answered uncompressed", "remedy", "set policy.path")
 		set, err := policy.Compile(policy.Source{Name: "builtin", Data: []byte(withoutPolicy)})
 		if err != nil {
 			return err
 		}
-		s.rules = func() *policy.Set { return set }
+		s.swaps = newFixedPolicy(set)
 	default:
 		reloads, err := newReloadCounter(s.tel.MeterProvider, s.log)
 		if err != nil {
@@ -106,8 +108,9 @@ func (s *service) startPolicy(_ context.Context, opt serviceOptions) error {
 		if s.watcher, err = watch.New(s.cfg.Policy.Path, watch.Options{OnReload: reloads}); err != nil {
 			return err
 		}
-		s.rules = s.watcher.Current
+		s.swaps = s.watcher
 	}
+	s.rules = s.swaps.Current
 	for _, w := range s.rules().Warnings() {
 		s.log.Warn("policy_warning", "where", w.Where, "kind", w.Kind, "message", w.Message)
 	}
@@ -135,6 +138,7 @@ func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
 	s.pipeline, err = pipeline.New(pipeline.Config{
 		Policy: s.rules, Compressor: s.backend, Store: s.store, Prefixes: s.prefixes, Claims: s.claims, Models: known, Limits: limits,
 		Tracer: s.tel.TracerProvider, Meter: s.tel.MeterProvider, Logger: s.log,
+		Observer: s.observer(),
 	})
 	s.log.Info("compressor_ready", "device", s.backend.Device(), "reason", why, "workers", s.compressor.Workers())
 	return err
@@ -185,7 +189,11 @@ func (s *service) embedNATS(users []transport.User) (err error) {
 
 // startAdmin binds the admin listener; run serves it.
 func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
-	s.admin, err = proxy.ListenAdmin(s.cfg.Admin.Listen, proxy.AdminConfig{
+	token, err := s.secret(s.cfg.Admin.TokenFile)
+	if err != nil {
+		return fmt.Errorf("admin.tokenFile: %w", err)
+	}
+	cfg := proxy.AdminConfig{
 		Checks: []proxy.Check{
 			{Name: "nats", Probe: s.connected},
 			{Name: "jobs", Probe: s.takesJobs},
@@ -194,9 +202,13 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 			{Name: "policy", Detail: s.policyStatus},
 		},
 		Metrics: s.tel.Prometheus, Catalog: s, Logger: s.log,
-		Version: map[string]string{"version": versionString(), "device": s.backend.Device()},
-	})
-	if err != nil {
+		Version:  map[string]string{"version": versionString(), "device": s.backend.Device()},
+		Policies: s.swaps, Token: token, Writable: s.cfg.Admin.Writable,
+	}
+	if s.requests != nil {
+		cfg.Requests = s.requests.ring
+	}
+	if s.admin, err = proxy.ListenAdmin(s.cfg.Admin.Listen, cfg); err != nil {
 		return err
 	}
 	s.onStop(func(context.Context) error { return s.admin.Close() })
@@ -207,7 +219,7 @@ func (s *service) startAdmin(context.Context, serviceOptions) (err error) {
 func (s *service) run(ctx context.Context) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	failed := make(chan error, 4)
+	failed := make(chan error, 8)
 	actors := 0
 	start := func(f func(context.Context) error) {
 		actors++
@@ -223,6 +235,13 @@ func (s *service) run(ctx context.Context) error {
 	if s.jobs != nil {
 		start(func(ctx context.Context) error { return s.jobs.Run(ctx, s.plane) })
 	}
+	if s.requests != nil {
+		for _, actor := range s.requests.actors {
+			start(actor)
+		}
+		start(func(context.Context) error { return s.requests.server.Serve() })
+		s.log.Info("proxying", "url", s.requests.server.URL(), "engine", s.cfg.Proxy.Engine.URL, "kind", s.cfg.Proxy.Engine.Kind)
+	}
 	s.log.Info("serving", "nats", s.natsURL(), "admin", s.admin.URL(), "version", versionString())
 	var err error
 	select {
@@ -235,6 +254,9 @@ func (s *service) run(ctx context.Context) error {
 	s.draining.Store(true)
 	limit, done := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.cfg.DrainTimeout))
 	defer done()
+	if s.requests != nil { // first: requests under way may still send pages
+		err = errors.Join(err, s.requests.server.Drain(limit))
+	}
 	err = errors.Join(err, s.plane.Drain(limit))
 	cancel()
 	for range actors {

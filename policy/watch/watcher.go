@@ -78,6 +78,23 @@ func New(path string, options Options) (*Watcher, error) {
 // Current returns the policy in force; never nil. Take it once per request.
 func (w *Watcher) Current() *policy.Set { return w.current.Load() }
 
+// ErrStale says that another policy is in force than the caller has seen.
+var ErrStale = errors.New("the policy has changed meanwhile")
+
+// Swap puts set in force in place of the policy of that version, else it returns ErrStale. It holds until the files change:
+// they are not written to.
+func (w *Watcher) Swap(version string, set *policy.Set) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.current.Load().Version() != version {
+		return ErrStale
+	}
+	w.current.Store(set)
+	w.status.Reloads++
+	w.status.Version, w.status.LoadedAt, w.status.LastError = set.Version(), time.Now(), ""
+	return nil
+}
+
 // Status returns the present state.
 func (w *Watcher) Status() Status {
 	w.mu.Lock()

@@ -2,6 +2,7 @@ package watch_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -345,4 +346,34 @@ func TestNewRefusesToStartWithoutRules(t *testing.T) {
 			t.Errorf("%s: got %v, want an error with %q", filepath.Base(path), err, want)
 		}
 	}
+}
+
+func TestASwapHoldsUntilTheFilesChange(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.yaml")
+	write(t, path, limit(1))
+	reloaded := make(chan watch.Event, 1)
+	w, err := watch.New(path, watch.Options{Debounce: time.Millisecond, OnReload: func(e watch.Event) { reloaded <- e }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := policy.Compile(policy.Source{Name: "api", Data: []byte(limit(2))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := w.Current().Version()
+	if err := w.Swap(first, set); err != nil || w.Current() != set || w.Status().Version != set.Version() {
+		t.Errorf("got %v, want the set in force", err)
+	}
+	if err := w.Swap(first, set); !errors.Is(err, watch.ErrStale) {
+		t.Errorf("the version of before: got %v, want %v", err, watch.ErrStale)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	write(t, path, limit(3))
+	if e := <-reloaded; e.Err != nil || w.Current() == set {
+		t.Errorf("got %v, want the files in force again", e.Err)
+	}
+	cancel()
+	must(t, <-done)
 }

@@ -50,6 +50,34 @@ const (
 	MessagingGroup       = attribute.Key("messaging.consumer.group.name")  // string: the queue group
 )
 
+// Attributes of the request plane. Those of the GenAI and HTTP conventions are written here because OpenTelemetry's Go
+// module no longer has a package for the former.
+const (
+	RequestID  = attribute.Key("semproxy.request.id") // string: X-Request-Id
+	GateReason = attribute.Key("semproxy.gate")       // string: why the cost gate said what it said
+	Credential = attribute.Key("semproxy.credential") // string: key, token, header, anonymous
+
+	GenAIOperation    = attribute.Key("gen_ai.operation.name")      // string: chat, text_completion, embeddings
+	GenAIProvider     = attribute.Key("gen_ai.provider.name")       // string: vllm, tgi, openai
+	GenAIModel        = attribute.Key("gen_ai.request.model")       // string
+	GenAIMaxTokens    = attribute.Key("gen_ai.request.max_tokens")  // int
+	GenAIInputTokens  = attribute.Key("gen_ai.usage.input_tokens")  // int
+	GenAIOutputTokens = attribute.Key("gen_ai.usage.output_tokens") // int
+	GenAITokenType    = attribute.Key("gen_ai.token.type")          // string: TokenInput, TokenOutput
+
+	HTTPMethod    = attribute.Key("http.request.method")       // string
+	HTTPRoute     = attribute.Key("http.route")                // string: the path's pattern
+	HTTPStatus    = attribute.Key("http.response.status_code") // int
+	ServerAddress = attribute.Key("server.address")            // string: the engine's host
+	ErrorType     = attribute.Key("error.type")                // string: a stable code or a status
+)
+
+// Values of GenAITokenType.
+const (
+	TokenInput  = "input"
+	TokenOutput = "output"
+)
+
 // SystemNATS is the value of MessagingSystem.
 const SystemNATS = "nats"
 

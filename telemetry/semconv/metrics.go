@@ -26,6 +26,15 @@ const (
 	MetricGPUFallbacks   = "semproxy.gpu.fallbacks"            // counter, by reason
 	MetricStoreEvents    = "semproxy.store.events"             // counter, by event
 	MetricStoreBreakers  = "semproxy.store.breakers.open"      // gauge
+
+	MetricHTTPDuration  = "http.server.request.duration"        // histogram, by tenant, route, method, status
+	MetricGenAIDuration = "gen_ai.server.request.duration"      // histogram, by tenant, operation, model
+	MetricFirstToken    = "gen_ai.server.time_to_first_token"   // histogram, by tenant, operation, model
+	MetricPerToken      = "gen_ai.server.time_per_output_token" // histogram, by tenant, operation, model
+	MetricTokenUsage    = "gen_ai.client.token.usage"           // histogram, by tenant, operation, model, token type
+	MetricProxyActive   = "semproxy.proxy.active"               // gauge, by tenant
+	MetricProxyRefused  = "semproxy.proxy.refused"              // counter, by code
+	MetricGate          = "semproxy.gate.decisions"             // counter, by reason
 )
 
 // Kind is the kind of an instrument.
@@ -72,6 +81,14 @@ func Metrics() []Metric {
 		{Name: MetricGPUFallbacks, Unit: "{page}", Kind: Counter, Description: "Pages that were computed on the CPU instead, by reason."},
 		{Name: MetricStoreEvents, Unit: "{event}", Kind: Counter, Description: "What happened in the store, by event."},
 		{Name: MetricStoreBreakers, Unit: "{server}", Kind: Gauge, Description: "Servers of the shared store that are left alone because they do not answer."},
+		{Name: MetricHTTPDuration, Unit: "s", Kind: Histogram, Buckets: requestBuckets(), Description: "Time of a request through the proxy."},
+		{Name: MetricGenAIDuration, Unit: "s", Kind: Histogram, Buckets: requestBuckets(), Description: "Time of a request that produces tokens."},
+		{Name: MetricFirstToken, Unit: "s", Kind: Histogram, Buckets: requestBuckets(), Description: "Time from the request to the first event of a streamed answer."},
+		{Name: MetricPerToken, Unit: "s", Kind: Histogram, Buckets: durationBuckets(), Description: "Time between two tokens of a streamed answer, after the first."},
+		{Name: MetricTokenUsage, Unit: "{token}", Kind: Histogram, Buckets: tokenBuckets(), Description: "Tokens that a request used, as the engine counted them."},
+		{Name: MetricProxyActive, Unit: "{request}", Kind: Gauge, Description: "Requests that are being served, by tenant."},
+		{Name: MetricProxyRefused, Unit: "{request}", Kind: Counter, Description: "Requests that the proxy refused, by code."},
+		{Name: MetricGate, Unit: "{request}", Kind: Counter, Description: "Verdicts of the cost gate, by reason."},
 	}
 }
 
@@ -96,4 +113,14 @@ func durationBuckets() []float64 {
 	return []float64{
 		0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 	}
+}
+
+// requestBuckets go from 1 ms to ten minutes.
+func requestBuckets() []float64 {
+	return []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600}
+}
+
+// tokenBuckets are those of the GenAI conventions.
+func tokenBuckets() []float64 {
+	return []float64{1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576}
 }

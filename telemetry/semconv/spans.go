@@ -10,3 +10,7 @@ const (
 	SpanStore    = "store.put"       // the store's commit
 	SpanReply    = "kv.reply"        // encoding and sending the cores
 )
+
+// SpanEngine is of the request plane. A request's own span is named after what it asks for, "chat llama-3-8b", or after
+// its route; SpanDecide and SpanEngine are below it, and the pages' spans below SpanEngine.
+const SpanEngine = "engine.request" // from sending to the last byte of the answer (kind CLIENT)

@@ -14,6 +14,7 @@ type Config struct {
 	Compress     Compress        `yaml:"compress"`
 	Limits       Limits          `yaml:"limits"`
 	Models       []Model         `yaml:"models" help:"what is known of models: a list of {match, tokenizerFile, layout}; the first whose match fits counts"`
+	Proxy        Proxy           `yaml:"proxy"`
 	Telemetry    Telemetry       `yaml:"telemetry"`
 	DrainTimeout policy.Duration `yaml:"drainTimeout" help:"how long accepted pages may take to be answered after SIGTERM"`
 }
@@ -64,7 +65,9 @@ type Jobs struct {
 
 // Admin is the listener of health, readiness and metrics.
 type Admin struct {
-	Listen string `yaml:"listen" help:"host:port of health, readiness and metrics"`
+	Listen    string `yaml:"listen" help:"host:port of health, readiness, metrics and the admin API"`
+	TokenFile string `yaml:"tokenFile" help:"file of the bearer token that the admin API wants; empty: it answers the machine itself only"`
+	Writable  bool   `yaml:"writable" help:"the admin API may replace the policy; needs tokenFile"`
 }
 
 // Policy says where the tenants' policies are.
@@ -160,6 +163,7 @@ func Default() Config {
 		Compress:     Compress{MaxPageBytes: 64 << 20, Device: "auto", GPU: GPU{MemoryBytes: 1 << 30, BatchLatency: policy.Duration(200e3)}},
 		Limits:       Limits{Queue: 256, InFlightBytes: 512 << 20, RequestTimeout: policy.Duration(30e9)},
 		Models:       []Model{},
+		Proxy:        defaultProxy(),
 		Telemetry:    Telemetry{LogLevel: "info", LogFormat: "json"},
 		DrainTimeout: policy.Duration(25e9),
 	}

@@ -13,7 +13,7 @@ type Key struct {
 	Path    string // in YAML, such as nats.embedded.maxPayload
 	Env     string // SEMPROXY_NATS_EMBEDDED_MAX_PAYLOAD
 	Flag    string // nats-embedded-max-payload, without dashes
-	Kind    string // text, size, duration, number, true|false or list
+	Kind    string // text, size, duration, number, true|false, texts or list
 	Default string // as written in YAML
 	Help    string
 	Secret  bool // redacted when shown

@@ -45,6 +45,8 @@ func sample(k Key, n int) string {
 			return "false"
 		}
 		return "true"
+	case "texts":
+		return fmt.Sprintf("[text%d]", n)
 	case "list":
 		return fmt.Sprintf("[{match: m%d, layout: l}]", n)
 	default:

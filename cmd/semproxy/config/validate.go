@@ -36,6 +36,7 @@ func (l *Loaded) validate(failed []*strict.Error) []*strict.Error {
 	c.redis()
 	c.models()
 	c.device()
+	c.proxy()
 	c.oneOf("telemetry.logLevel", l.Telemetry.LogLevel, "debug", "info", "warn", "error")
 	c.oneOf("telemetry.logFormat", l.Telemetry.LogFormat, "json", "text")
 	return c.problems
@@ -137,6 +138,12 @@ func (c *checker) listeners() {
 	if port != 0 && port == adminPort {
 		c.report("admin.listen", "must have another port than nats.embedded.listen, got %s", admin)
 	}
+}
+
+// samePort says whether an address that may be wrong has the port.
+func samePort(port int, addr string) bool {
+	_, text, err := net.SplitHostPort(addr)
+	return err == nil && text == strconv.Itoa(port)
 }
 
 // address checks host:port; the port is -1 when it is wrong.

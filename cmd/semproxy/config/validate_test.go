@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -109,6 +110,53 @@ func TestWhatDoesNotGoTogetherIsRefused(t *testing.T) {
 			case tt.want == "" && err != nil:
 				t.Errorf("got %v, want no error", err)
 			case tt.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.want)):
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestTheProxyIsCheckedWhenItListens(t *testing.T) {
+	on := []string{"--proxy-listen=127.0.0.1:8080", "--proxy-engine-url=http://127.0.0.1:8000"}
+	keys := slices.Concat(on, []string{"--proxy-identity-keys-file=k"})
+	jwt := slices.Concat(on, []string{"--proxy-identity-jwt-jwks-file=j", "--proxy-identity-jwt-issuer=i", "--proxy-identity-jwt-audience=a"})
+	with := func(base []string, more ...string) []string { return slices.Concat(base, more) }
+	for _, tt := range []struct {
+		name string
+		args []string
+		want string // empty: valid
+	}{
+		{"keys", keys, ""},
+		{"tokens", jwt, ""},
+		{"header", with(on, "--proxy-identity-header-name=X-Tenant", "--proxy-identity-header-peers=[10.0.0.0/8]"), ""},
+		{"everybody is one tenant", with(on, "--proxy-identity-anonymous-tenant=dev"), ""},
+		{"nothing is checked while it is off", []string{"--proxy-engine-kind=other"}, ""},
+
+		{"no way to tell tenants apart", on, "default: proxy.identity: must have a way to tell tenants apart"},
+		{"no engine", []string{"--proxy-listen=:8080", "--proxy-identity-keys-file=k"}, "default: proxy.engine.url: must be a base URL"},
+		{"an engine with a path", with(keys, "--proxy-engine-url=http://h:1/v1"), "--proxy-engine-url: proxy.engine.url: must be a base URL"},
+		{"an engine with a password", with(keys, "--proxy-engine-url=http://u:hunter2@h:1"), "--proxy-engine-url: proxy.engine.url: must be a base URL"},
+		{"an unknown engine", with(keys, "--proxy-engine-kind=other"), "--proxy-engine-kind: proxy.engine.kind: must be one of vllm, tgi, openai"},
+		{"the admin's port", with(keys, "--proxy-listen=:9090"), "--proxy-listen: proxy.listen: must have another port than admin.listen"},
+		{"NATS's port", with(keys, "--proxy-listen=:4222"), "--proxy-listen: proxy.listen: must have another port than nats.embedded.listen"},
+		{"a certificate without a key", with(keys, "--proxy-tls-cert-file=c"), "--proxy-tls-cert-file: proxy.tls.certFile: must be set together"},
+		{"client roots without TLS", with(keys, "--proxy-tls-client-ca-file=c"), "--proxy-tls-client-ca-file: proxy.tls.clientCaFile: has no effect"},
+		{"tokens for anybody", with(jwt, "--proxy-identity-jwt-audience="), "--proxy-identity-jwt-audience: proxy.identity.jwt.audience: must be set"},
+		{"two key sets", with(jwt, "--proxy-identity-jwt-jwks-url=https://h/j"), "--proxy-identity-jwt-jwks-url: proxy.identity.jwt.jwksUrl: must not be set together"},
+		{"a header from anybody", with(on, "--proxy-identity-header-name=X-Tenant"), "--proxy-identity-header-name: proxy.identity.header.name: needs"},
+		{"a peer that is no network", with(keys, "--proxy-identity-header-peers=[10.0.0.1]"), "--proxy-identity-header-peers: proxy.identity.header.peers[0]: must be a network"},
+		{"subjects without certificates", with(keys, "--proxy-identity-header-subjects=[gw]"), "--proxy-identity-header-subjects: proxy.identity.header.subjects: have no effect"},
+		{"no memory for one body", with(keys, "--proxy-limits-buffered-bytes=16MiB"), "--proxy-limits-buffered-bytes: proxy.limits.bufferedBytes: must be more than"},
+		{"a limit of zero", with(keys, "--proxy-limits-concurrent=0"), "--proxy-limits-concurrent: proxy.limits.concurrent: must be 1 to"},
+		{"writable for anybody", []string{"--admin-writable"}, "--admin-writable: admin.writable: must not be set without admin.tokenFile"},
+		{"writable with a token", []string{"--admin-writable", "--admin-token-file=t"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Load(Sources{Flags: flags(t, tt.args...)})
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("got %v, want no error", err)
+			case tt.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2")):
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 		})

@@ -21,6 +21,8 @@ func kindOf(t reflect.Type) string {
 		return "true|false"
 	case t.Kind() == reflect.Int:
 		return "number"
+	case t == reflect.TypeFor[[]string]():
+		return "texts"
 	case t.Kind() == reflect.Slice:
 		return "list"
 	default:

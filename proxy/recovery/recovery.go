@@ -1,4 +1,6 @@
-package proxy
+// Package recovery is gin's recovery from panics without its trap: gin's own swallows http.ErrAbortHandler, so that an
+// engine that dies in the middle of a stream looks to the client like a clean end.
+package recovery
 
 import (
 	"fmt"
@@ -9,9 +11,9 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// recovery turns a panic into a logged 500. Two panics must cut the connection instead, or the client takes half an
+// Middleware turns a panic into a logged 500, which answer writes. Two panics must cut the connection instead, or the client takes half an
 // answer for a whole one: http.ErrAbortHandler, which says just that, and any panic after the answer has begun.
-func recovery(logger *slog.Logger) gin.HandlerFunc {
+func Middleware(logger *slog.Logger, answer gin.HandlerFunc) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		defer func() {
 			reason := recover()
@@ -27,7 +29,7 @@ func recovery(logger *slog.Logger) gin.HandlerFunc {
 				panic(http.ErrAbortHandler)
 			}
 			c.Abort()
-			writeError(c, http.StatusInternalServerError, "internal", "the request could not be answered")
+			answer(c)
 		}()
 		c.Next()
 	}

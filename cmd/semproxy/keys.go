@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/semproxy/semproxy/proxy/identity"
+)
+
+func newKeysCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Make entries for the file of API keys",
+		Long: `The proxy keeps API keys as hashes, in the file of proxy.identity.keysFile:
+
+  keys:
+    - { name: acme-web, tenant: acme, sha256: 5e88... }
+
+These commands print such an entry. The file is read again when it changes: no restart.`,
+	}
+	cmd.AddCommand(newKeysNewCommand(), newKeysHashCommand())
+	return cmd
+}
+
+func newKeysNewCommand() *cobra.Command {
+	var tenant, name string
+	cmd := &cobra.Command{
+		Use:   "new",
+		Short: "Make a random key, and its entry",
+		Long: `Make a random key of 256 bits. The key is printed once and kept nowhere: hand it to the tenant. The entry goes
+into the file of keys.`,
+		Example: `  semproxy keys new --tenant acme --name acme-web`,
+		Args:    cobra.NoArgs, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			key := identity.NewKey()
+			entry, err := keyEntry(key, tenant, name)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "# the key, for the tenant; it is shown only now\n# %s\n%s", key, entry)
+			return err
+		},
+	}
+	keyFlags(cmd, &tenant, &name)
+	return cmd
+}
+
+func newKeysHashCommand() *cobra.Command {
+	var tenant, name string
+	cmd := &cobra.Command{
+		Use:   "hash",
+		Short: "Read a key from the standard input, and print its entry",
+		Long: `Read a key from the standard input, so that it is in no shell's history, and print its entry. A key of fewer than
+22 characters is refused: it could be guessed from its hash.`,
+		Example: `  semproxy keys hash --tenant acme < key.txt`,
+		Args:    cobra.NoArgs, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 64<<10)).ReadString('\n')
+			if err != nil && !errors.Is(err, io.EOF) {
+				return fmt.Errorf("read the key: %w", err)
+			}
+			entry, err := keyEntry(strings.TrimSpace(line), tenant, name)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), entry)
+			return err
+		},
+	}
+	keyFlags(cmd, &tenant, &name)
+	return cmd
+}
+
+func keyFlags(cmd *cobra.Command, tenant, name *string) {
+	cmd.Flags().StringVar(tenant, "tenant", "", "tenant that the key belongs to (required)")
+	cmd.Flags().StringVar(name, "name", "", "what a person calls the key")
+	_ = cmd.MarkFlagRequired("tenant") // the flag exists
+}
+
+func keyEntry(key, tenant, name string) (string, error) {
+	hash, err := identity.HashKey(key)
+	if err != nil {
+		return "", err
+	}
+	if !identity.ValidTenant(tenant) {
+		return "", fmt.Errorf("the tenant must be 1 to 64 letters, digits, dashes or underscores, got %q", tenant)
+	}
+	if name != "" {
+		name = fmt.Sprintf("name: %q, ", name)
+	}
+	return fmt.Sprintf("  - { %stenant: %s, sha256: %s }\n", name, tenant, hash), nil
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/semproxy/semproxy/cmd/semproxy/config"
+	"github.com/semproxy/semproxy/pipeline"
+	"github.com/semproxy/semproxy/proxy/forward"
+	"github.com/semproxy/semproxy/proxy/gate"
+	"github.com/semproxy/semproxy/proxy/identity"
+	"github.com/semproxy/semproxy/proxy/limit"
+	"github.com/semproxy/semproxy/proxy/recent"
+	"github.com/semproxy/semproxy/proxy/reload"
+	"github.com/semproxy/semproxy/telemetry/semconv"
+)
+
+// requestPlane is the proxy in front of the engine, and what it shares with the page plane and the admin API.
+type requestPlane struct {
+	ring      *recent.Ring
+	gate      *gate.Gate
+	admission *limit.Admission
+	server    *forward.Server
+	actors    []func(context.Context) error // that run beside it
+}
+
+// prepareProxy comes before the page plane, whose pages are remembered with the requests that they belong to.
+func (s *service) prepareProxy(context.Context, serviceOptions) error {
+	c := &s.cfg.Proxy
+	if c.Listen == "" {
+		return nil
+	}
+	s.requests = &requestPlane{
+		ring: recent.New(c.Recent),
+		gate: gate.New(gate.Options{Off: !c.Gate.Enabled, MinTokens: c.Gate.MinTokens}),
+		admission: limit.New(limit.Options{
+			Concurrent: c.Limits.Concurrent, ConcurrentPerTenant: c.Limits.ConcurrentPerTenant,
+			QueuePerTenant: c.Limits.QueuePerTenant, QueueTimeout: time.Duration(c.Limits.QueueTimeout),
+		}),
+	}
+	return nil
+}
+
+// startProxy binds the proxy's listener; run serves it.
+func (s *service) startProxy(context.Context, serviceOptions) error {
+	if s.requests == nil {
+		return nil
+	}
+	c := &s.cfg.Proxy
+	who, err := s.identity(&c.Identity)
+	if err != nil {
+		return fmt.Errorf("proxy.identity: %w", err)
+	}
+	engine, err := url.Parse(c.Engine.URL)
+	if err != nil {
+		return errors.New("proxy.engine.url: is not a URL")
+	}
+	key, err := s.secret(c.Engine.APIKeyFile)
+	if err != nil {
+		return fmt.Errorf("proxy.engine.apiKeyFile: %w", err)
+	}
+	cfg := forward.Config{
+		Engine: engine, Kind: c.Engine.Kind, EngineKey: key, Identity: who, Policy: s.rules,
+		Admission: s.requests.admission, Gate: s.requests.gate, Recent: s.requests.ring,
+		MaxJSON: int64(c.Limits.MaxJSONBytes), MaxBody: int64(c.Limits.MaxBodyBytes), Buffered: int64(c.Limits.BufferedBytes),
+		ClientTimeout: time.Duration(c.Limits.ClientTimeout), HeaderTimeout: time.Duration(c.Engine.HeaderTimeout),
+		IdleTimeout: time.Duration(c.Engine.IdleTimeout), IdleConns: c.Engine.Connections, HideDecision: !c.Headers,
+		Tracer: s.tel.TracerProvider, Meter: s.tel.MeterProvider, Propagator: s.tel.Propagator, Logger: s.log,
+	}
+	if c.Engine.Kind == forward.VLLM && c.Gate.Enabled {
+		usage := forward.NewKVUsage(engine, key, time.Duration(c.Gate.KVInterval), s.log)
+		cfg.KVUsage = usage.Value
+		s.requests.actors = append(s.requests.actors, usage.Run)
+	}
+	p, err := forward.New(cfg)
+	if err != nil {
+		return err
+	}
+	s.onStop(func(context.Context) error { p.Close(); return nil })
+	secure, err := proxyTLS(&c.TLS)
+	if err != nil {
+		return fmt.Errorf("proxy.tls: %w", err)
+	}
+	s.requests.server, err = forward.Listen(c.Listen, p, forward.ServerConfig{
+		TLS: secure, Connections: c.Limits.Connections, HeaderTimeout: time.Duration(c.Limits.ClientTimeout), Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.onStop(func(context.Context) error { return s.requests.server.Close() })
+	if c.Identity.AnonymousTenant != "" {
+		s.log.Warn("proxy_anonymous", "tenant", c.Identity.AnonymousTenant, "effect", "requests without a credential are served")
+	}
+	return nil
+}
+
+func (s *service) identity(c *config.ProxyIdentity) (*identity.Resolver, error) {
+	cfg := identity.Config{Anonymous: c.AnonymousTenant, Logger: s.log}
+	var err error
+	if c.KeysFile != "" {
+		if cfg.Keys, err = identity.OpenKeys(c.KeysFile, s.log, nil); err != nil {
+			return nil, err
+		}
+	}
+	tokens := identity.Tokens{Issuer: c.JWT.Issuer, Audience: c.JWT.Audience, Claim: c.JWT.Claim}
+	switch {
+	case c.JWT.JWKSFile != "":
+		if tokens.Source, err = identity.OpenKeySet(c.JWT.JWKSFile, s.log, nil); err != nil {
+			return nil, err
+		}
+		cfg.Tokens = &tokens
+	case c.JWT.JWKSURL != "":
+		source := identity.NewKeySetURL(c.JWT.JWKSURL, s.log, 0)
+		s.requests.actors = append(s.requests.actors, source.Run)
+		tokens.Source, cfg.Tokens = source, &tokens
+	}
+	if c.Header.Name != "" {
+		if cfg.Header, err = identity.NewHeader(c.Header.Name, c.Header.Peers, c.Header.Subjects); err != nil {
+			return nil, err
+		}
+	}
+	return identity.New(cfg)
+}
+
+// secret follows a file that holds one; nil for no file.
+func (s *service) secret(path string) (func() string, error) {
+	if path == "" {
+		return nil, nil
+	}
+	file, err := reload.Open(path, func(path string, data []byte) (string, error) {
+		text := strings.TrimSpace(string(data))
+		if text == "" || strings.ContainsAny(text, " \t\r\n") {
+			return "", fmt.Errorf("%s: must hold one word", path)
+		}
+		return text, nil
+	}, s.log, nil)
+	if err != nil {
+		return nil, err
+	}
+	return file.Get, nil
+}
+
+func proxyTLS(c *config.ProxyTLS) (*tls.Config, error) {
+	if c.CertFile == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	out := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if c.ClientCAFile != "" {
+		text, err := os.ReadFile(c.ClientCAFile)
+		if err != nil {
+			return nil, err
+		}
+		out.ClientCAs, out.ClientAuth = x509.NewCertPool(), tls.VerifyClientCertIfGiven
+		if !out.ClientCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s: has no certificate", c.ClientCAFile)
+		}
+	}
+	return out, nil
+}
+
+// observer remembers pages with their requests, and teaches the gate what they cost; nil without a request plane.
+func (s *service) observer() func(context.Context, *pipeline.Report, error) {
+	if s.requests == nil {
+		return nil
+	}
+	return func(ctx context.Context, r *pipeline.Report, err error) {
+		ms := func(d time.Duration) float64 { return d.Seconds() * 1e3 }
+		one := recent.Page{
+			At: time.Now(), Sequence: r.Sequence, Outcome: r.Outcome, Rule: r.Rule, Profile: r.Policy, Reason: r.Reason, Object: r.Object,
+			Device: r.Device, Layers: r.Layers, Heads: r.Heads, Tokens: r.Tokens, Cores: r.Cores, Ratio: r.Ratio, BytesIn: r.BytesIn,
+			BytesOut: r.BytesOut, Guard: r.Guard, KeySimilarity: r.KeySimilarity, Measured: r.Measured, AttentionError: r.AttentionError,
+			WorstError: r.WorstError, WorstHead: r.WorstHead, DecideMS: ms(r.Stages.Decide), CompressMS: ms(r.Stages.Compress),
+			StoreMS: ms(r.Stages.Store), TotalMS: ms(r.Elapsed),
+		}
+		if err != nil {
+			one.Error = pipeline.CodeOf(err)
+		}
+		id := ""
+		if trace := trace.SpanContextFromContext(ctx).TraceID(); trace.IsValid() {
+			id = trace.String()
+		}
+		s.requests.ring.Page(r.Tenant, id, one)
+		if err == nil && r.Outcome == semconv.OutcomeCompressed {
+			s.requests.gate.Page(r.Model, r.Tokens, int64(r.BytesIn), r.Elapsed.Seconds())
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package forward
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/proxy/dialect"
+	"github.com/semproxy/semproxy/proxy/gate"
+	"github.com/semproxy/semproxy/proxy/identity"
+	"github.com/semproxy/semproxy/proxy/limit"
+)
+
+// exchange is one request and its answer. One goroutine works on it, but for the body's reader in net/http's transport.
+type exchange struct {
+	p     *Proxy
+	ctx   context.Context // of everything that is done for the request
+	w     http.ResponseWriter
+	route dialect.Route
+	id    string // X-Request-Id
+	// object names the KV of this request; its adapter sends it back as the pages' sequence.
+	object string
+	start  time.Time
+	sent   time.Time
+	span   trace.Span
+	engine trace.Span // nil: nothing was sent
+
+	who     identity.Who
+	rules   *policy.Set
+	entry   string // of the policy that serves the tenant: a bounded label
+	ticket  *limit.Ticket
+	held    int64 // bytes of the body, counted in the proxy's budget
+	request *dialect.Request
+
+	tokens   int // of the prompt, estimated
+	exact    bool
+	decision *policy.Decision
+	verdict  *gate.Verdict
+	hide     bool // the usage event was asked for by the proxy
+
+	status     int
+	err        error
+	usage      dialect.Usage
+	events     int
+	first      time.Time // event of the answer
+	last       time.Time
+	early      bool // pages were there before the first event
+	queued     time.Duration
+	bodyTime   time.Duration
+	decideTime time.Duration
+	headerTime time.Duration
+	cancel     context.CancelCauseFunc
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// requestID is the client's if it is harmless, else a new one.
+func requestID(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	if id == "" || len(id) > 128 {
+		return randomHex()
+	}
+	for _, b := range []byte(id) {
+		if (b < '0' || b > '9') && (b < 'A' || b > 'Z') && (b < 'a' || b > 'z') && b != '-' && b != '_' && b != '.' {
+			return randomHex()
+		}
+	}
+	return id
+}
+
+func randomHex() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// writeError writes an error in the shape of a dialect.
+func writeError(w http.ResponseWriter, d dialect.Dialect, e *dialect.Error) {
+	body := e.Body(d)
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(body)
+}
+
+// KVParams is what the engine's connector is told in kv_transfer_params.
+type KVParams struct {
+	Tenant       string `json:"tenant"`
+	PolicyDigest string `json:"policy_digest"`
+	Object       string `json:"object"` // to be the sequence of the pages that are sent
+	Traceparent  string `json:"traceparent,omitempty"`
+	Compress     bool   `json:"compress"`
+}
+
+// replayable gives the transport the body anew when a kept connection turns out to be dead before anything was sent.
+func replayable(r *http.Request, body []byte) {
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	r.GetBody = open
+	r.Body, _ = open()
+	r.ContentLength = int64(len(body))
+	r.TransferEncoding = nil
+}

@@ -1,0 +1,251 @@
+package forward
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/proxy/dialect"
+	"github.com/semproxy/semproxy/proxy/gate"
+	"github.com/semproxy/semproxy/proxy/limit"
+	"github.com/semproxy/semproxy/telemetry/semconv"
+)
+
+// handle is the life of a request.
+func (p *Proxy) handle(c *gin.Context) {
+	w, r := newPatient(c.Writer, c.Request, p.cfg.ClientTimeout), c.Request
+	c.Writer = w
+	c.Status(http.StatusOK) // gin has set 404, since no route of its own matches
+	ctx := p.cfg.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	route, found, allowed := dialect.Lookup(r)
+	x := &exchange{
+		p: p, w: w, route: route, id: requestID(r), object: randomHex(), start: p.cfg.Now(), usage: dialect.NoUsage(), entry: policy.UnknownTenant,
+	}
+	ctx, x.span = p.tracer.Start(ctx, r.Method+" "+x.route.Pattern, trace.WithSpanKind(trace.SpanKindServer))
+	ctx, x.cancel = context.WithCancelCause(context.WithValue(ctx, exchangeKey{}, x))
+	x.ctx = ctx
+	w.Header().Set("X-Request-Id", x.id)
+	defer func() {
+		reason := recover() // http.ErrAbortHandler, when the engine dies in mid-stream: recorded, then on its way
+		p.finish(ctx, x, r, reason != nil)
+		if reason != nil {
+			panic(reason)
+		}
+	}()
+	var err error
+	switch {
+	case !found:
+		err = refuse(http.StatusNotFound, "route.not_found", "there is no such path here")
+	case !allowed:
+		err = refuse(http.StatusMethodNotAllowed, "route.method", "this path has no such method")
+	default:
+		err = p.serve(ctx, x, r)
+	}
+	if err != nil {
+		x.fail(err)
+	}
+	w.WriteHeaderNow() // else gin writes a text of its own for a status of 404
+}
+
+// serve takes an allowed request through. What it returns is answered as an error.
+func (p *Proxy) serve(ctx context.Context, x *exchange, r *http.Request) (err error) {
+	if r.Header.Get("Upgrade") != "" {
+		return refuse(http.StatusBadRequest, "request.upgrade", "connections are not upgraded: what passes there could not be looked at")
+	}
+	if x.route.Kind == dialect.Probe {
+		return p.send(ctx, x, r, nil)
+	}
+
+	// 1. Who is it? Before anything of the body is read.
+	if x.who, err = p.cfg.Identity.Resolve(r); err != nil {
+		return err
+	}
+
+	// 2. May it come in now? The rules are one snapshot for the whole request.
+	if err := p.admit(ctx, x); err != nil {
+		return err
+	}
+	p.remember(x, r)
+	if !isJSON(r) || r.ContentLength == 0 && x.route.Kind != dialect.Generate {
+		if r.ContentLength > p.cfg.MaxBody {
+			return errTooLarge
+		}
+		return p.send(ctx, x, r, nil)
+	}
+
+	// 3. What does it ask for?
+	if err := p.inspect(x, r); err != nil {
+		return err
+	}
+	if x.route.Kind != dialect.Generate {
+		body, _, err := x.request.Rewrite(dialect.Params{})
+		if err != nil {
+			return err
+		}
+		return p.send(ctx, x, r, body)
+	}
+
+	// 4. Is the prompt's KV compressed? The policy says whether it may be, the gate whether it should.
+	if err := p.decide(ctx, x, r); err != nil {
+		return err
+	}
+	if err := x.ticket.Reserve(x.tokens + x.request.MaxTokens); err != nil {
+		return err
+	}
+
+	// 5. To the engine and back.
+	return p.send(ctx, x, r, nil)
+}
+
+// admit holds the tenant to its limits. A tenant that the policy does not name shares those of "unknown".
+func (p *Proxy) admit(ctx context.Context, x *exchange) (err error) {
+	x.rules = p.cfg.Policy()
+	entry, ok := x.rules.Resolve(x.who.Tenant)
+	if !ok {
+		return &policy.DeniedError{Tenant: x.who.Tenant}
+	}
+	x.entry = entry
+	l := x.rules.Limits(x.who.Tenant)
+	x.ticket, err = p.cfg.Admission.Enter(ctx, entry, limit.Limits{
+		RequestsPerSecond: l.RequestsPerSecond, TokensPerMinute: l.TokensPerMinute,
+		Concurrent: l.ConcurrentRequests, Queue: l.QueuedRequests,
+	})
+	if err != nil {
+		return err
+	}
+	x.queued = x.ticket.Waited
+	return nil
+}
+
+// inspect reads the body and what it asks for.
+func (p *Proxy) inspect(x *exchange, r *http.Request) error {
+	if err := p.checkJSON(r); err != nil {
+		return err
+	}
+	start := p.cfg.Now()
+	body, err := p.readBody(x, r)
+	x.bodyTime = p.cfg.Now().Sub(start)
+	if err == nil {
+		x.request, err = dialect.Inspect(x.route, body)
+	}
+	return err
+}
+
+// headerCompress is how a client says that it wants the exact cache for this request.
+const headerCompress = "Semproxy-Compress"
+
+// decide asks the policy, then the gate.
+func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error {
+	ctx, span := p.tracer.Start(ctx, semconv.SpanDecide)
+	defer span.End()
+	start := p.cfg.Now()
+	defer func() { x.decideTime = p.cfg.Now().Sub(start) }()
+	q := x.request
+	if x.tokens, x.exact = q.PromptTokens, q.PromptTokens > 0; !x.exact {
+		x.tokens = p.cfg.Gate.PromptTokens(q.Model, q.PromptBytes)
+	}
+	decision, err := x.rules.Decide(policy.Request{Tenant: x.who.Tenant, Model: q.Model, Tokens: x.tokens})
+	if err != nil {
+		return err
+	}
+	x.decision = &decision
+	var verdict gate.Verdict
+	switch wish := r.Header.Get(headerCompress); {
+	case wish != "" && wish != "off" && wish != "on":
+		return refuse(http.StatusBadRequest, "request.bad_header", headerCompress+" must be on or off")
+	case decision.Plan.Method == policy.MethodNone:
+		verdict = gate.Verdict{Reason: gate.Exact, Why: decision.Reason}
+	case wish == "off":
+		verdict = gate.Verdict{Reason: gate.Asked, Why: "the client asked for the exact cache"}
+	default:
+		verdict = p.cfg.Gate.Decide(gate.Request{
+			Model: q.Model, Tokens: x.tokens, MaxOutput: q.MaxTokens, Ratio: decision.Plan.Ratio, KVUsage: p.cfg.KVUsage(),
+		})
+	}
+	x.verdict = &verdict
+	span.SetAttributes(semconv.Tenant.String(x.who.Tenant), semconv.Policy.String(decision.Profile), semconv.PolicyDigest.String(decision.PolicyDigest),
+		semconv.Rule.String(decision.Rule), semconv.Method.String(string(decision.Plan.Method)), semconv.GateReason.String(string(verdict.Reason)))
+	p.metrics.gate.Add(ctx, 1, p.metrics.reason(verdict.Reason))
+	return nil
+}
+
+// params are what is added to a request that produces tokens. traceparent is that of the engine's span.
+func (p *Proxy) params(x *exchange, traceparent string) dialect.Params {
+	out := dialect.Params{Usage: true}
+	if p.cfg.Kind != VLLM {
+		return out
+	}
+	out.KV = KVParams{
+		Tenant: x.who.Tenant, PolicyDigest: x.decision.PolicyDigest, Object: x.object,
+		Traceparent: traceparent, Compress: x.verdict.Compress,
+	}
+	out.CacheSalt = cacheSalt(x.who.Tenant, x.request.ClientSalt())
+	return out
+}
+
+// cacheSalt keeps the prefix caches of tenants apart: nobody learns from the time of an answer whether another tenant
+// has sent the same prompt. A client's own salt divides its tenant's cache further. It is the same in every replica.
+func cacheSalt(tenant string, client []byte) string {
+	h := sha256.New()
+	h.Write([]byte("semproxy.cache_salt.v1\x00" + tenant + "\x00"))
+	h.Write(client)
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// fail answers with an error, unless the client is gone or the answer has begun.
+func (x *exchange) fail(err error) {
+	x.err = err
+	var known *dialect.Error
+	var busy *limit.BusyError
+	var denied *policy.DeniedError
+	switch {
+	case errors.As(err, &known):
+	case errors.As(err, &busy):
+		status := http.StatusTooManyRequests
+		if busy.Code == limit.CodeConcurrent {
+			status = http.StatusServiceUnavailable
+		}
+		known = &dialect.Error{Status: status, Code: busy.Code, Message: busy.Error()}
+		x.w.Header().Set("Retry-After", strconv.Itoa(busy.Seconds()))
+	case errors.As(err, &denied):
+		known = &dialect.Error{Status: http.StatusForbidden, Code: denied.Code(), Message: denied.Error()}
+	case errors.Is(err, errClientGone), errors.Is(err, context.Canceled):
+		x.status = statusClientGone
+		panic(http.ErrAbortHandler) // nobody reads an answer
+	default:
+		known = &dialect.Error{Status: http.StatusInternalServerError, Code: "internal", Message: "the request could not be answered"}
+		x.p.cfg.Logger.Error("request_failed", "request_id", x.id, "error", err.Error())
+	}
+	if known.Status == http.StatusServiceUnavailable && x.w.Header().Get("Retry-After") == "" {
+		x.w.Header().Set("Retry-After", "1")
+	}
+	switch known.Status {
+	case http.StatusUnauthorized:
+		x.w.Header().Set("WWW-Authenticate", "Bearer")
+	case http.StatusRequestTimeout, http.StatusRequestEntityTooLarge:
+		x.w.Header().Set("Connection", "close") // the rest of the body is not read
+	}
+	x.err, x.status = known, known.Status
+	x.p.metrics.refused.Add(context.Background(), 1, code(known.Code))
+	writeError(x.w, x.route.Dialect, known)
+}
+
+// statusClientGone is nginx's status for a client that went away before the answer; it is recorded, never sent.
+const statusClientGone = 499
+
+// since is the time between two moments in milliseconds; 0 when one did not come.
+func since(from, to time.Time) float64 {
+	if from.IsZero() || to.IsZero() {
+		return 0
+	}
+	return float64(to.Sub(from)) / float64(time.Millisecond)
+}

@@ -1,0 +1,263 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/semproxy/semproxy/proxy/dialect"
+	"github.com/semproxy/semproxy/proxy/gate"
+	"github.com/semproxy/semproxy/proxy/recent"
+	"github.com/semproxy/semproxy/telemetry/semconv"
+)
+
+// modelLabels bounds the models that metrics tell apart: a client names what it likes.
+const modelLabels = 64
+
+type instruments struct {
+	http, genai, first, perToken, usage metric.Float64Histogram
+	refused, gate                       metric.Int64Counter
+	active                              metric.Int64UpDownCounter
+	tenants                             *semconv.TenantLabel
+	models                              *semconv.TenantLabel // the same bound, for other names
+}
+
+func newInstruments(provider metric.MeterProvider) (*instruments, error) {
+	m := &instruments{tenants: semconv.NewTenantLabel(0), models: semconv.NewTenantLabel(modelLabels)}
+	meter := provider.Meter(scope)
+	histograms := map[string]*metric.Float64Histogram{
+		semconv.MetricHTTPDuration: &m.http, semconv.MetricGenAIDuration: &m.genai, semconv.MetricFirstToken: &m.first,
+		semconv.MetricPerToken: &m.perToken, semconv.MetricTokenUsage: &m.usage,
+	}
+	counters := map[string]*metric.Int64Counter{semconv.MetricProxyRefused: &m.refused, semconv.MetricGate: &m.gate}
+	for _, x := range semconv.Metrics() {
+		var err error
+		unit, description := metric.WithUnit(x.Unit), metric.WithDescription(x.Description)
+		switch {
+		case histograms[x.Name] != nil:
+			*histograms[x.Name], err = meter.Float64Histogram(x.Name, unit, description)
+		case counters[x.Name] != nil:
+			*counters[x.Name], err = meter.Int64Counter(x.Name, unit, description)
+		case x.Name == semconv.MetricProxyActive:
+			m.active, err = meter.Int64UpDownCounter(x.Name, unit, description)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *instruments) reason(r gate.Reason) metric.AddOption {
+	return metric.WithAttributes(semconv.GateReason.String(string(r)))
+}
+
+func code(c string) metric.AddOption { return metric.WithAttributes(semconv.ErrorCode.String(c)) }
+
+// methods that are told apart in metrics; a client may send any.
+var methods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "DELETE": true}
+
+// remember puts the request into the ring, once its tenant is known, so that strangers displace nobody.
+func (p *Proxy) remember(x *exchange, r *http.Request) {
+	p.metrics.active.Add(context.Background(), 1, metric.WithAttributes(p.metrics.tenants.Attribute(x.entry)))
+	if x.route.Kind != dialect.Generate {
+		return
+	}
+	traceID := ""
+	if id := x.span.SpanContext().TraceID(); id.IsValid() {
+		traceID = id.String()
+	}
+	p.cfg.Recent.Add(recent.Request{
+		ID: x.id, Object: x.object, TraceID: traceID, Start: x.start,
+		Tenant: x.who.Tenant, Method: r.Method, Route: x.route.Pattern,
+	})
+}
+
+// finish settles what was taken and records what happened. aborted: the answer was cut.
+func (p *Proxy) finish(ctx context.Context, x *exchange, r *http.Request, aborted bool) {
+	end := p.cfg.Now()
+	if aborted && x.err == nil {
+		x.err = errClientGone
+	}
+	if errors.Is(x.err, errClientGone) {
+		x.status = statusClientGone
+	}
+	x.cancel(nil)
+	p.buffered.give(x.held)
+	known := x.usage.Prompt >= 0 || x.usage.Output >= 0
+	if x.ticket != nil {
+		x.ticket.Leave(x.used())
+		p.metrics.active.Add(ctx, -1, metric.WithAttributes(p.metrics.tenants.Attribute(x.entry)))
+	}
+	perToken := x.perToken()
+	p.measure(ctx, x, r, since(x.start, end)/1e3, perToken)
+	p.describe(x, r)
+	if x.request != nil {
+		p.learn(x, perToken)
+		p.cfg.Recent.Update(x.object, func(q *recent.Request) {
+			q.Model, q.Stream, q.Done, q.Status, q.Error = x.request.Model, x.request.Stream, true, x.status, errorCode(x.err)
+			q.PromptEstimate, q.PromptTokens, q.OutputTokens, q.UsageKnown = x.tokens, x.tokens, max(0, x.usage.Output), known
+			if x.usage.Prompt >= 0 {
+				q.PromptTokens = x.usage.Prompt
+			}
+			q.Decision, q.Gate, q.KV = x.decision, x.verdict, x.usage.KV
+			q.Timings = p.timings(x, perToken)
+			q.Timings.Total = since(x.start, end)
+		})
+	} else {
+		p.cfg.Recent.Update(x.object, func(q *recent.Request) {
+			q.Done, q.Status, q.Error = true, x.status, errorCode(x.err)
+			q.Timings = p.timings(x, perToken)
+			q.Timings.Total = since(x.start, end)
+		})
+	}
+	if x.engine != nil {
+		x.engine.End()
+	}
+	x.span.End()
+}
+
+// used is what the request counts for in the tenant's tokens: what the engine said, else what is known to have been
+// produced, else what was reserved (negative); nothing when it was refused or failed.
+func (x *exchange) used() int {
+	switch {
+	case x.usage.Prompt >= 0 || x.usage.Output >= 0:
+		return max(0, x.usage.Prompt) + max(0, x.usage.Output)
+	case x.events > 0:
+		return x.tokens + x.events // a stream that was cut: about one token an event
+	case x.request == nil || x.status >= http.StatusBadRequest:
+		return 0
+	}
+	return x.tokens
+}
+
+// perToken is the time between two tokens of a stream in seconds; 0 when it is not known.
+func (x *exchange) perToken() float64 {
+	if x.usage.Output < 2 || x.events < 2 {
+		return 0
+	}
+	return since(x.first, x.last) / 1e3 / float64(x.usage.Output-1)
+}
+
+func (p *Proxy) timings(x *exchange, perToken float64) recent.Timings {
+	ms := func(d interface{ Seconds() float64 }) float64 { return d.Seconds() * 1e3 }
+	return recent.Timings{
+		Queue: ms(x.queued), Body: ms(x.bodyTime), Decide: ms(x.decideTime), Headers: ms(x.headerTime),
+		FirstToken: since(x.start, x.first), PerToken: perToken * 1e3,
+	}
+}
+
+// measure records the metrics, within the request's span so that they carry its trace as an exemplar.
+func (p *Proxy) measure(ctx context.Context, x *exchange, r *http.Request, seconds, perToken float64) {
+	m := p.metrics
+	method := "other"
+	if methods[r.Method] {
+		method = r.Method
+	}
+	tenant := m.tenants.Attribute(x.entry)
+	m.http.Record(ctx, seconds, metric.WithAttributes(tenant, semconv.HTTPRoute.String(x.route.Pattern),
+		semconv.HTTPMethod.String(method), semconv.HTTPStatus.Int(x.status)))
+	if x.request == nil || x.route.Operation == "" || x.status >= http.StatusBadRequest && x.status != statusClientGone {
+		return
+	}
+	labels := []attribute.KeyValue{
+		tenant, semconv.GenAIOperation.String(x.route.Operation), semconv.GenAIProvider.String(p.cfg.Kind),
+		semconv.GenAIModel.String(m.models.Value(x.request.Model)),
+	}
+	with := metric.WithAttributes(labels...)
+	if e := errorCode(x.err); e != "" {
+		m.genai.Record(ctx, seconds, with, metric.WithAttributes(semconv.ErrorType.String(e)))
+		return
+	}
+	m.genai.Record(ctx, seconds, with)
+	if !x.first.IsZero() {
+		m.first.Record(ctx, since(x.start, x.first)/1e3, with)
+	}
+	if perToken > 0 {
+		m.perToken.Record(ctx, perToken, with)
+	}
+	for kind, n := range map[string]int{semconv.TokenInput: x.usage.Prompt, semconv.TokenOutput: x.usage.Output} {
+		if n >= 0 {
+			m.usage.Record(ctx, float64(n), with, metric.WithAttributes(semconv.GenAITokenType.String(kind)))
+		}
+	}
+}
+
+// describe fills the spans in.
+func (p *Proxy) describe(x *exchange, r *http.Request) {
+	a := []attribute.KeyValue{
+		semconv.HTTPMethod.String(r.Method), semconv.HTTPRoute.String(x.route.Pattern), semconv.HTTPStatus.Int(x.status),
+		semconv.RequestID.String(x.id),
+	}
+	if x.who.Tenant != "" {
+		a = append(a, semconv.Tenant.String(x.who.Tenant), semconv.Credential.String(x.who.By))
+	}
+	if q := x.request; q != nil && x.route.Operation != "" {
+		x.span.SetName(x.route.Operation + " " + q.Model)
+		a = append(a, semconv.GenAIOperation.String(x.route.Operation), semconv.GenAIProvider.String(p.cfg.Kind), semconv.GenAIModel.String(q.Model))
+		if q.MaxTokens > 0 {
+			a = append(a, semconv.GenAIMaxTokens.Int(q.MaxTokens))
+		}
+		if x.usage.Prompt >= 0 {
+			a = append(a, semconv.GenAIInputTokens.Int(x.usage.Prompt))
+		}
+		if x.usage.Output >= 0 {
+			a = append(a, semconv.GenAIOutputTokens.Int(x.usage.Output))
+		}
+	}
+	if x.decision != nil {
+		a = append(a, semconv.Policy.String(x.decision.Profile), semconv.Rule.String(x.decision.Rule), semconv.PolicyDigest.String(x.decision.PolicyDigest))
+	}
+	if x.verdict != nil {
+		a = append(a, semconv.GateReason.String(string(x.verdict.Reason)))
+	}
+	failure := errorCode(x.err)
+	if failure == "" && x.status >= http.StatusInternalServerError {
+		failure = strconv.Itoa(x.status)
+	}
+	if failure != "" {
+		a = append(a, semconv.ErrorType.String(failure))
+		x.span.SetStatus(codes.Error, failure)
+		if x.engine != nil {
+			x.engine.SetStatus(codes.Error, failure)
+		}
+	}
+	x.span.SetAttributes(a...)
+	if x.engine != nil {
+		x.engine.SetAttributes(semconv.HTTPStatus.Int(x.status))
+	}
+}
+
+// learn teaches the gate what an answer that ended well showed.
+func (p *Proxy) learn(x *exchange, perToken float64) {
+	if x.err != nil || x.decision == nil || x.status != http.StatusOK || x.usage.Prompt <= 0 {
+		return
+	}
+	reply := gate.Reply{
+		PromptBytes: x.request.PromptBytes, PromptTokens: x.usage.Prompt, OutputTokens: x.usage.Output,
+		SecondsPerStep: perToken, Compressed: x.early,
+	}
+	if x.exact {
+		reply.PromptBytes = 0
+	}
+	p.cfg.Gate.Reply(x.request.Model, reply)
+}
+
+// errorCode is the stable code of what went wrong; empty when nothing did.
+func errorCode(err error) string {
+	var known *dialect.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &known):
+		return known.Code
+	case errors.Is(err, errClientGone):
+		return "client.gone"
+	}
+	return "internal"
+}

@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/proxy/recent"
+)
+
+// Requests are the last requests of the request plane. *recent.Ring is one.
+type Requests interface {
+	List() []recent.Request
+	Get(id string) (recent.Request, bool)
+}
+
+type requestList struct {
+	Requests []recent.Request `json:"requests"` // newest first
+}
+
+// listRequests answers with the last requests, of one tenant with ?tenant=, at most ?limit= of them.
+func listRequests(requests Requests) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		most := 100
+		if text := c.Query("limit"); text != "" {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 {
+				writeError(c, http.StatusBadRequest, "bad_limit", "limit must be a whole number from 1")
+				return
+			}
+			most = n
+		}
+		out := requestList{Requests: []recent.Request{}}
+		for _, r := range requests.List() {
+			if tenant := c.Query("tenant"); tenant != "" && r.Tenant != tenant {
+				continue
+			}
+			if len(out.Requests) == most {
+				break
+			}
+			out.Requests = append(out.Requests, r)
+		}
+		writeJSON(c, http.StatusOK, out)
+	}
+}
+
+// explanation is everything that is known of one request.
+type explanation struct {
+	Request  recent.Request `json:"request"`
+	Summary  []string       `json:"summary"` // sentences for a person
+	Fidelity fidelity       `json:"fidelity"`
+	// Rules are what the policy looks at for such a request, in order, as it is in force now.
+	Rules          []policy.Step `json:"rules"`
+	PolicyNow      string        `json:"policyNow"`      // version
+	PolicyTheSame  bool          `json:"policyTheSame"`  // as when the request was decided
+	PagesConnected bool          `json:"pagesConnected"` // the engine's adapter sent pages for it
+}
+
+type fidelity struct {
+	Pages          int     `json:"pages"`
+	Ratio          float64 `json:"ratio,omitempty"`
+	Measured       bool    `json:"measured"`
+	AttentionError float64 `json:"attentionError,omitempty"`
+}
+
+func explainRequest(requests Requests, current func() *policy.Set) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		r, ok := requests.Get(c.Param("id"))
+		if !ok {
+			writeError(c, http.StatusNotFound, "unknown_request", "no request of this id is remembered")
+			return
+		}
+		f := r.Fidelity()
+		out := explanation{
+			Request: r, Fidelity: fidelity{f.Pages, f.Ratio, f.Measured, f.AttentionError}, PagesConnected: len(r.Pages) > 0,
+			Rules: []policy.Step{}, Summary: summary(&r, f),
+		}
+		if set := current(); set != nil {
+			out.PolicyNow = set.Version()
+			if r.Decision != nil {
+				out.PolicyTheSame = r.Decision.Version == out.PolicyNow
+				out.Rules = set.Explain(policy.Request{Tenant: r.Tenant, Model: r.Model, Tokens: r.PromptEstimate})
+			}
+		}
+		writeJSON(c, http.StatusOK, out)
+	}
+}
+
+// summary says in sentences what happened.
+func summary(r *recent.Request, f recent.Fidelity) []string {
+	var out []string
+	if r.Decision != nil {
+		out = append(out, "Policy: "+r.Decision.Reason+".")
+	}
+	if r.Gate != nil {
+		out = append(out, "Gate: "+string(r.Gate.Reason)+", because "+r.Gate.Why+".")
+	}
+	switch {
+	case r.Decision == nil:
+		out = append(out, "It was refused or cut before anything was decided.")
+	case f.Pages > 0:
+		text := "Pages: " + strconv.Itoa(f.Pages) + " at ratio " + strconv.FormatFloat(f.Ratio, 'f', 3, 64)
+		if f.Measured {
+			text += ", attention error at worst " + strconv.FormatFloat(f.AttentionError, 'f', 4, 64)
+		} else {
+			text += ", not measured: they brought no queries"
+		}
+		out = append(out, text+".")
+	case r.Gate != nil && r.Gate.Compress:
+		out = append(out, "Pages: none came from the engine; without an adapter nothing is compressed.")
+	default:
+		out = append(out, "Pages: none, as was decided.")
+	}
+	if r.Error != "" {
+		out = append(out, "Error: "+r.Error+".")
+	}
+	return out
+}
