@@ -94,12 +94,18 @@ type run struct {
 
 func measure(ctx context.Context, e *env, group []path, size, n int, d time.Duration) ([]Row, error) {
 	runs := make([]*run, 0, len(group))
+	opened := make([]func(), 0, len(group))
+	defer func() {
+		for _, closed := range opened {
+			closed()
+		}
+	}()
 	for _, p := range group {
 		send, closed, err := p.open(ctx, e, size, n)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
 		}
-		defer closed()
+		opened = append(opened, closed)
 		r := &run{path: p, send: send, times: make([][]time.Duration, n)}
 		runs = append(runs, r)
 		for w := range n { // buffers, regions and connections are there when the clock starts
