@@ -29,7 +29,9 @@ func newBenchPlaneCommand() *cobra.Command {
 		Short: "Measure pages inline, in shared memory, as jobs and in Redis, beside the raw parts",
 		Long: `Send pages through the page plane in this process (an embedded NATS server, senders over TCP on loopback) and
 measure bytes per second, latency and CPU time, beside the raw parts in the same run. Nothing is compressed: what is
-measured is the plane. "of raw" is the share of the raw path's bytes per second, at the same size and concurrency.
+measured is the plane. "of raw" is the share of the raw path's bytes per second, at the same size and concurrency, and
+"CPU of raw" how much of this path's CPU time the raw one needs for as many bytes. The paths take turns of a tenth of the
+time, so that other work on the machine slows all alike.
 
   inline              the page in the message and back, by the Go client; raw: a bare NATS responder
   job                 until it is kept, and until its outcome is told; raw: a bare publish to a JetStream file stream
@@ -60,13 +62,13 @@ measured is the plane. "of raw" is the share of the raw path's bytes per second,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s/%s, %d cores, %s per measurement\n", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), o.Time)
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', tabwriter.AlignRight)
-			fmt.Fprintln(w, "page\tat once\tGiB/s\tp50\tp99\tCPU s/GiB\tof raw\t  path\t")
+			fmt.Fprintln(w, "page\tat once\tGiB/s\tp50\tp99\tCPU s/GiB\tof raw\tCPU of raw\t  path\t")
 			report := func(r planebench.Row) {
-				share := ""
+				share, cpu := "", ""
 				if r.Raw != "" {
-					share = fmt.Sprintf("%.0f %%", 100*r.Share)
+					share, cpu = fmt.Sprintf("%.0f %%", 100*r.Share), fmt.Sprintf("%.0f %%", 100*r.CPUShare)
 				}
-				fmt.Fprintf(w, "%s\t%d\t%.2f\t%s\t%s\t%.2f\t%s\t  %s\t\n", size(r.Size), r.Concurrency, r.Bytes/(1<<30), short(r.P50), short(r.P99), r.CPU, share, r.Path)
+				fmt.Fprintf(w, "%s\t%d\t%.2f\t%s\t%s\t%.2f\t%s\t%s\t  %s\t\n", size(r.Size), r.Concurrency, r.Bytes/(1<<30), short(r.P50), short(r.P99), r.CPU, share, cpu, r.Path)
 			}
 			err = planebench.Run(cmd.Context(), o, report)
 			if err == nil {
@@ -100,6 +102,7 @@ func benchStore(ctx context.Context, addr string, o planebench.Options, report f
 	raw := goredis.NewClient(&goredis.Options{Addr: addr})
 	defer func() { err = errors.Join(err, raw.Close()) }()
 	const turns = 5
+	rawCPU := 0.0 // CPU time of the raw side
 	return storebench.Run(ctx, storebench.Options{
 		Raw: raw, Store: s, Sizes: o.Sizes, Concurrency: o.Concurrency, Rounds: turns, Turn: o.Time / turns,
 	}, func(r storebench.Row) {
@@ -108,7 +111,9 @@ func benchStore(ctx context.Context, addr string, o planebench.Options, report f
 			CPU: r.CPUPerGiB.Seconds(), Raw: "raw redis " + r.Op, Share: r.Ratio,
 		}
 		if r.By == storebench.ByRaw {
-			row.Path, row.Raw, row.Share = row.Raw, "", 0
+			row.Path, row.Raw, row.Share, rawCPU = row.Raw, "", 0, row.CPU
+		} else if row.CPU > 0 {
+			row.CPUShare = rawCPU / row.CPU
 		}
 		report(row)
 	})
