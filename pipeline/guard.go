@@ -127,8 +127,8 @@ func (p *Pipeline) work(ctx context.Context, j *job, opt *compress.Options, full
 
 // exact makes every token its own core.
 func (p *Pipeline) exact(ctx context.Context, j *job) error {
-	opt := j.opt
-	opt.Ratio, opt.Budget, opt.FP8 = 1, compress.Equal, 0
+	opt := compress.Semantic()
+	opt.Ratio, opt.Progress = 1, j.opt.Progress
 	if err := p.work(ctx, j, &opt, nil, nil); err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ profiles:
   paper:    { method: paper, ratio: 0.5 }
   weighted: { method: weighted, ratio: 0.25 }
   layered:  { method: weighted, ratio: 0.25, budget: layered }
+  wpasses:  { method: weighted, ratio: 0.125, guard: { maxAttentionError: 0.001, onViolation: pass } }
   regular:  { method: weighted, ratio: 0.25, budget: equal }
 tenants:
   half:    { rules: [ { profile: half } ] }
@@ -52,6 +53,7 @@ tenants:
   paper:   { rules: [ { profile: paper } ] }
   weighted: { rules: [ { profile: weighted } ] }
   layered:  { rules: [ { profile: layered } ] }
+  wpasses:  { rules: [ { profile: wpasses } ] }
   regular:  { rules: [ { profile: regular } ] }
   exact:   { rules: [ { profile: exact } ] }
   tight:   { limits: { storedBytes: 10KiB }, rules: [ { profile: half } ] }
@@ -188,6 +190,7 @@ func TestGuard(t *testing.T) {
 		{"relaxes", semconv.GuardRelaxed, semconv.OutcomeCompressed},
 		{"strict", semconv.GuardPassthrough, semconv.OutcomeExact},
 		{"passes", semconv.GuardPassthrough, semconv.OutcomeExact},
+		{"wpasses", semconv.GuardPassthrough, semconv.OutcomeExact},
 		{"reports", semconv.GuardViolated, semconv.OutcomeCompressed},
 		{"half", semconv.GuardOff, semconv.OutcomeCompressed},
 	} {
