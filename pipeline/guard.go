@@ -22,6 +22,9 @@ func (p *Pipeline) guarded(ctx context.Context, j *job, d *policy.Decision) erro
 	plan, r := &d.Plan, &j.report
 	j.opt = options(plan)
 	j.opt.Progress = p.cfg.Progress
+	if err := j.weighHeads(d); err != nil {
+		return err
+	}
 	if plan.Method == policy.MethodNone {
 		r.Guard = semconv.GuardOff
 		return p.exact(ctx, j)
