@@ -68,7 +68,7 @@ type Options struct {
 	// weight (by the mean, where heads share a clustering), so that at the same total that head keeps more. 1 is neutral, nil is
 	// all 1. They belong to a model and are measured on it: docs/algorithm.md. Read, never written.
 	HeadWeights []float64
-	FP8      DType // F8E4M3 or F8E5M2: the cores' type, with a scale per head; any other: the page's own
+	FP8         DType // F8E4M3 or F8E5M2: the cores' type, with a scale per head; any other: the page's own
 
 	ChunkMin, ChunkMax int // a chunk closes at a delimiter from ChunkMin tokens on, at ChunkMax at the latest
 	Sinks, Recent      int // first and last tokens kept as they are
