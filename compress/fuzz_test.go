@@ -112,6 +112,15 @@ func (c *choices) options(in *compress.Input) compress.Options {
 			o.Keep %= compress.Attended
 		}
 	}
+	if o.Rest == compress.Cluster && o.Budget == compress.Adaptive && c.flag() {
+		o.Keep, o.Recency, o.Distinct, o.Across = compress.Outliers, float64(c.below(200)), c.flag(), c.flag()
+		if c.flag() {
+			o.Budget = compress.Layered
+		}
+		for range in.Layers * in.Heads * c.below(2) {
+			o.HeadWeights = append(o.HeadWeights, (1+float64(c.below(255)))/64)
+		}
+	}
 	for range c.below(3) {
 		from := c.below(in.Tokens + 1)
 		o.Spans = append(o.Spans, compress.Span{From: from, To: from + c.below(50)})

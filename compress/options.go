@@ -64,7 +64,11 @@ type Options struct {
 	Recency float64
 	// Distinct makes unusual tokens dearer to merge: the cost is multiplied by the root of the outlier score.
 	Distinct bool
-	FP8      DType // F8E4M3 or F8E5M2: the cores' type, with a scale per head; any other: the page's own
+	// HeadWeights, [Layers, Heads] of the page, make merges in some KV heads dearer: a merge's cost is multiplied by its head's
+	// weight (by the mean, where heads share a clustering), so that at the same total that head keeps more. 1 is neutral, nil is
+	// all 1. They belong to a model and are measured on it: docs/algorithm.md. Read, never written.
+	HeadWeights []float64
+	FP8         DType // F8E4M3 or F8E5M2: the cores' type, with a scale per head; any other: the page's own
 
 	ChunkMin, ChunkMax int // a chunk closes at a delimiter from ChunkMin tokens on, at ChunkMax at the latest
 	Sinks, Recent      int // first and last tokens kept as they are
@@ -149,11 +153,18 @@ func (o *Options) Check() error {
 	case o.Distinct && o.Keep != Outliers:
 		return badInput("policy.bad_option", "distinct weighs by the outlier score, so the exact tokens must be outliers")
 	case o.weighs() && (o.Rest != Cluster || o.Budget == Fixed):
-		return badInput("policy.bad_option", "recency and distinct weigh the merges that a budget asks for: they need clusters, and a budget that is not fixed")
+		return badInput("policy.bad_option", "recency, distinct and head weights weigh the merges that a budget asks for: they need clusters, and a budget that is not fixed")
+	case o.HeadWeights != nil && o.Budget != Adaptive && o.Budget != Layered:
+		return badInput("policy.bad_option", "head weights move slots between heads, which only the adaptive and the layered budget do")
 	case o.ChunkMin < 1 || o.ChunkMax < o.ChunkMin || o.ChunkMax > maxChunk:
 		return badInput("policy.bad_option", "chunk lengths must satisfy 1 <= min <= max <= %d, got %d and %d", maxChunk, o.ChunkMin, o.ChunkMax)
 	case o.Sinks < 0 || o.Recent < 0:
 		return badInput("policy.bad_option", "sinks and recent must not be negative, got %d and %d", o.Sinks, o.Recent)
+	}
+	for i, w := range o.HeadWeights {
+		if !(w >= 1/maxHeadWeight && w <= maxHeadWeight) {
+			return badInput("policy.bad_option", "weight %d of the heads must be in [1/%d, %d], got %v", i, int(maxHeadWeight), int(maxHeadWeight), w)
+		}
 	}
 	for _, s := range o.Spans {
 		if s.From < 0 || s.To < s.From {
@@ -166,8 +177,11 @@ func (o *Options) Check() error {
 // maxRecency bounds Options.Recency: a page has at most so many tokens, beyond it all would weigh the same.
 const maxRecency = 1 << 20
 
+// maxHeadWeight bounds Options.HeadWeights, and its reciprocal does: beyond it weights would leave their 16 bits.
+const maxHeadWeight = 64.0
+
 // weighs reports whether the similarities are weighed.
-func (o *Options) weighs() bool { return o.Recency > 0 || o.Distinct }
+func (o *Options) weighs() bool { return o.Recency > 0 || o.Distinct || o.HeadWeights != nil }
 
 // slots is the number of cores per head that the ratio allows for n tokens.
 func (o *Options) slots(n int) int { return int(o.Ratio*float64(n) + 1e-9) }

@@ -41,12 +41,13 @@ func (w *work) ages() {
 // join, so that one threshold on the result is a threshold on the cost of a merge.
 func (w *work) weigh(worker, g int) {
 	score, order, sim, a := group(w.score, g, w.n), group(w.order, g, w.n), group(w.sim, g, w.simSize()), &w.arena[worker]
+	head := w.headWeight(g)
 	for k, c := range w.chunks {
 		n := c.len()
 		a.cost = grow(a.cost, n)
 		for r, i := range order[c.lo:c.hi] {
 			i := c.lo + int(i)
-			x := w.age[i]
+			x := w.age[i] * head
 			if w.opt.Distinct {
 				x *= math.Sqrt(max(float64(score[i]), 0) / float64(w.heads))
 			}
@@ -58,6 +59,18 @@ func (w *work) weigh(worker, g int) {
 			w.kernel.Weigh(rows[r*w.ld+from:r*w.ld+n], a.cost[from:])
 		}
 	}
+}
+
+// headWeight is the mean weight of a group's heads.
+func (w *work) headWeight(g int) float64 {
+	if w.opt.HeadWeights == nil {
+		return 1
+	}
+	sum := 0.0
+	for _, x := range group(w.opt.HeadWeights, g, w.heads) {
+		sum += x
+	}
+	return sum / float64(w.heads)
 }
 
 // fixedWeight rounds a weight to 1/256. It is never nothing, and what is no number weighs least.

@@ -1,17 +1,20 @@
 package compress_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"testing"
 
 	"github.com/semproxy/semproxy/compress"
 	"github.com/semproxy/semproxy/compress/oracle"
 )
 
-// weighted are the options that weigh merges, and the budget by layers.
-func weighted() map[string]compress.Options {
+// weighted are the options that weigh merges, and the budget by layers, for pages with that many KV heads in all layers.
+func weighted(heads int) map[string]compress.Options {
 	adaptive := compress.Weighted()
 	layered := adaptive
 	layered.Budget = compress.Layered
@@ -23,10 +26,23 @@ func weighted() map[string]compress.Options {
 	recency.Distinct = false
 	distinct := adaptive
 	distinct.Recency, distinct.Across = 0, false
+	byHead, byHeadShared, byHeadLayered, byHeadAlone := adaptive, shared, layered, compress.Semantic()
+	for _, o := range []*compress.Options{&byHead, &byHeadShared, &byHeadLayered, &byHeadAlone} {
+		o.HeadWeights = headWeights(heads)
+	}
 	plain := compress.Semantic()
 	plain.Budget = compress.Layered
 	return map[string]compress.Options{"adaptive": adaptive, "layered": layered, "shared": shared, "equal": equal,
-		"recency": recency, "distinct": distinct, "layered, not weighted": plain}
+		"recency": recency, "distinct": distinct, "layered, not weighted": plain,
+		"heads": byHead, "heads, shared": byHeadShared, "heads, layered": byHeadLayered, "heads alone": byHeadAlone}
+}
+
+func headWeights(heads int) []float64 {
+	out := make([]float64, heads)
+	for i := range out {
+		out[i] = []float64{1, 0.5, 4}[i%3]
+	}
+	return out
 }
 
 // Float32 and float64 may round a weight or a similarity to different sides of a step. So a plane in two hundred may differ,
@@ -37,7 +53,7 @@ func TestWeightedCompressionMatchesTheOracle(t *testing.T) {
 	var res compress.Result
 	planes, differ := 0, 0
 	for _, p := range pages(t) {
-		for name, opt := range weighted() {
+		for name, opt := range weighted(p.in.Layers * p.in.Heads) {
 			opt.Ratio = 0.25
 			opt.Recent = 32 // 16 would leave a last chunk of two tokens on one page: equally central, so that rounding ranks them
 			if err := c.Compress(context.Background(), &p.in, &opt, &res); err != nil {
@@ -75,7 +91,7 @@ func sameLabels(assign []int32, want []int, sinks int) bool {
 }
 
 func TestWeightedPropertiesHoldForEveryShape(t *testing.T) {
-	for name, opt := range weighted() {
+	for name, opt := range weighted(4) {
 		for _, ratio := range []float64{0.05, 0.25, 0.9, 1} {
 			t.Run(fmt.Sprintf("%s/%v", name, ratio), func(t *testing.T) {
 				c := compress.New(3) // with no memory of other options
@@ -101,7 +117,7 @@ func TestLayeredBudgetIsRegularWithinALayer(t *testing.T) {
 	c := compress.New(2)
 	defer c.Close()
 	var res compress.Result
-	opt := weighted()["layered"]
+	opt := weighted(0)["layered"]
 	for _, p := range pages(t) {
 		for _, ratio := range []float64{0.5, 0.25} {
 			opt.Ratio = ratio
@@ -145,6 +161,55 @@ func TestRecentTokensAreMergedLess(t *testing.T) {
 	}
 }
 
+// A head that weighs more keeps more, and the total stays.
+func TestHeadsThatWeighMoreKeepMore(t *testing.T) {
+	c := compress.New(2)
+	defer c.Close()
+	var even, got compress.Result
+	for _, p := range pages(t) {
+		for _, budget := range []compress.Budget{compress.Adaptive, compress.Layered} {
+			opt := compress.Weighted()
+			opt.Ratio, opt.Budget = 0.25, budget
+			if err := c.Compress(context.Background(), &p.in, &opt, &even); err != nil {
+				t.Fatal(err)
+			}
+			together, most := 1, 0.25 // heads that weigh the same, and what may be kept
+			if budget == compress.Layered {
+				together, most = p.in.Heads, 0.265 // a layer with little weight keeps what its exact tokens and chunks need
+			}
+			for g := 0; g < len(even.Slots); g += together {
+				opt.HeadWeights = slices.Repeat([]float64{1}, len(even.Slots))
+				if g == 0 { // neutral weights change nothing
+					if err := c.Compress(context.Background(), &p.in, &opt, &got); err != nil {
+						t.Fatal(err)
+					}
+					if !slices.Equal(got.Slots, even.Slots) || !bytes.Equal(got.K, even.K) {
+						t.Errorf("%s, %s: weights of 1 change the page", p.name, budget)
+					}
+				}
+				for _, weight := range []float64{4, 0.25} {
+					for h := range together {
+						opt.HeadWeights[g+h] = weight
+					}
+					if err := c.Compress(context.Background(), &p.in, &opt, &got); err != nil {
+						t.Fatal(err)
+					}
+					more, less := got.Slots[g], even.Slots[g]
+					if weight < 1 {
+						more, less = less, more
+					}
+					if more < less {
+						t.Errorf("%s, %s: head %d has %d cores at weight %v, %d at 1", p.name, budget, g, got.Slots[g], weight, even.Slots[g])
+					}
+					if kept := got.Kept(); kept > most || kept < 0.24 {
+						t.Errorf("%s, %s: head %d at %v: %.4f of the page is kept, want 0.25", p.name, budget, g, weight, kept)
+					}
+				}
+			}
+		}
+	}
+}
+
 // secondHalf is the number of cores at positions in the second half of the page.
 func secondHalf(in *compress.Input, r *compress.Result) int {
 	n := 0
@@ -164,12 +229,72 @@ func TestWeightsWithoutMeaningAreRefused(t *testing.T) {
 		"distinct attended": func(o *compress.Options) { o.Keep = compress.Attended },
 		"weighted drop":     func(o *compress.Options) { o.Budget, o.Across, o.Rest = compress.Equal, false, compress.Drop },
 		"weighted fixed":    func(o *compress.Options) { o.Budget, o.Across = compress.Fixed, false },
+		"heads equal":       func(o *compress.Options) { o.Budget, o.Across, o.HeadWeights = compress.Equal, false, []float64{1} },
+		"heads of nothing":  func(o *compress.Options) { o.HeadWeights = []float64{1, 0} },
+		"heads of a lot":    func(o *compress.Options) { o.HeadWeights = []float64{65} },
+		"heads of NaN":      func(o *compress.Options) { o.HeadWeights = []float64{math.NaN()} },
 	} {
 		opt := compress.Weighted()
 		change(&opt)
 		var coded interface{ Code() string }
 		if err := opt.Check(); !errors.As(err, &coded) || coded.Code() != "policy.bad_option" {
 			t.Errorf("%s: got %v, want policy.bad_option", name, err)
+		}
+	}
+}
+
+func TestHeadWeightsOfAnotherModelAreRefused(t *testing.T) {
+	c := compress.New(1)
+	defer c.Close()
+	opt := compress.Weighted()
+	opt.HeadWeights = []float64{1, 1, 1}
+	var res compress.Result
+	var coded interface{ Code() string }
+	if err := c.Compress(context.Background(), synthetic(2, 2, 100, 32, compress.F32), &opt, &res); !errors.As(err, &coded) || coded.Code() != "policy.head_weights" {
+		t.Errorf("got %v, want policy.head_weights", err)
+	}
+}
+
+func TestWeightedPagesAreTheSameOnAnyNumberOfWorkers(t *testing.T) {
+	in := synthetic(3, 4, 500, 64, compress.F16)
+	for name, opt := range weighted(12) {
+		opt.Ratio = 0.25
+		var want compress.Result
+		for workers := 1; workers <= 4; workers++ {
+			c := compress.New(workers)
+			var got compress.Result
+			err := c.Compress(context.Background(), in, &opt, &got)
+			c.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if workers == 1 {
+				want = got
+			}
+			if !bytes.Equal(got.K, want.K) || !bytes.Equal(got.V, want.V) || !slices.Equal(got.Assign, want.Assign) {
+				t.Errorf("%s: %d workers give another result than one", name, workers)
+			}
+		}
+	}
+}
+
+func TestWeightedPagesAllocateNothingInSteadyState(t *testing.T) {
+	c := compress.New(1) // a second worker may first find work, and grow its memory, at any time
+	defer c.Close()
+	in := synthetic(2, 4, 512, 64, compress.BF16)
+	var res compress.Result
+	for name, opt := range weighted(8) {
+		opt.Ratio = 0.25
+		one := func() {
+			if err := c.Compress(context.Background(), in, &opt, &res); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 {
+			one()
+		}
+		if n := testing.AllocsPerRun(20, one); n > 0 {
+			t.Errorf("%s: %v allocations per page, want 0", name, n)
 		}
 	}
 }

@@ -111,6 +111,9 @@ func (w *work) begin(in *Input, opt *Options, out *Result) error {
 	if opt.Keep == Attended && opt.Exact > 0 && in.Q == nil {
 		return badInput("page.no_queries", "the page carries no q, which this method chooses tokens by")
 	}
+	if opt.HeadWeights != nil && len(opt.HeadWeights) != in.planes() {
+		return badInput("policy.head_weights", "there are weights for %d heads, the page has %d layers of %d", len(opt.HeadWeights), in.Layers, in.Heads)
+	}
 	if err := w.use(in.Rope, opt.Rotated); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func newPlan(in *compress.Input, opt *compress.Options) (*plan, reason, error) {
 	}
 	middle := int(opt.Ratio*float64(in.Tokens)+1e-9) - p.sinks - p.recent
 	switch {
-	case opt.Rest != compress.Cluster || (opt.Keep == compress.Attended && opt.Exact > 0 && in.Q == nil):
+	case opt.Rest != compress.Cluster || opt.HeadWeights != nil || (opt.Keep == compress.Attended && opt.Exact > 0 && in.Q == nil):
 		return nil, reasonMethod, nil
 	case p.n == 0 || (opt.Budget != compress.Fixed && middle >= p.n):
 		return nil, reasonWhole, nil

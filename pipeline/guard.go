@@ -22,6 +22,9 @@ func (p *Pipeline) guarded(ctx context.Context, j *job, d *policy.Decision) erro
 	plan, r := &d.Plan, &j.report
 	j.opt = options(plan)
 	j.opt.Progress = p.cfg.Progress
+	if err := j.weighHeads(d); err != nil {
+		return err
+	}
 	if plan.Method == policy.MethodNone {
 		r.Guard = semconv.GuardOff
 		return p.exact(ctx, j)
@@ -127,8 +130,8 @@ func (p *Pipeline) work(ctx context.Context, j *job, opt *compress.Options, full
 
 // exact makes every token its own core.
 func (p *Pipeline) exact(ctx context.Context, j *job) error {
-	opt := j.opt
-	opt.Ratio, opt.Budget, opt.FP8 = 1, compress.Equal, 0
+	opt := compress.Semantic()
+	opt.Ratio, opt.Progress = 1, j.opt.Progress
 	if err := p.work(ctx, j, &opt, nil, nil); err != nil {
 		return err
 	}

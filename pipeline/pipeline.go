@@ -112,6 +112,7 @@ type job struct {
 	positions []int32
 	boundary  []byte
 	scales    []float32
+	weights   []float64
 	mask      []byte // the page's protected tokens and the policy's
 	starts    []int  // of the tokens' texts
 	res       compress.Result

@@ -38,6 +38,9 @@ profiles:
   paper:    { method: paper, ratio: 0.5 }
   weighted: { method: weighted, ratio: 0.25 }
   layered:  { method: weighted, ratio: 0.25, budget: layered }
+  wpasses:  { method: weighted, ratio: 0.125, guard: { maxAttentionError: 0.001, onViolation: pass }, headWeights: [[1, 1], [1, 1], [1, 1], [4, 1], [1, 1]] }
+  heads:    { method: weighted, ratio: 0.25, headWeights: [[1, 1], [1, 1], [1, 1], [4, 1], [1, 1]] }
+  alien:    { method: weighted, ratio: 0.25, headWeights: [[1, 2, 1, 1]] }
   regular:  { method: weighted, ratio: 0.25, budget: equal }
 tenants:
   half:    { rules: [ { profile: half } ] }
@@ -52,6 +55,9 @@ tenants:
   paper:   { rules: [ { profile: paper } ] }
   weighted: { rules: [ { profile: weighted } ] }
   layered:  { rules: [ { profile: layered } ] }
+  wpasses:  { rules: [ { profile: wpasses } ] }
+  heads:    { rules: [ { profile: heads } ] }
+  alien:    { rules: [ { profile: alien } ] }
   regular:  { rules: [ { profile: regular } ] }
   exact:   { rules: [ { profile: exact } ] }
   tight:   { limits: { storedBytes: 10KiB }, rules: [ { profile: half } ] }
@@ -131,7 +137,7 @@ func TestEveryPageKeepsEveryToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, tenant := range []string{"half", "quarter", "similar", "paper", "weighted", "layered", "regular", "exact", "relaxes", "passes"} {
+		for _, tenant := range []string{"half", "quarter", "similar", "paper", "weighted", "layered", "heads", "regular", "exact", "relaxes", "passes"} {
 			t.Run(name+"/"+tenant, func(t *testing.T) {
 				rep, cores := send(t, r, tenant, blob)
 				if err := cores.CheckCounts(); err != nil {
@@ -154,7 +160,7 @@ func TestEveryPageKeepsEveryToken(t *testing.T) {
 
 func TestRatioIsHeld(t *testing.T) {
 	r := newRig(t, nil)
-	for tenant, want := range map[string]float64{"half": 0.5, "quarter": 0.25, "paper": 0.5, "weighted": 0.25, "layered": 0.25, "regular": 0.25} {
+	for tenant, want := range map[string]float64{"half": 0.5, "quarter": 0.25, "paper": 0.5, "weighted": 0.25, "layered": 0.25, "heads": 0.25, "regular": 0.25} {
 		for _, name := range configs.Pages() {
 			rep, _ := send(t, r, tenant, demoPage(t, name))
 			if rep.Ratio > want || rep.Ratio < want-0.01 {
@@ -188,6 +194,7 @@ func TestGuard(t *testing.T) {
 		{"relaxes", semconv.GuardRelaxed, semconv.OutcomeCompressed},
 		{"strict", semconv.GuardPassthrough, semconv.OutcomeExact},
 		{"passes", semconv.GuardPassthrough, semconv.OutcomeExact},
+		{"wpasses", semconv.GuardPassthrough, semconv.OutcomeExact},
 		{"reports", semconv.GuardViolated, semconv.OutcomeCompressed},
 		{"half", semconv.GuardOff, semconv.OutcomeCompressed},
 	} {

@@ -22,19 +22,20 @@ type DefaultsSpec struct {
 
 // ProfileSpec is a profile as it is written; Profile is what it means.
 type ProfileSpec struct {
-	Method    *Method      `yaml:"method" jsonschema:"required" jsonschema_description:"none keeps every token; weighted is the recommended way to merge; semantic is weighted without its weights; paper is the nearest reading of the SemantiCache paper; hybrid keeps what the last queries look at and merges the rest (needs q in the page). Baselines: uniform merges neighbours; window and keynorm and attention (which needs q) drop tokens."`
-	Ratio     *float64     `yaml:"ratio" jsonschema:"exclusiveMinimum=0,maximum=1" jsonschema_description:"Tokens kept divided by tokens given. Default 0.5; 0.25 is lossy, 0.125 unsafe. Not together with threshold."`
-	Threshold *float64     `yaml:"threshold" jsonschema:"exclusiveMinimum=-1,maximum=1" jsonschema_description:"Merge tokens whose similarity reaches this number, however many that are. Not together with ratio, budget and exact."`
-	Budget    *Budget      `yaml:"budget" jsonschema_description:"adaptive: one threshold over all layers and heads, which keep what they need; layered: so over layers, equal for the heads of one; equal: the same number of cores for every layer. Default adaptive; paper: equal."`
-	Clusters  *Clusters    `yaml:"clusters" jsonschema_description:"perHead: every head clusters by itself; shared: one clustering for all heads of a layer. Default perHead with adaptive and paper, shared with equal."`
-	Exact     *float64     `yaml:"exact" jsonschema:"minimum=0,exclusiveMaximum=1" jsonschema_description:"Share of the budget that keeps the most unusual tokens unmerged. Default 0.25; with equal 0.5, weighted 0.35; paper 0."`
-	Regular   *bool        `yaml:"regular" jsonschema_description:"Only with budget equal. true: every head has exactly as many cores as the ratio allows; false: at most as many. Default true; paper: false."`
-	FP8       *bool        `yaml:"fp8" jsonschema_description:"Send keys and values in 8 bits (E4M3) with a scale per head; with method none without meaning. Default false."`
-	Chunk     *ChunkSpec   `yaml:"chunk" jsonschema_description:"Length of the chunks inside which tokens may merge."`
-	Protect   *ProtectSpec `yaml:"protect" jsonschema_description:"Tokens that are never merged."`
-	Guard     *GuardSpec   `yaml:"guard" jsonschema_description:"What happens when the measured loss is too large."`
-	Store     *StoreSpec   `yaml:"store" jsonschema_description:"How the compressed object is kept."`
-	Assign    *bool        `yaml:"assign" jsonschema_description:"Also return which core every token went to. Default false."`
+	Method      *Method      `yaml:"method" jsonschema:"required" jsonschema_description:"none keeps every token; weighted is the recommended way to merge; semantic is weighted without its weights; paper is the nearest reading of the SemantiCache paper; hybrid keeps what the last queries look at and merges the rest (needs q in the page). Baselines: uniform merges neighbours; window and keynorm and attention (which needs q) drop tokens."`
+	Ratio       *float64     `yaml:"ratio" jsonschema:"exclusiveMinimum=0,maximum=1" jsonschema_description:"Tokens kept divided by tokens given. Default 0.5; 0.25 is lossy, 0.125 unsafe. Not together with threshold."`
+	Threshold   *float64     `yaml:"threshold" jsonschema:"exclusiveMinimum=-1,maximum=1" jsonschema_description:"Merge tokens whose similarity reaches this number, however many that are. Not together with ratio, budget and exact."`
+	Budget      *Budget      `yaml:"budget" jsonschema_description:"adaptive: one threshold over all layers and heads, which keep what they need; layered: so over layers, equal for the heads of one; equal: the same number of cores for every layer. Default adaptive; paper: equal."`
+	HeadWeights [][]float64  `yaml:"headWeights" jsonschema_description:"Only with method weighted and budget adaptive or layered: a list for each layer of the model, with a number for each KV head. A head that weighs more keeps more, at the same total. Measure them on your model; default all 1."`
+	Clusters    *Clusters    `yaml:"clusters" jsonschema_description:"perHead: every head clusters by itself; shared: one clustering for all heads of a layer. Default perHead with adaptive and paper, shared with equal."`
+	Exact       *float64     `yaml:"exact" jsonschema:"minimum=0,exclusiveMaximum=1" jsonschema_description:"Share of the budget that keeps the most unusual tokens unmerged. Default 0.25; with equal 0.5, weighted 0.35; paper 0."`
+	Regular     *bool        `yaml:"regular" jsonschema_description:"Only with budget equal. true: every head has exactly as many cores as the ratio allows; false: at most as many. Default true; paper: false."`
+	FP8         *bool        `yaml:"fp8" jsonschema_description:"Send keys and values in 8 bits (E4M3) with a scale per head; with method none without meaning. Default false."`
+	Chunk       *ChunkSpec   `yaml:"chunk" jsonschema_description:"Length of the chunks inside which tokens may merge."`
+	Protect     *ProtectSpec `yaml:"protect" jsonschema_description:"Tokens that are never merged."`
+	Guard       *GuardSpec   `yaml:"guard" jsonschema_description:"What happens when the measured loss is too large."`
+	Store       *StoreSpec   `yaml:"store" jsonschema_description:"How the compressed object is kept."`
+	Assign      *bool        `yaml:"assign" jsonschema_description:"Also return which core every token went to. Default false."`
 }
 
 // ChunkSpec bounds a chunk's length in tokens.

@@ -12,19 +12,20 @@ import (
 // Clusters, Exact, Regular and Chunk do not. With a Threshold the number of cores follows from the data: Ratio is 1 and
 // Exact 0.
 type Profile struct {
-	Method    Method   `json:"method" yaml:"method"`
-	Ratio     float64  `json:"ratio" yaml:"ratio"`                             // tokens kept / tokens given, in (0, 1]
-	Threshold *float64 `json:"threshold,omitempty" yaml:"threshold,omitempty"` // similarity in (-1, 1] that replaces Ratio; nil: none
-	Budget    Budget   `json:"budget,omitempty" yaml:"budget,omitempty"`
-	Clusters  Clusters `json:"clusters,omitempty" yaml:"clusters,omitempty"`
-	Exact     float64  `json:"exact" yaml:"exact"`                         // share of the budget, in [0, 1), kept unmerged
-	Regular   bool     `json:"regular,omitempty" yaml:"regular,omitempty"` // equal budget met to the core
-	FP8       bool     `json:"fp8,omitempty" yaml:"fp8,omitempty"`         // cores in 8 bits (E4M3), with a scale per head
-	Chunk     Chunk    `json:"chunk,omitzero" yaml:"chunk,omitempty"`
-	Protect   Protect  `json:"protect,omitzero" yaml:"protect,omitempty"`
-	Guard     Guard    `json:"guard,omitzero" yaml:"guard,omitempty"`
-	Store     Store    `json:"store,omitzero" yaml:"store,omitempty"`
-	Assign    bool     `json:"assign,omitempty" yaml:"assign,omitempty"` // also return the core of every token
+	Method      Method      `json:"method" yaml:"method"`
+	Ratio       float64     `json:"ratio" yaml:"ratio"`                             // tokens kept / tokens given, in (0, 1]
+	Threshold   *float64    `json:"threshold,omitempty" yaml:"threshold,omitempty"` // similarity in (-1, 1] that replaces Ratio; nil: none
+	Budget      Budget      `json:"budget,omitempty" yaml:"budget,omitempty"`
+	HeadWeights [][]float64 `json:"headWeights,omitempty" yaml:"headWeights,omitempty"` // [layers of the model][KV heads], in [1/64, 64]: larger keeps more; nil: all 1
+	Clusters    Clusters    `json:"clusters,omitempty" yaml:"clusters,omitempty"`
+	Exact       float64     `json:"exact" yaml:"exact"`                         // share of the budget, in [0, 1), kept unmerged
+	Regular     bool        `json:"regular,omitempty" yaml:"regular,omitempty"` // equal budget met to the core
+	FP8         bool        `json:"fp8,omitempty" yaml:"fp8,omitempty"`         // cores in 8 bits (E4M3), with a scale per head
+	Chunk       Chunk       `json:"chunk,omitzero" yaml:"chunk,omitempty"`
+	Protect     Protect     `json:"protect,omitzero" yaml:"protect,omitempty"`
+	Guard       Guard       `json:"guard,omitzero" yaml:"guard,omitempty"`
+	Store       Store       `json:"store,omitzero" yaml:"store,omitempty"`
+	Assign      bool        `json:"assign,omitempty" yaml:"assign,omitempty"` // also return the core of every token
 }
 
 // Chunk bounds a chunk's length in tokens; 1 <= Min <= Max.

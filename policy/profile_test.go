@@ -102,6 +102,27 @@ func TestBuiltinProfiles(t *testing.T) {
 	}
 }
 
+func TestHeadWeightsAreOnesOfAModel(t *testing.T) {
+	if got := profile(t, "{ method: weighted, budget: layered, headWeights: [[1, 0.5], [64, 1]] }").HeadWeights; !reflect.DeepEqual(got, [][]float64{{1, 0.5}, {64, 1}}) {
+		t.Errorf("got %v, want what is written", got)
+	}
+	for text, want := range map[string]string{
+		"method: semantic, headWeights: [[1]]":                "headWeights: has no meaning with method semantic, which weighs no merges",
+		"method: window, headWeights: [[1]]":                  "headWeights: has no meaning with method window, which does not cluster",
+		"method: weighted, budget: equal, headWeights: [[1]]": "headWeights: has no meaning with budget equal",
+		"method: weighted, headWeights: []":                   "headWeights: must have a list for each layer of the model, 1 to 512, got 0",
+		"method: weighted, headWeights: [[1, 2], [1]]":        "headWeights[1]: must have a number for each KV head, as many as the first layer and 1 to 1024, got 1",
+		"method: weighted, headWeights: [[1, 0]]":             "headWeights[0][1]: must be in [1/64,64], got 0",
+		"method: weighted, headWeights: [[.nan]]":             "headWeights[0][0]: must be",
+		"method: weighted, headWeights: [1, 2]":               "headWeights[0]: must be a list",
+	} {
+		_, err := policy.Compile(policy.Source{Name: "p", Data: []byte("{ apiVersion: semproxy.io/v1, profiles: { a: { " + text + " } } }")})
+		if err == nil || !strings.Contains(err.Error(), "profiles.a."+want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
 // The digest is part of an object's key: it has to change with everything that changes the result, and with nothing else.
 func TestDigestFollowsWhatChangesTheResult(t *testing.T) {
 	const base = "{ method: semantic }"
@@ -118,6 +139,9 @@ func TestDigestFollowsWhatChangesTheResult(t *testing.T) {
 			t.Errorf("%s: got another digest than %s, want the same", same, base)
 		}
 	}
+	if a, b := profile(t, "{ method: weighted }").Digest(), profile(t, "{ method: weighted, headWeights: [[1, 1], [1, 1]] }").Digest(); a != b {
+		t.Errorf("head weights of 1 give another digest than none, want the same")
+	}
 	seen := map[string]string{digest: base}
 	for _, other := range []string{
 		"{ method: none }", "{ method: paper }", "{ method: semantic, ratio: 0.4 }", "{ method: semantic, threshold: 0.5 }",
@@ -127,6 +151,7 @@ func TestDigestFollowsWhatChangesTheResult(t *testing.T) {
 		"{ method: semantic, protect: { spans: [ { from: 1, to: 9 } ] } }", "{ method: semantic, guard: { maxAttentionError: 0.1 } }",
 		"{ method: semantic, guard: { maxAttentionError: 0.1, onViolation: pass } }", "{ method: semantic, assign: true }",
 		"{ method: semantic, fp8: true }", "{ method: semantic, budget: equal, regular: false }", "{ method: paper, regular: true }",
+		"{ method: weighted }", "{ method: weighted, headWeights: [[1, 2]] }", "{ method: weighted, headWeights: [[2, 1]] }",
 		"{ method: hybrid }", "{ method: uniform }", "{ method: window }", "{ method: keynorm }", "{ method: attention }",
 		"{ method: semantic, protect: { patterns: [ a ] } }", "{ method: semantic, protect: { patterns: [ a, b ] } }",
 	} {

@@ -13,6 +13,9 @@ const (
 	maxSpans     = 64
 	maxPatterns  = 32
 	maxPattern   = 128 // bytes
+
+	maxLayers, maxHeads = 512, 1024 // of a page
+	maxHeadWeight       = 64        // as compress has it
 )
 
 // check collects problems about one document.
@@ -48,6 +51,7 @@ func (c check) resolve(path string, s *ProfileSpec) Profile {
 		c.budget(path, s, &p)
 		c.threshold(path, s, &p)
 		c.regular(path, s, &p)
+		c.headWeights(path, s, &p)
 		p.Chunk = c.chunk(path, s.Chunk, p.Method)
 	}
 	p.FP8 = value(s.FP8, false)
@@ -65,6 +69,8 @@ func (c check) refuseIgnored(path string, method Method) {
 		why = "merges nothing"
 	case MethodWeighted:
 		why = "weighs merges, so that no similarity is a threshold"
+	case MethodSemantic, MethodHybrid, MethodPaper:
+		why = "weighs no merges"
 	}
 	for _, key := range method.Ignores() {
 		if key = strict.Key(path, key); c.doc.Has(key) {
@@ -132,6 +138,37 @@ func (c check) regular(path string, s *ProfileSpec, p *Profile) {
 		c.errorf(strict.Key(path, "regular"), "has meaning only with budget equal, which gives all heads the same number of cores; remove it")
 	}
 	p.Regular = equal && value(s.Regular, p.Method != MethodPaper)
+}
+
+// headWeights takes the weights over. All 1 is the same as none.
+func (c check) headWeights(path string, s *ProfileSpec, p *Profile) {
+	if s.HeadWeights == nil {
+		return
+	}
+	path = strict.Key(path, "headWeights")
+	if p.Budget == BudgetEqual {
+		c.errorf(path, "has no meaning with budget equal, which gives all heads the same number of cores; remove it")
+	}
+	if n := len(s.HeadWeights); n < 1 || n > maxLayers {
+		c.errorf(path, "must have a list for each layer of the model, 1 to %d, got %d", maxLayers, n)
+		return
+	}
+	even := true
+	for l, heads := range s.HeadWeights {
+		here := strict.Index(path, l)
+		if n := len(heads); n < 1 || n > maxHeads || n != len(s.HeadWeights[0]) {
+			c.errorf(here, "must have a number for each KV head, as many as the first layer and 1 to %d, got %d", maxHeads, n)
+		}
+		for h, w := range heads {
+			even = even && w == 1
+			if !(w >= 1.0/maxHeadWeight && w <= maxHeadWeight) {
+				c.errorf(strict.Index(here, h), "must be in [1/%d,%d], got %v", maxHeadWeight, maxHeadWeight, w)
+			}
+		}
+	}
+	if !even {
+		p.HeadWeights = s.HeadWeights
+	}
 }
 
 func (c check) chunk(path string, s *ChunkSpec, method Method) Chunk {

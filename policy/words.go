@@ -65,11 +65,11 @@ func (m Method) Ignores() []string {
 	case m == MethodWeighted:
 		return []string{"threshold"}
 	case m == MethodNone:
-		return []string{"ratio", "threshold", "budget", "clusters", "exact", "regular", "chunk", "protect", "guard", "fp8", "assign"}
+		return []string{"ratio", "threshold", "budget", "clusters", "exact", "regular", "headWeights", "chunk", "protect", "guard", "fp8", "assign"}
 	case !m.Clusters():
-		return []string{"threshold", "budget", "clusters", "exact", "regular", "chunk"}
+		return []string{"threshold", "budget", "clusters", "exact", "regular", "headWeights", "chunk"}
 	}
-	return nil
+	return []string{"headWeights"}
 }
 
 // Budgets lists every Budget.

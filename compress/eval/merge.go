@@ -42,6 +42,7 @@ func newMerge(p *params, opt compress.Options) (Method, error) {
 	p.flag("across", &opt.Across)
 	p.flag("distinct", &opt.Distinct)
 	p.number("recency", &opt.Recency)
+	p.numbers("heads", &opt.HeadWeights)
 	p.flag("rotated", &opt.Rotated)
 	p.flag("byposition", &opt.ByPosition)
 	p.flag("plainmean", &opt.PlainMean)

@@ -112,6 +112,21 @@ func (p *params) number(key string, to *float64) {
 	}
 }
 
+// numbers are divided by slashes.
+func (p *params) numbers(key string, to *[]float64) {
+	v, ok := p.take(key)
+	if !ok {
+		return
+	}
+	for _, field := range strings.Split(v, "/") {
+		x, err := strconv.ParseFloat(field, 64)
+		if err != nil && p.err == nil {
+			p.err = badMethod("%s must be numbers divided by /, got %q", key, v)
+		}
+		*to = append(*to, x)
+	}
+}
+
 func (p *params) count(key string, to *int) {
 	x := float64(*to)
 	p.number(key, &x)

@@ -46,7 +46,7 @@ func TestEveryMethodKeepsItsBudgetTheSinksAndTheLatestTokens(t *testing.T) {
 	cache := shippedCache(t)
 	comp := compress.New(1)
 	defer comp.Close()
-	specs := append(eval.Names(), "snapkv:shared", "keydiff:sizes=semantic", "semantic:exact=0.5:budget=equal:shared+fp8", "paper+nobias")
+	specs := append(eval.Names(), "snapkv:shared", "keydiff:sizes=semantic", "semantic:exact=0.5:budget=equal:shared+fp8", "weighted:heads=1/2/1/1/1/1/0.5/1/1/1", "paper+nobias")
 	for _, spec := range specs {
 		t.Run(spec, func(t *testing.T) {
 			method, err := eval.Build(spec, comp)
@@ -195,6 +195,8 @@ func TestSpecsThatMeanNothingAreRefused(t *testing.T) {
 		"magic":                   `"magic" is not known`,
 		"semantic:speed=2":        `"speed" is not known`,
 		"semantic:exact=much":     "must be a number",
+		"weighted:heads=1/much":   "must be numbers divided by /",
+		"weighted:heads=1/0":      "must be in [1/64, 64]",
 		"semantic:min=1.5":        "whole number",
 		"semantic:exact=2":        "exact must be",
 		"semantic:budget=large":   "budget must be one of adaptive, equal",

@@ -79,7 +79,7 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 	}
 	singles := choose(scores, keep, exact, opt.Across)
 	var weights [][]int
-	if opt.Recency > 0 || opt.Distinct {
+	if opt.Recency > 0 || opt.Distinct || opt.HeadWeights != nil {
 		weights = weigh(p.Positions, sinks, scores, per, opt)
 	}
 	minLen, maxLen := opt.ChunkMin, opt.ChunkMax

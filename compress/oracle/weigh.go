@@ -57,7 +57,7 @@ func choose(scores [][]float64, keep []bool, exact int, across bool) [][]bool {
 }
 
 // weigh is the weight of each token of each group, in 1/256: the root of its mean outlier score over its age plus recency,
-// in units of the geometric mean of the latter.
+// in units of the geometric mean of the latter, times the group's mean head weight.
 func weigh(positions []int32, sinks int, scores [][]float64, heads int, opt compress.Options) [][]int {
 	n := len(scores[0])
 	age := make([]float64, n)
@@ -72,8 +72,15 @@ func weigh(positions []int32, sinks int, scores [][]float64, heads int, opt comp
 	out := make([][]int, len(scores))
 	for g, score := range scores {
 		out[g] = make([]int, n)
+		head := 1.0
+		if opt.HeadWeights != nil {
+			head = 0
+			for _, w := range opt.HeadWeights[g*heads : (g+1)*heads] {
+				head += w / float64(heads)
+			}
+		}
 		for i, a := range age {
-			w := math.Exp(logs) / a
+			w := head * math.Exp(logs) / a
 			if opt.Distinct {
 				w *= math.Sqrt(max(score[i], 0) / float64(heads))
 			}

@@ -67,6 +67,7 @@ func combinations() []*jsonschema.Schema {
 			required("budget", &jsonschema.Schema{Const: string(policy.BudgetEqual)}),
 			{AllOf: []*jsonschema.Schema{required("method", &jsonschema.Schema{Const: string(policy.MethodPaper)}), without("budget")}},
 		}}},
+		{If: required("budget", &jsonschema.Schema{Const: string(policy.BudgetEqual)}), Then: without("headWeights")},
 		{If: isMethod(policy.MethodWindow), Then: with("protect", &jsonschema.Schema{AllOf: []*jsonschema.Schema{
 			with("sinks", &jsonschema.Schema{Minimum: "1"}), without("recent"),
 		}})},
@@ -117,6 +118,11 @@ func scalar(t reflect.Type) *jsonschema.Schema {
 		}
 	case reflect.TypeFor[policy.Duration]():
 		return &jsonschema.Schema{Type: "string", MinLength: new(uint64(1)), Pattern: policy.DurationPattern, Examples: []any{"90s", "24h", "7d"}}
+	case reflect.TypeFor[[][]float64](): // head weights
+		return &jsonschema.Schema{Type: "array", MinItems: new(uint64(1)), MaxItems: new(uint64(512)), Items: &jsonschema.Schema{
+			Type: "array", MinItems: new(uint64(1)), MaxItems: new(uint64(1024)),
+			Items: &jsonschema.Schema{Type: "number", Minimum: "0.015625", Maximum: "64"},
+		}}
 	case reflect.TypeFor[policy.Method]():
 		return words(policy.Methods())
 	case reflect.TypeFor[policy.Budget]():
