@@ -31,7 +31,7 @@ test: ## run the tests
 
 .PHONY: race
 race: ## run the tests with the race detector (goleak is part of them)
-	go test -race ./...
+	go test -race -timeout 30m ./...
 
 .PHONY: kill
 kill: ## kill sidecar, NATS server and network at random moments during 2000 pages, in each mode
@@ -47,7 +47,7 @@ bench-plane: ## measure the page plane beside its raw parts
 
 .PHONY: purego
 purego: ## run the tests without assembly
-	go test -tags purego ./...
+	go test -tags purego -timeout 30m ./...
 
 .PHONY: arm64
 arm64: ## build for linux/arm64; run the NEON kernels under qemu-aarch64
