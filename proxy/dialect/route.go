@@ -51,6 +51,7 @@ var routes = map[string]struct {
 	"/version":             {"GET", Route{Dialect: OpenAI}},
 	"/info":                {"GET", Route{Dialect: TGI}},
 	"/generate":            {"POST", Route{Dialect: TGI, Kind: Generate, Operation: "text_completion"}},
+	"/":                    {"POST", Route{Dialect: TGI, Kind: Generate, Operation: "text_completion"}}, // what huggingface_hub calls
 	"/generate_stream":     {"POST", Route{Dialect: TGI, Kind: Generate, Operation: "text_completion"}},
 }
 

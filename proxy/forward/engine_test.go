@@ -41,6 +41,15 @@ func startEngine(t *testing.T, h2c bool) *engine {
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprint(w, "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.25\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.75\n")
 	})
+	mux.HandleFunc("POST /{$}", func(w http.ResponseWriter, r *http.Request) { // TGI: either of the two, by the body
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(strings.NewReader(string(body)))
+		if strings.Contains(string(body), `"stream":true`) || strings.Contains(string(body), `"stream": true`) {
+			e.generateStream(w, r)
+			return
+		}
+		e.generate(w, r)
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/v1/empty404":
@@ -93,10 +102,13 @@ type ask struct {
 	StreamOptions struct {
 		IncludeUsage bool `json:"include_usage"`
 	} `json:"stream_options"`
-	Messages   []struct{ Content string } `json:"messages"`
-	Prompt     any                        `json:"prompt"`
-	Inputs     string                     `json:"inputs"`
-	MaxTokens  int                        `json:"max_tokens"`
+	Messages  []struct{ Content string } `json:"messages"`
+	Prompt    any                        `json:"prompt"`
+	Inputs    string                     `json:"inputs"`
+	MaxTokens int                        `json:"max_tokens"`
+	Tools     []struct {
+		Function struct{ Name string }
+	} `json:"tools"`
 	Parameters struct {
 		MaxNewTokens int `json:"max_new_tokens"`
 	} `json:"parameters"`
@@ -138,6 +150,11 @@ func (e *engine) chat(w http.ResponseWriter, r *http.Request) {
 		e.hang(r)
 		return
 	}
+	if !a.Stream && len(a.Tools) > 0 {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"id":"x","choices":[{"index":0,"finish_reason":"tool_calls","message":{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":%q,"arguments":"{}"}}]}}],"usage":%s}`, a.Tools[0].Function.Name, usage)
+		return
+	}
 	if !a.Stream {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = fmt.Fprintf(w, `{"id":"x","model":%q,"choices":[{"message":{"content":"hello"}}],"usage":%s,"kv_transfer_params":{"object":"returned"}}`, a.Model, usage)
@@ -174,6 +191,10 @@ func (e *engine) generate(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Prompt-Tokens", strconv.Itoa(len(a.Inputs)/5))
 	w.Header().Set("X-Generated-Tokens", strconv.Itoa(a.Parameters.MaxNewTokens))
 	w.Header().Set("Content-Type", "application/json")
+	if r.URL.Path == "/" {
+		_, _ = io.WriteString(w, `[{"generated_text":"hello"}]`)
+		return
+	}
 	_, _ = io.WriteString(w, `{"generated_text":"hello"}`)
 }
 
