@@ -83,6 +83,10 @@ func TestRewriteKeepsEveryOtherByte(t *testing.T) {
 			`{"model":"m","kv_transfer_params":{"tenant":"acme"},"cache_salt":"s"}`, false,
 		},
 		{
+			"nor in vLLM's other arguments", `{"vllm_xargs":{"a":1,"kv_transfer_params":{"tenant":"globex"}}}`,
+			dialect.Params{}, `{"vllm_xargs":{"a":1}}`, false,
+		},
+		{
 			"usage is asked for", `{"model":"m","stream":true}`, dialect.Params{Usage: true},
 			`{"model":"m","stream":true,"stream_options":{"include_usage":true}}`, true,
 		},

@@ -14,6 +14,7 @@ const (
 	memberIncludeUsage  = "include_usage"
 	memberKVParams      = "kv_transfer_params"
 	memberCacheSalt     = "cache_salt"
+	memberArgs          = "vllm_xargs" // into which vLLM puts kv_transfer_params itself
 )
 
 // maxModel bounds the name of a model, which becomes a label of spans and part of records.
@@ -42,7 +43,7 @@ func Inspect(route Route, body []byte) (*Request, error) {
 	}
 	r := &Request{route: route, object: object, Stream: route.Pattern == "/generate_stream"}
 	// A member that is there twice is read differently by different parsers: what is decided here must be what runs there.
-	for _, name := range []string{memberModel, memberStream, memberStreamOptions, "messages", "prompt", "input", "inputs", "parameters"} {
+	for _, name := range []string{memberModel, memberStream, memberStreamOptions, memberArgs, "messages", "prompt", "input", "inputs", "parameters"} {
 		if object.Count(name) > 1 {
 			return nil, &Error{http.StatusBadRequest, "request.duplicate_member", "the member " + name + " is there more than once"}
 		}
@@ -140,6 +141,12 @@ type Params struct {
 func (r *Request) Rewrite(p Params) (body []byte, usageAdded bool, err error) {
 	r.object.Delete(memberKVParams)
 	r.object.Delete(memberCacheSalt)
+	if value, ok := r.object.Get(memberArgs); ok {
+		if args, err := ParseObject(value); err == nil && args.Count(memberKVParams) > 0 {
+			args.Delete(memberKVParams)
+			r.object.Set(memberArgs, args.Bytes())
+		}
+	}
 	if p.KV != nil {
 		value, err := json.Marshal(p.KV)
 		if err != nil {

@@ -26,11 +26,14 @@ func (b *budget) take(n int64) bool {
 
 func (b *budget) give(n int64) { b.left.Add(n) }
 
-// isJSON says whether a request's body is to be read before it is forwarded. Only a form of parts, which no engine reads as JSON,
-// is not: a body that says to be text, or says nothing, would be read as JSON by some.
-func isJSON(r *http.Request) bool {
+// isJSON says whether a request's body is to be read before it is forwarded. Only a form of parts to a route that is known not
+// to produce tokens is not: a body that says to be something else, or nothing, would be read as JSON by some engines.
+func isJSON(r *http.Request, route dialect.Route) bool {
 	if r.Method != http.MethodPost {
 		return false
+	}
+	if route.Kind == dialect.Generate {
+		return true
 	}
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return err != nil || kind != "multipart/form-data"

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -30,7 +31,7 @@ func (p *Proxy) handle(c *gin.Context) {
 	x := &exchange{
 		p: p, w: w, route: route, id: requestID(r), object: randomHex(), start: p.cfg.Now(), usage: dialect.NoUsage(), entry: policy.UnknownTenant,
 	}
-	ctx, x.span = p.tracer.Start(ctx, r.Method+" "+x.route.Pattern, trace.WithSpanKind(trace.SpanKindServer))
+	ctx, x.span = p.tracer.Start(ctx, strings.TrimSpace(methodLabel(r.Method)+" "+x.route.Pattern), trace.WithSpanKind(trace.SpanKindServer))
 	ctx, x.cancel = context.WithCancelCause(context.WithValue(ctx, exchangeKey{}, x))
 	x.ctx = ctx
 	w.Header().Set("X-Request-Id", x.id)
@@ -58,7 +59,12 @@ func (p *Proxy) handle(c *gin.Context) {
 
 // serve takes an allowed request through. What it returns is answered as an error.
 func (p *Proxy) serve(ctx context.Context, x *exchange, r *http.Request) (err error) {
-	if r.Header.Get("Upgrade") != "" {
+	switch r.Header.Get("Upgrade") {
+	case "":
+	case "h2c": // an offer, which a server may leave unanswered: Java's client makes it with every first request
+		r.Header.Del("Upgrade")
+		r.Header.Del("Http2-Settings")
+	default:
 		return refuse(http.StatusBadRequest, "request.upgrade", "connections are not upgraded: what passes there could not be looked at")
 	}
 	if x.route.Kind == dialect.Probe {
@@ -75,7 +81,7 @@ func (p *Proxy) serve(ctx context.Context, x *exchange, r *http.Request) (err er
 		return err
 	}
 	p.remember(x, r)
-	if !isJSON(r) || r.ContentLength == 0 && x.route.Kind != dialect.Generate {
+	if !isJSON(r, x.route) || r.ContentLength == 0 && x.route.Kind != dialect.Generate {
 		if r.ContentLength > p.cfg.MaxBody {
 			return errTooLarge
 		}

@@ -102,6 +102,13 @@ func TestBodiesAreBounded(t *testing.T) {
 			t.Errorf("%s %s: got %d, want 415", kind, coding, got.status)
 		}
 	}
+	// A form cannot carry past what is looked at on a route that produces tokens.
+	if got := s.call(t, "POST", "/v1/chat/completions", acmeKey, `{"kv_transfer_params":{}}`, "Content-Type: multipart/form-data; boundary=x"); got.status != 415 {
+		t.Errorf("a form for a chat: got %d, want 415", got.status)
+	}
+	if got := s.call(t, "GET", "/v1/models", acmeKey, "", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"); got.status != 200 || e.last(t).header.Get("Upgrade") != "" {
+		t.Errorf("an offer of h2c: got %d, want it unanswered and not passed on", got.status)
+	}
 	if got := s.call(t, "GET", "/v1/realtime", acmeKey, "", "Connection: Upgrade", "Upgrade: websocket"); got.status != 400 {
 		t.Errorf("an upgrade: got %d, want 400", got.status)
 	}

@@ -59,8 +59,14 @@ func (m *instruments) reason(r gate.Reason) metric.AddOption {
 
 func code(c string) metric.AddOption { return metric.WithAttributes(semconv.ErrorCode.String(c)) }
 
-// methods that are told apart in metrics; a client may send any.
-var methods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "DELETE": true}
+// methodLabel is a method that traces and metrics tell apart; a client may send any.
+func methodLabel(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete:
+		return method
+	}
+	return "other"
+}
 
 // remember puts the request into the ring, once its tenant is known, so that strangers displace nobody.
 func (p *Proxy) remember(x *exchange, r *http.Request) {
@@ -155,13 +161,9 @@ func (p *Proxy) timings(x *exchange, perToken float64) recent.Timings {
 // measure records the metrics, within the request's span so that they carry its trace as an exemplar.
 func (p *Proxy) measure(ctx context.Context, x *exchange, r *http.Request, seconds, perToken float64) {
 	m := p.metrics
-	method := "other"
-	if methods[r.Method] {
-		method = r.Method
-	}
 	tenant := m.tenants.Attribute(x.entry)
 	m.http.Record(ctx, seconds, metric.WithAttributes(tenant, semconv.HTTPRoute.String(x.route.Pattern),
-		semconv.HTTPMethod.String(method), semconv.HTTPStatus.Int(x.status)))
+		semconv.HTTPMethod.String(methodLabel(r.Method)), semconv.HTTPStatus.Int(x.status)))
 	if x.request == nil || x.route.Operation == "" || x.status >= http.StatusBadRequest && x.status != statusClientGone {
 		return
 	}
@@ -191,7 +193,7 @@ func (p *Proxy) measure(ctx context.Context, x *exchange, r *http.Request, secon
 // describe fills the spans in.
 func (p *Proxy) describe(x *exchange, r *http.Request) {
 	a := []attribute.KeyValue{
-		semconv.HTTPMethod.String(r.Method), semconv.HTTPRoute.String(x.route.Pattern), semconv.HTTPStatus.Int(x.status),
+		semconv.HTTPMethod.String(methodLabel(r.Method)), semconv.HTTPRoute.String(x.route.Pattern), semconv.HTTPStatus.Int(x.status),
 		semconv.RequestID.String(x.id),
 	}
 	if x.who.Tenant != "" {
