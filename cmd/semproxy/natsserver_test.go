@@ -211,11 +211,14 @@ func (a *authority) write(name, kind string, der []byte) string {
 }
 
 // issue writes a certificate for 127.0.0.1 and its key.
-func (a *authority) issue() (cert, key string) {
+func (a *authority) issue() (cert, key string) { return a.issueTo("127.0.0.1", "tls") }
+
+// issueTo does so under a common name, in files of that name.
+func (a *authority) issueTo(common, file string) (cert, key string) {
 	a.t.Helper()
 	k := a.newKey()
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "127.0.0.1"}, NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: common}, NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, &k.PublicKey, a.key)
@@ -226,5 +229,5 @@ func (a *authority) issue() (cert, key string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return a.write("tls.crt", "CERTIFICATE", der), a.write("tls.key", "PRIVATE KEY", private)
+	return a.write(file+".crt", "CERTIFICATE", der), a.write(file+".key", "PRIVATE KEY", private)
 }

@@ -17,6 +17,7 @@ type Events struct {
 
 	src  io.ReadCloser
 	in   []byte // read, not yet whole
+	seen int    // of in: no event ends in there
 	out  []byte // whole, not yet handed on
 	raw  bool   // inside an event that is too long
 	read []byte
@@ -54,13 +55,15 @@ func (e *Events) Read(p []byte) (int, error) {
 // split moves the whole events of in to out.
 func (e *Events) split() {
 	for {
-		end := eventEnd(e.in)
+		end := eventEnd(e.in, max(0, e.seen-2)) // an end has up to three bytes
 		if end < 0 {
+			e.seen = len(e.in)
 			if len(e.in) > MaxEvent || e.raw {
 				e.raw = true
 				keep := min(len(e.in), 3) // an end may be cut in two
 				e.out = append(e.out, e.in[:len(e.in)-keep]...)
 				e.in = append(e.in[:0], e.in[len(e.in)-keep:]...)
+				e.seen = 0
 			}
 			return
 		}
@@ -70,7 +73,7 @@ func (e *Events) split() {
 		} else {
 			e.out = e.pass(event)
 		}
-		e.in = append(e.in[:0], e.in[end:]...)
+		e.in, e.seen = append(e.in[:0], e.in[end:]...), 0
 	}
 }
 
@@ -101,9 +104,8 @@ func (e *Events) pass(event []byte) []byte {
 	return e.out
 }
 
-// eventEnd is the length of the first event with its blank line; -1 when it is not whole.
-func eventEnd(text []byte) int {
-	from := 0
+// eventEnd is the length of the first event with its blank line, which does not end before from; -1 when it is not whole.
+func eventEnd(text []byte, from int) int {
 	for {
 		i := bytes.IndexByte(text[from:], '\n')
 		if i < 0 {

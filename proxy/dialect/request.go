@@ -137,7 +137,7 @@ type Params struct {
 
 // Rewrite returns the body as the engine gets it: what only the proxy may send is removed, what it adds is added, and
 // every other value has the bytes that it came with. The second result says whether the usage event was asked for here,
-// so that it is to be kept from the client.
+// so that it is to be kept from the client. It is called once: the request lets go of the body that it was read from.
 func (r *Request) Rewrite(p Params) (body []byte, usageAdded bool, err error) {
 	r.object.Delete(memberKVParams)
 	r.object.Delete(memberCacheSalt)
@@ -171,7 +171,9 @@ func (r *Request) Rewrite(p Params) (body []byte, usageAdded bool, err error) {
 		r.object.Set(memberStreamOptions, options.Bytes())
 		usageAdded = true
 	}
-	return r.object.Bytes(), usageAdded, nil
+	body = r.object.Bytes()
+	r.object, r.options = nil, nil
+	return body, usageAdded, nil
 }
 
 // hasUsageOption: the other routes report the usage of a stream without being asked.
