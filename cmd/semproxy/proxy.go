@@ -103,6 +103,34 @@ func (s *service) startProxy(context.Context, serviceOptions) error {
 	return nil
 }
 
+// runProxy starts what startProxy has bound.
+func (s *service) runProxy(start func(func(context.Context) error)) {
+	if s.requests == nil {
+		return
+	}
+	for _, actor := range s.requests.actors {
+		start(actor)
+	}
+	start(func(context.Context) error { return s.requests.server.Serve() })
+	s.log.Info("proxying", "url", s.requests.server.URL(), "engine", s.cfg.Proxy.Engine.URL, "kind", s.cfg.Proxy.Engine.Kind)
+}
+
+// drainProxy lets requests under way finish, within three quarters of the time that ctx has left: they may still send
+// pages, and those want to be answered too. Longer streams are cut, as they would be at the end of the time anyway.
+func (s *service) drainProxy(ctx context.Context) {
+	if s.requests == nil {
+		return
+	}
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)*3/4)
+		defer cancel()
+	}
+	if err := s.requests.server.Drain(ctx); err != nil {
+		s.log.Warn("proxy_requests_cut", "error", err.Error())
+	}
+}
+
 func (s *service) identity(c *config.ProxyIdentity) (*identity.Resolver, error) {
 	cfg := identity.Config{Anonymous: c.AnonymousTenant, Logger: s.log}
 	var err error

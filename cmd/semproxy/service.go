@@ -235,13 +235,7 @@ func (s *service) run(ctx context.Context) error {
 	if s.jobs != nil {
 		start(func(ctx context.Context) error { return s.jobs.Run(ctx, s.plane) })
 	}
-	if s.requests != nil {
-		for _, actor := range s.requests.actors {
-			start(actor)
-		}
-		start(func(context.Context) error { return s.requests.server.Serve() })
-		s.log.Info("proxying", "url", s.requests.server.URL(), "engine", s.cfg.Proxy.Engine.URL, "kind", s.cfg.Proxy.Engine.Kind)
-	}
+	s.runProxy(start)
 	s.log.Info("serving", "nats", s.natsURL(), "admin", s.admin.URL(), "version", versionString())
 	var err error
 	select {
@@ -254,9 +248,7 @@ func (s *service) run(ctx context.Context) error {
 	s.draining.Store(true)
 	limit, done := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.cfg.DrainTimeout))
 	defer done()
-	if s.requests != nil { // first: requests under way may still send pages
-		err = errors.Join(err, s.requests.server.Drain(limit))
-	}
+	s.drainProxy(limit)
 	err = errors.Join(err, s.plane.Drain(limit))
 	cancel()
 	for range actors {
