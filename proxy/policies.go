@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -119,7 +120,7 @@ type swapped struct {
 
 // swapPolicy puts a policy in force in place of the one that the caller has seen, which If-Match names. It lasts until the
 // policy's files change or the process ends.
-func swapPolicy(policies Policies, writable bool) gin.HandlerFunc {
+func swapPolicy(policies Policies, writable bool, log *slog.Logger) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if !writable {
 			writeError(c, http.StatusForbidden, "read_only", "the API changes nothing unless admin.writable is set")
@@ -142,6 +143,8 @@ func swapPolicy(policies Policies, writable bool) gin.HandlerFunc {
 		case err != nil:
 			writeError(c, http.StatusInternalServerError, "internal", "the policy could not be replaced")
 		default:
+			log.WarnContext(c.Request.Context(), "policy_replaced", "from", seen, "to", set.Version(), "peer", c.Request.RemoteAddr,
+				"effect", "until the policy's files change or the process ends")
 			writeJSON(c, http.StatusOK, swapped{set.Version()})
 		}
 	}

@@ -38,7 +38,7 @@ func adminRoutes(cfg AdminConfig) *gin.Engine {
 		})
 	}
 	if cfg.Policies != nil {
-		api.PUT("/policies", swapPolicy(cfg.Policies, cfg.Writable))
+		api.PUT("/policies", swapPolicy(cfg.Policies, cfg.Writable, cfg.Logger))
 	}
 	if cfg.Requests != nil && cfg.Policies != nil {
 		read(api, "/requests", listRequests(cfg.Requests))

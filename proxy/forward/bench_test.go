@@ -51,7 +51,9 @@ func benchProxy(b *testing.B, handler http.HandlerFunc) (direct, proxied string)
 	b.Cleanup(func() {
 		_ = s.Close()
 		p.Close()
-		<-done
+		if err := <-done; err != nil {
+			b.Errorf("Serve: got %v, want nil", err)
+		}
 	})
 	return engine.URL, s.URL()
 }
@@ -142,7 +144,7 @@ func BenchmarkIdleStreams(b *testing.B) {
 				before := memory()
 				open := make([]io.Closer, 0, streams)
 				for range streams {
-					response, err := client.Post(base+"/v1/chat/completions", "application/json", strings.NewReader(`{"stream":true}`)) //nolint:noctx // of a benchmark
+					response, err := client.Post(base+"/v1/chat/completions", "application/json", strings.NewReader(`{"stream":true}`)) //nolint:noctx,bodyclose // closed below, all of them
 					if err != nil {
 						b.Fatal(err)
 					}
