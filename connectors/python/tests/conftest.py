@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from semproxy_kv import Client, LocalSidecar, Options
 
 ROOT = Path(__file__).resolve().parents[3]

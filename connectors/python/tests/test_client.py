@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import DEMO, POLICY
+from conftest import DEMO, POLICY, missing
+
 from semproxy_kv import AsyncClient, Backoff, Client, LocalSidecar, Options, SemproxyError
 from semproxy_kv.client.allocator import ALIGN, Allocator
 from semproxy_kv.wire import Cores
@@ -66,10 +67,11 @@ def test_a_tenant_that_sends_too_fast_waits_and_gets_through(connect: Any) -> No
 
 def test_attempts_are_bounded_and_counted(connect: Any) -> None:
     client = connect("slow", max_attempts=1)
-    with pytest.raises(SemproxyError) as e:
-        for f in [client.submit(PAGE) for _ in range(8)]:
-            f.result()
-    assert (e.value.code, e.value.retryable, e.value.attempts) == ("limit.rate", True, 1)
+    refused = [e for f in [client.submit(PAGE) for _ in range(8)] if (e := f.exception())]
+    assert refused
+    e = refused[0]
+    assert isinstance(e, SemproxyError)
+    assert (e.code, e.retryable, e.attempts) == ("limit.rate", True, 1)
 
 
 def test_a_page_too_large_for_a_message_is_not_sent(connect: Any) -> None:
@@ -83,6 +85,18 @@ def test_the_trace_goes_on_in_the_sidecar(connect: Any) -> None:
     client = connect("quarter", trace=lambda: {"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
     result = client.compress(PAGE)
     assert result.header("traceparent").split("-")[1] == trace
+
+
+def test_the_current_span_of_opentelemetry_is_the_parent(connect: Any) -> None:
+    try:
+        from opentelemetry import trace
+    except ImportError:
+        missing("torch", "opentelemetry-api is not installed")
+    span = trace.NonRecordingSpan(trace.SpanContext(0x1234, 0x56, is_remote=False, trace_flags=trace.TraceFlags(1)))
+    client = connect("quarter")
+    with trace.use_span(span):
+        results = client.compress(PAGE), client.submit(PAGE).result()
+    assert [r.header("traceparent").split("-")[1] for r in results] == [f"{0x1234:032x}"] * 2
 
 
 def test_nobody_answers() -> None:
@@ -188,7 +202,8 @@ def test_a_sidecar_that_comes_back_is_attached_anew(binary: str, tmp_path: Any) 
 def test_parts_of_a_region_never_overlap() -> None:
     import random
 
-    rng, a, out = random.Random(7), Allocator(1 << 20), {}
+    rng, a = random.Random(7), Allocator(1 << 20)
+    out: dict[int, int] = {}
     for _ in range(5000):
         if out and rng.random() < 0.5:
             a.give(out.popitem()[0])
@@ -213,4 +228,4 @@ def test_pauses_grow_and_honour_the_server() -> None:
 def test_options_that_cannot_work() -> None:
     for bad in ({"tenant": "a.b"}, {"tenant": ""}, {"tenant": "a", "timeout": 0}, {"tenant": "a", "max_attempts": 0}):
         with pytest.raises(ValueError):
-            Options(**bad)  # type: ignore[arg-type]
+            Options(**bad)

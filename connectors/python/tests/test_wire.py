@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import DEMO, GOLDEN
+
 from semproxy_kv import SemproxyError
 from semproxy_kv.wire import Cores, Page, Rope, Tensor, fingerprint
 from semproxy_kv.wire.container import dump, load
@@ -47,7 +48,7 @@ def test_a_page_built_from_its_fields_is_the_one_that_go_built() -> None:
             low_freq_factor=want.rope.low_freq_factor,
             high_freq_factor=want.rope.high_freq_factor,
         ),
-        **tensors,  # type: ignore[arg-type]
+        **tensors,
     )
     assert page.encode() == blob
 
@@ -78,7 +79,7 @@ def test_numbers_are_written_as_go_writes_them() -> None:
 
 def test_a_fingerprint_is_the_one_of_the_go_side() -> None:
     # page.Fingerprint("vllm", "0.11.0", "BHTD", 16, 8, 128)
-    assert fingerprint("vllm", "0.11.0", "BHTD", 16, 8, 128).startswith("vllm.0.11.0.BHTD.16x8x128.")
+    assert fingerprint("vllm", "0.11.0", "BHTD", 16, 8, 128) == "vllm.0.11.0.BHTD.16x8x128.ce6564435dc3"
     assert fingerprint("a", "b", "c", 1, 2) != fingerprint("a", "b", "c", 12)
 
 

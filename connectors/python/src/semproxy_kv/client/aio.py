@@ -102,9 +102,7 @@ class AsyncClient:
                     raise
                 await asyncio.sleep(self.options.backoff.pause(attempt, e.after))
 
-    async def _attempt(
-        self, op: str, subject: str, headers: dict[str, str], body: bytes
-    ) -> tuple[bytes, dict[str, str], bool]:
+    async def _attempt(self, op: str, subject: str, headers: dict[str, str], body: bytes) -> tuple[bytes, dict[str, str], bool]:
         deadline = time.monotonic() + self.options.timeout
         try:
             await asyncio.wait_for(self._up.wait(), self.options.timeout)
@@ -118,9 +116,7 @@ class AsyncClient:
                 raise SemproxyError(UNREACHABLE, "the page fits shared memory only, which is not there now", retryable=True)
         return (*await self._send(subject, headers, body, deadline), False)
 
-    async def _send(
-        self, subject: str, headers: dict[str, str], body: bytes, deadline: float
-    ) -> tuple[bytes, dict[str, str]]:
+    async def _send(self, subject: str, headers: dict[str, str], body: bytes, deadline: float) -> tuple[bytes, dict[str, str]]:
         """Send body over NATS and wait for its reply until deadline (time.monotonic)."""
         size = len(body) + 16 + sum(len(k) + len(v.encode()) + 4 for k, v in headers.items())
         if size > self.max_payload:

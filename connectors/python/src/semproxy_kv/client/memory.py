@@ -104,9 +104,7 @@ class Memory:
         self._next = 0.0
         self._opening = asyncio.Lock()
 
-    async def attempt(
-        self, headers: dict[str, str], page: bytes, deadline: float
-    ) -> tuple[bytes, dict[str, str]] | None:
+    async def attempt(self, headers: dict[str, str], page: bytes, deadline: float) -> tuple[bytes, dict[str, str]] | None:
         """Send a page; the reply, or None, or the error that a sidecar answered."""
         session = await self._open(deadline)
         if session is None or (region := session.region) is None:
@@ -158,9 +156,7 @@ class Memory:
             raise ValueError("the reply is not what its checksum says")
         return body
 
-    async def _give_back(
-        self, session: Session, region: Region, taken: tuple[int | None, int | None], uncertain: bool
-    ) -> None:
+    async def _give_back(self, session: Session, region: Region, taken: tuple[int | None, int | None], uncertain: bool) -> None:
         """Free both blocks. Where no answer came the sidecar may still use them: the region is used no more."""
         if uncertain and session.region is region:
             session.region = None

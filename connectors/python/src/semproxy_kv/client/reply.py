@@ -10,9 +10,7 @@ import nats.errors
 from ..errors import SemproxyError
 
 UNREACHABLE = "unreachable"  # this package's own code: nobody took the request
-TOO_LARGE = SemproxyError(
-    "page.too_large", "the page does not fit one NATS message; send fewer layers or fewer tokens per page"
-)
+TOO_LARGE = SemproxyError("page.too_large", "the page does not fit one NATS message; send fewer layers or fewer tokens per page")
 
 
 def check(headers: Mapping[str, str] | None, body: bytes) -> None:

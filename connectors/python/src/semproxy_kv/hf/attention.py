@@ -39,7 +39,7 @@ def capture_queries(window: int = 16) -> Iterator[dict[int, torch.Tensor]]:
 
 
 def attention(
-    module: torch.nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -55,14 +55,12 @@ def attention(
     """
     if (capture := _queries.get()) is not None:
         window, kept = capture
-        before = kept.get(module.layer_idx)  # type: ignore[arg-type]
+        before = kept.get(module.layer_idx)
         seen = query if before is None or before.shape[0] != query.shape[0] else torch.cat([before, query], 2)
-        kept[module.layer_idx] = seen[:, :, -window:].detach()  # type: ignore[index]
+        kept[module.layer_idx] = seen[:, :, -window:].detach()
     bias = getattr(key, BIAS, None)
     if bias is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     batch, q_heads, n, dim = query.shape
     heads, entries = key.shape[1], key.shape[2]
     group = q_heads // heads

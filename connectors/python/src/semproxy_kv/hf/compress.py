@@ -81,9 +81,9 @@ def compress(
     A fault of semproxy leaves the cache as it is (on_error="keep"), and is in the report, in faults() and in the log. A model
     or a cache that is not supported raises UnsupportedModel. Options are those of begin().
     """
-    return begin(
-        model, cache, input_ids, client=client, backend=backend, ratio=ratio, attention_mask=attention_mask, **options
-    ).finish(on_error)
+    return begin(model, cache, input_ids, client=client, backend=backend, ratio=ratio, attention_mask=attention_mask, **options).finish(
+        on_error
+    )
 
 
 def begin(
@@ -108,7 +108,8 @@ def begin(
     queries come from capture_queries(). boundary and protect, [batch, tokens], mark tokens after which the text pauses and
     tokens that must not be merged. layers_per_page: None sends as many layers together as a message holds, so that an
     adaptive budget is spread over them; 1 sends each by itself. model_name is what policies match, by default
-    the path that the model was loaded from. position_ids, [batch, tokens], if they are not 0, 1, 2 ...
+    the path that the model was loaded from. position_ids, [batch, tokens], if they are not those that generate() counts: 0,
+    1, 2 ... from the first token that is no padding.
     """
     check_model(model)
     snapshot = _snapshot(model, cache, input_ids, attention_mask, position_ids)
@@ -201,9 +202,7 @@ class Pending:
         report.outcome = "compressed"
 
 
-def _snapshot(
-    model: Any, cache: Cache, ids: torch.Tensor, mask: torch.Tensor | None, position_ids: torch.Tensor | None
-) -> pages.Snapshot:
+def _snapshot(model: Any, cache: Cache, ids: torch.Tensor, mask: torch.Tensor | None, position_ids: torch.Tensor | None) -> pages.Snapshot:
     """What a cache holds after its cores. Raises UnsupportedModel for a cache of another kind."""
     layers = cache.layers
     if len(layers) != model.config.num_hidden_layers:

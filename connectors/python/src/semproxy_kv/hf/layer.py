@@ -80,9 +80,7 @@ class CompressedLayer(CacheLayerMixin):
         from .attention import NAME
 
         if self.config._attn_implementation != NAME:
-            raise RuntimeError(
-                f'a compressed cache needs attention that knows its bias: call model.set_attn_implementation("{NAME}")'
-            )
+            raise RuntimeError(f'a compressed cache needs attention that knows its bias: call model.set_attn_implementation("{NAME}")')
         self.keys = torch.cat([self.keys, key_states], dim=-2)
         self.values = torch.cat([self.values, value_states], dim=-2)
         p = self.prefix

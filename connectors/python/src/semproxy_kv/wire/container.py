@@ -31,7 +31,7 @@ LIBRARY = {
 }
 SIZE = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E5M2": 1, "I32": 4, "I64": 8, "U8": 1}
 FLOATS = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2")
-NUMPY: dict[str, npt.DTypeLike] = {
+NUMPY: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
     "I32": np.dtype("<i4"),
@@ -52,14 +52,14 @@ class Tensor:
     def of(array: npt.NDArray[Any]) -> Tensor:
         """A view of a numpy array; the element types that numpy has."""
         for name, dtype in NUMPY.items():
-            if np.dtype(dtype) == array.dtype:
+            if dtype == array.dtype:
                 array = np.ascontiguousarray(array)
                 return Tensor(name, array.shape, array.reshape(-1).view(np.uint8))
         raise refuse("page.bad_dtype", "a numpy array's type", array.dtype, "float16, float32, int32, int64 or uint8")
 
     def numpy(self) -> npt.NDArray[Any]:
         """The elements as a read-only array; BF16 and FP8 as their bit patterns."""
-        dtype = NUMPY.get(self.dtype) or {1: np.dtype("u1"), 2: np.dtype("<u2")}[SIZE[self.dtype]]
+        dtype: np.dtype[Any] = NUMPY.get(self.dtype) or np.dtype({1: "u1", 2: "<u2"}[SIZE[self.dtype]])
         array: npt.NDArray[Any] = np.frombuffer(self.data, dtype=dtype).reshape(self.shape)
         return array
 

@@ -88,9 +88,7 @@ class Page(Identity):
             if (mark := getattr(self, name)) is not None:
                 self._want(name, mark, ("U8",), (tokens,))
         q = self.q
-        if q is not None and (
-            len(q.shape) != 4 or q.shape[0] != layers or q.shape[1] % heads or q.shape[3] != dim or 0 in q.shape
-        ):
+        if q is not None and (len(q.shape) != 4 or q.shape[0] != layers or q.shape[1] % heads or q.shape[3] != dim or 0 in q.shape):
             raise refuse("page.bad_shape", 'tensor "q"', list(q.shape), f"[{layers}, n x {heads}, window, {dim}]")
         ids, positions = self.token_ids.numpy(), self.positions.numpy()
         if ids.min() < 0 or ids.max() > MAX_INT:
