@@ -225,6 +225,15 @@ def test_pauses_grow_and_honour_the_server() -> None:
     assert 1 <= b.pause(1, 1) <= 1.5
 
 
+def test_a_client_that_was_closed_says_so(sidecar: LocalSidecar) -> None:
+    client = Client(sidecar.url, Options(tenant="quarter"))
+    client.close()
+    client.close()
+    with pytest.raises(SemproxyError) as e:
+        client.compress(PAGE)
+    assert e.value.code == "unreachable"
+
+
 def test_options_that_cannot_work() -> None:
     for bad in ({"tenant": "a.b"}, {"tenant": ""}, {"tenant": "a", "timeout": 0}, {"tenant": "a", "max_attempts": 0}):
         with pytest.raises(ValueError):

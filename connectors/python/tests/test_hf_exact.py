@@ -145,6 +145,15 @@ def test_equal_entries_are_one_core_with_the_logarithm_of_their_number(kind: str
     assert not torch.allclose(logits(model, swapped(model, full, 30, counts, pick), more), want, atol=1e-3)
 
 
+def test_half_precision() -> None:
+    model = build().to(torch.bfloat16)
+    full = prefill(model, ids_of(1, 40))
+    cache = swapped(model, full, 30, torch.ones(30), list(range(30)))
+    for n in (1, 5):
+        got, want = (logits(model, c, ids_of(1, n)).float() for c in (cache, full))
+        assert float((got - want).norm() / want.norm()) < 0.02
+
+
 def test_padding_is_inert() -> None:
     model = build()
     full = prefill(model, ids_of(1, 20))

@@ -8,8 +8,10 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from ..errors import SemproxyError
 from .aio import AsyncClient
 from .options import Options, Result
+from .reply import UNREACHABLE
 
 T = TypeVar("T")
 
@@ -55,7 +57,7 @@ class Client:
 
     def submit(self, page: bytes) -> Future[Result]:
         """compress() without waiting. Cancelling the future gives the page up."""
-        return asyncio.run_coroutine_threadsafe(self._client.compress(page), self._loop)
+        return self._start(self._client.compress(page))
 
     def get(self, name: str) -> Result:
         """The object of that name."""
@@ -66,7 +68,13 @@ class Client:
         return self._run(self._client.stat())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return self._start(work).result()
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if self._loop.is_closed():
+            work.close()
+            raise SemproxyError(UNREACHABLE, "the client is closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _stop(self) -> None:
         async def cancel() -> None:

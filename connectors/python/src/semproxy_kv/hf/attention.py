@@ -77,19 +77,13 @@ def attention(
 
 def _after(mask: torch.Tensor | None, batch: int, n: int, after: int, like: torch.Tensor) -> torch.Tensor:
     """The additive mask of the entries after the cores, [batch, kv_heads, n, after]."""
-    if mask is None:  # every token may be seen: one query, nothing padded
-        return like.new_zeros(1).expand(batch, like.shape[1], n, after)
+    if mask is None:  # nothing is padded: a query sees the tokens up to its own
+        mask = torch.ones(n, after, dtype=torch.bool, device=like.device).tril(after - n)
     mask = mask[..., mask.shape[-1] - after :]
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=like.dtype).masked_fill(~mask, float("-inf"))
     return mask.to(like.dtype).expand(batch, like.shape[1], n, after)
 
 
-def masks(*args: Any, allow_is_causal_skip: bool = True, q_length: int, kv_offset: Any = 0, **kwargs: Any) -> Any:
-    """The mask of sdpa. Over cores it is skipped for a single query only: is_causal does not know where cores end."""
-    skip = allow_is_causal_skip and (q_length == 1 or (isinstance(kv_offset, int) and kv_offset == 0))
-    return sdpa_mask(*args, allow_is_causal_skip=skip, q_length=q_length, kv_offset=kv_offset, **kwargs)
-
-
 AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, masks)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -8,8 +8,10 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,6 +27,7 @@ from .layer import CompressedLayer, cache_bytes, plain
 from .model import check_model, layout_of, rope_of
 
 log = logging.getLogger("semproxy_kv")
+IN_FLIGHT = 8  # pages of a cache that are sent and not answered, at most
 CHANGED = "engine.changed"  # the cache is no longer the one that was sent
 
 _faults: Counter[str] = Counter()
@@ -108,7 +111,7 @@ def begin(
     queries come from capture_queries(). boundary and protect, [batch, tokens], mark tokens after which the text pauses and
     tokens that must not be merged. layers_per_page: None sends as many layers together as a message holds, so that an
     adaptive budget is spread over them; 1 sends each by itself. model_name is what policies match, by default
-    the path that the model was loaded from. position_ids, [batch, tokens], if they are not those that generate() counts: 0,
+    the name that the model was loaded by. position_ids, [batch, tokens], if they are not those that generate() counts: 0,
     1, 2 ... from the first token that is no padding.
     """
     check_model(model)
@@ -122,12 +125,10 @@ def begin(
                 raise TypeError('give a client, or backend="local"')
             client = local_client(ratio)
         pending.parts = pages.parts(snapshot, client.max_page, layers_per_page)
-        name = model_name or getattr(model.config, "_name_or_path", "") or model.config.model_type
+        name = model_name or _name(model)
         which = sequence or uuid.uuid4().hex
-        for blob in pages.encode(snapshot, pending.parts, name, layout_of(model), rope_of(model), which):
-            pending.futures.append(client.submit(blob))
+        pending.start(client, pages.encode(snapshot, pending.parts, name, layout_of(model), rope_of(model), which))
     except SemproxyError as e:
-        pending.cancel()
         pending.failed = e
     return pending
 
@@ -139,16 +140,47 @@ class Pending:
         self.model, self.cache, self.snapshot = model, cache, snapshot
         self.parts: list[pages.Part] = []
         self.futures: list[Future[Result]] = []
-        self.failed: SemproxyError | None = None
+        self.failed: Exception | None = None
+        self._sender: threading.Thread | None = None
+        self._given_up = threading.Event()
         self.began = time.monotonic()
         self.before = cache_bytes(cache)
 
+    def start(self, client: Client, blobs: Iterator[bytes]) -> None:
+        """Send the pages from a thread of their own, a few at a time, each made when its turn comes."""
+        turns = threading.Semaphore(IN_FLIGHT)
+
+        def answered(f: Future[Result]) -> None:
+            if f.cancelled() or f.exception():
+                self._given_up.set()  # one page that fails is enough: no more are sent
+            turns.release()
+
+        def send() -> None:
+            try:
+                for blob in blobs:
+                    turns.acquire()
+                    if self._given_up.is_set():
+                        return
+                    future = client.submit(blob)
+                    self.futures.append(future)
+                    future.add_done_callback(answered)
+            except Exception as e:
+                self.failed = e
+
+        self._sender = threading.Thread(target=send, name="semproxy_kv pages", daemon=True)
+        self._sender.start()
+
     def ready(self) -> bool:
         """Whether finish() would not wait."""
-        return all(f.done() for f in self.futures)
+        return not (self._sender and self._sender.is_alive()) and all(f.done() for f in self.futures)
 
     def cancel(self) -> None:
         """Give the pages up. The cache stays as it is."""
+        self._given_up.set()
+        for f in list(self.futures):
+            f.cancel()
+        if self._sender:
+            self._sender.join()
         for f in self.futures:
             f.cancel()
 
@@ -156,6 +188,8 @@ class Pending:
         """Wait for the cores and swap them in. What came after the tokens that were sent stays as it is."""
         report = Report("kept", self.snapshot.tokens, self.before, self.before, 0.0, pages=len(self.parts))
         try:
+            if self._sender:
+                self._sender.join()
             if self.failed:
                 raise self.failed
             self._swap(report)
@@ -184,6 +218,8 @@ class Pending:
             cores = Cores.decode(result.body)
             report.fidelity.append(cores.fidelity)
             replies.append((result.outcome, cores))
+        if len(replies) < len(self.parts):
+            raise SemproxyError("cancelled", "the pages were given up")
         if all(outcome == "exact" for outcome, _ in replies):
             report.outcome = "exact"
             return
@@ -191,7 +227,8 @@ class Pending:
         s = self.snapshot
         for layer, keys in zip(self.cache.layers, s.keys, strict=True):
             before = layer.prefix.tokens if isinstance(layer, CompressedLayer) else 0
-            if before != s.first or layer.keys.shape[0] != keys.shape[0] or layer.keys.shape[-2] < s.tokens:
+            same = before == s.first and layer.keys.shape[0] == keys.shape[0] and layer.keys.shape[-2] >= s.tokens
+            if not same or not torch.equal(layer.keys[:, :, s.tokens - 1], keys[:, :, -1]):
                 raise SemproxyError(CHANGED, "the cache is no longer the one that was sent; its cores were thrown away")
         for i, prefix in enumerate(prefixes):
             layer = self.cache.layers[i]
@@ -200,6 +237,12 @@ class Pending:
                 prefix = layer.prefix.join(prefix)
             self.cache.layers[i] = CompressedLayer(prefix, keys, values, self.model.config)
         report.outcome = "compressed"
+
+
+def _name(model: Any) -> str:
+    """What policies match: the name on the hub, or the folder's own name."""
+    name: str = getattr(model.config, "_name_or_path", "") or model.config.model_type
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def _snapshot(model: Any, cache: Cache, ids: torch.Tensor, mask: torch.Tensor | None, position_ids: torch.Tensor | None) -> pages.Snapshot:
