@@ -95,6 +95,21 @@ check: ## what CI runs: build, lint, race, purego, arm64, fuzz, generated files
 	$(MAKE) --no-print-directory arm64
 	$(MAKE) --no-print-directory race
 
+PYTHON ?= python3
+CONNECTORS := $(CURDIR)/connectors/python
+CONNECTORS_PYTHON := $(CONNECTORS)/.venv/bin/python
+
+.PHONY: test-connectors
+test-connectors: build $(CONNECTORS)/.venv/.ready ## set up connectors/python and run its linters and tests (downloads torch once)
+	cd $(CONNECTORS) && .venv/bin/ruff check src tests examples && .venv/bin/ruff format --check src tests examples && .venv/bin/mypy
+	cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 .venv/bin/pytest -q
+
+$(CONNECTORS)/.venv/.ready: $(CONNECTORS)/requirements.txt $(CONNECTORS)/pyproject.toml
+	[ -x $(CONNECTORS_PYTHON) ] || $(PYTHON) -m venv $(CONNECTORS)/.venv
+	$(CONNECTORS_PYTHON) -m pip install --quiet --disable-pip-version-check -r $(CONNECTORS)/requirements.txt
+	$(CONNECTORS_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable $(CONNECTORS)
+	touch $@
+
 .PHONY: tools
 tools: ## install the pinned golangci-lint into ./bin unless it is there
 	@if [ -z "$(golangci)" ]; then \

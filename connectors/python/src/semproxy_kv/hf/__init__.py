@@ -1,0 +1,30 @@
+"""Hugging Face transformers: cores in place of a model's cache, and attention that gives each its weight.
+
+    report = compress(model, cache, input_ids, client=client)     # the cache is swapped in place
+    model.generate(input_ids_and_more, cache=cache)
+
+Needs torch and transformers (pip install semproxy-kv[transformers]); the versions that were tested are in the README.
+"""
+
+from .attention import NAME, capture_queries, install
+from .compress import Pending, Report, begin, compress, faults
+from .layer import CompressedLayer, cache_bytes
+from .model import check_model, rope_of
+from .rotate import rebase, rotate
+
+__all__ = [
+    "NAME",
+    "CompressedLayer",
+    "Pending",
+    "Report",
+    "begin",
+    "cache_bytes",
+    "capture_queries",
+    "check_model",
+    "compress",
+    "faults",
+    "install",
+    "rebase",
+    "rope_of",
+    "rotate",
+]

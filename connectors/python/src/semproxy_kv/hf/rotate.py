@@ -1,0 +1,44 @@
+"""Keys at other positions: RoPE is relative and linear, so merged keys rotate exactly."""
+
+from __future__ import annotations
+
+import torch
+from transformers.cache_utils import Cache
+
+from ..wire import Rope
+from .layer import CompressedLayer
+
+
+def rotate(keys: torch.Tensor, rope: Rope, by: float) -> torch.Tensor:
+    """Rotate keys [..., head_dim] by so many positions, which may be negative. Returns new keys of the same type."""
+    if not by or rope.type == "none":
+        return keys.clone()
+    angle = torch.tensor(rope.frequencies(), dtype=torch.float64) * by
+    cos, sin = (f(angle).to(keys.device, torch.float32) for f in (torch.cos, torch.sin))
+    turned, rest = keys[..., : rope.rotary_dim].float(), keys[..., rope.rotary_dim :]
+    if rope.interleaved:
+        u, v = turned[..., 0::2], turned[..., 1::2]
+        turned = torch.stack([u * cos - v * sin, v * cos + u * sin], -1).flatten(-2)
+    else:
+        u, v = turned.chunk(2, -1)
+        turned = torch.cat([u * cos - v * sin, v * cos + u * sin], -1)
+    return torch.cat([turned.to(keys.dtype), rest], -1)
+
+
+def rebase(cache: Cache, rope: Rope, tokens: int) -> None:
+    """Let a compressed cache go on as if it held so many tokens: every key is rotated by the difference, so that the next
+    token stands at position `tokens` and attention does not change. For sequences that outgrow the positions a model was
+    trained for; tokens is at least the longest layer's physical length."""
+    layers = [layer for layer in cache.layers if isinstance(layer, CompressedLayer)]
+    if len(layers) != len(cache.layers):
+        raise ValueError("every layer of the cache must be compressed")
+    least = max(layer.physical_length() for layer in layers)
+    if tokens < least:
+        raise ValueError(f"tokens must be at least {least}, the entries of the longest layer")
+    for layer in layers:
+        by = tokens - layer.get_seq_length()
+        p = layer.prefix
+        layer.keys = rotate(layer.keys, rope, by)
+        p.keys = rotate(p.keys, rope, by)
+        p.positions = p.positions + by
+        p.tokens += by
