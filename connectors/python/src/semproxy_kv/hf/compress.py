@@ -82,7 +82,8 @@ def compress(
     the left. Give a client, or backend="local", which runs the semproxy binary with one policy: ratio.
 
     A fault of semproxy leaves the cache as it is (on_error="keep"), and is in the report, in faults() and in the log. A model
-    or a cache that is not supported raises UnsupportedModel; a local semproxy that cannot be started raises SemproxyError. Options are those of begin().
+    or a cache that is not supported raises UnsupportedModel; a local semproxy that cannot be started raises SemproxyError.
+    Options are those of begin().
     """
     return begin(model, cache, input_ids, client=client, backend=backend, ratio=ratio, attention_mask=attention_mask, **options).finish(
         on_error
