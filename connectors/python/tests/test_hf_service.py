@@ -288,6 +288,12 @@ def test_the_local_backend_runs_a_sidecar_of_its_own(binary: str, tinylm: Any, c
         close_local()
 
 
+def test_a_local_backend_that_cannot_start_says_why(tinylm: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMPROXY_BIN", "/nowhere/semproxy")
+    with pytest.raises(SemproxyError, match=r"local\.no_binary.*SEMPROXY_BIN"):
+        compress(tinylm, prefill(tinylm, context), context, backend="local", ratio=0.77)
+
+
 def test_the_sidecar_counts_the_pages_of_the_tenant(tinylm: Any, context: Any, sidecar: LocalSidecar, connect: Any) -> None:
     compress(tinylm, prefill(tinylm, context), context, client=connect("quarter"), on_error="raise")
     assert json.loads(connect("quarter").stat().body)["objects"] >= 1

@@ -82,7 +82,8 @@ def compress(
     the left. Give a client, or backend="local", which runs the semproxy binary with one policy: ratio.
 
     A fault of semproxy leaves the cache as it is (on_error="keep"), and is in the report, in faults() and in the log. A model
-    or a cache that is not supported raises UnsupportedModel. Options are those of begin().
+    or a cache that is not supported raises UnsupportedModel; a local semproxy that cannot be started raises SemproxyError.
+    Options are those of begin().
     """
     return begin(model, cache, input_ids, client=client, backend=backend, ratio=ratio, attention_mask=attention_mask, **options).finish(
         on_error
@@ -117,13 +118,13 @@ def begin(
     check_model(model)
     snapshot = _snapshot(model, cache, input_ids, attention_mask, position_ids)
     snapshot.queries, snapshot.boundary, snapshot.protect = queries, _cut(boundary, snapshot), _cut(protect, snapshot)
+    if client is None:
+        if backend != "local":
+            raise TypeError('give a client, or backend="local"')
+        client = local_client(ratio)
     install(model)
     pending = Pending(model, cache, snapshot)
     try:
-        if client is None:
-            if backend != "local":
-                raise TypeError('give a client, or backend="local"')
-            client = local_client(ratio)
         pending.parts = pages.parts(snapshot, client.max_page, layers_per_page)
         name = model_name or _name(model)
         which = sequence or uuid.uuid4().hex
