@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,11 +107,20 @@ func TestPolicyExplainShowsTheDecision(t *testing.T) {
 	if err != nil {
 		t.Fatalf("got error %v, want none", err)
 	}
+	example := string(policies.Example)
+	at := func(rule string) string { // where it stands
+		before, _, found := strings.Cut(example, rule)
+		if !found {
+			t.Fatalf("the example has no %q", rule)
+		}
+		return fmt.Sprintf("%s:%d", path, 1+strings.Count(before, "\n"))
+	}
+	first, second := at("- name: long llama prompts"), at("- match: { minTokens: 512 }")
 	for _, want := range []string{
 		`request   tenant acme, model "qwen", 9000 tokens`,
-		`- tenants.acme.rules[0] (` + path + `:58): model "qwen" does not match "llama-3*"`,
-		`* tenants.acme.rules[1] (` + path + `:61): 9000 tokens reach minTokens 512`,
-		"decision  profile near-duplicates\nrule      tenants.acme.rules[1] at " + path + ":61\n",
+		`- tenants.acme.rules[0] (` + first + `): model "qwen" does not match "llama-3*"`,
+		`* tenants.acme.rules[1] (` + second + `): 9000 tokens reach minTokens 512`,
+		"decision  profile near-duplicates\nrule      tenants.acme.rules[1] at " + second + "\n",
 		"limits    pagesPerSecond 2000, inFlightBytes 256MiB, storedBytes 20GiB\n",
 		"\n  threshold: 0.95\n", "\n  chunk:\n    min: 64\n",
 	} {
