@@ -234,6 +234,20 @@ def test_a_client_that_was_closed_says_so(sidecar: LocalSidecar) -> None:
     assert e.value.code == "unreachable"
 
 
+def test_closing_succeeds_when_the_server_has_just_died(sidecar: LocalSidecar) -> None:
+    client = Client(sidecar.url, Options(tenant="quarter"))
+    nc, thread = client._client._nc, client._thread
+    really = nc.close
+
+    async def close() -> None:
+        await really()
+        raise ConnectionResetError("Connection lost")  # as asyncio says it when the socket ended before the last flush
+
+    nc.close = close
+    client.close()
+    assert not thread.is_alive()
+
+
 def test_options_that_cannot_work() -> None:
     for bad in ({"tenant": "a.b"}, {"tenant": ""}, {"tenant": "a", "timeout": 0}, {"tenant": "a", "max_attempts": 0}):
         with pytest.raises(ValueError):

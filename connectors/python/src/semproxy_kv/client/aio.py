@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 
@@ -48,7 +49,7 @@ class AsyncClient:
             await asyncio.wait_for(client._nc.connect(**(settings | options.connect)), options.timeout)
         except (OSError, asyncio.TimeoutError, nats.errors.Error) as e:
             last = client._nc.last_error or e
-            await client._nc.close()
+            await client._disconnect()
             kind = "credentials" if "uthorization" in str(last) else "address"
             raise SemproxyError(UNREACHABLE, f"no NATS server answers; check its {kind} ({type(last).__name__})") from None
         client._up.set()
@@ -58,8 +59,12 @@ class AsyncClient:
         """End the client and its connection. Calls that are under way fail."""
         if self._memory:
             self._memory.close()
-        await self._nc.close()
+        await self._disconnect()
         self._fail_all(SemproxyError(UNREACHABLE, "the connection was closed by this program"))
+
+    async def _disconnect(self) -> None:
+        with contextlib.suppress(OSError, nats.errors.Error):  # nats-py lets the socket's error through when the server has just died
+            await self._nc.close()
 
     @property
     def max_payload(self) -> int:

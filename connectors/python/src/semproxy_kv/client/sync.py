@@ -39,8 +39,10 @@ class Client:
         """End the client, its connection and its thread."""
         if self._loop.is_closed():
             return
-        self._run(self._client.close())
-        self._stop()
+        try:
+            self._run(self._client.close())
+        finally:
+            self._stop()
 
     @property
     def options(self) -> Options:
