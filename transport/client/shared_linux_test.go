@@ -206,8 +206,8 @@ func TestNoPageIsLostWhenTheSidecarOfTheSocketEnds(t *testing.T) {
 	}
 	close(next)
 	group.Wait()
-	if byMemory == 0 || byMemory == pages {
-		t.Errorf("pages by shared memory: got %d of %d, want some of each", byMemory, pages)
+	if byMemory == 0 { // how many are under way when a sidecar ends is chance
+		t.Errorf("pages by shared memory: got none of %d", pages)
 	}
 	deadline := time.Now().Add(patience)
 	for {
