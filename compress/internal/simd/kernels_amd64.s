@@ -1811,19 +1811,17 @@ loop0:
 	ORQ      R11, SI
 	ORQ      R14, SI
 	JZ       done0
+	TESTQ    R8, R8
+	JZ       next0_0
 	TZCNTQ   R8, BX
 	ANDQ     $0x3f, BX
 	SHLQ     $0x08, BX
 	ADDQ     DI, BX
-	TESTQ    R8, R8
-	JZ       next0
 	VPCMPW   $0x06, 128(BX), Z0, K1
 	VPCMPW   $0x06, 192(BX), Z0, K2
 	KUNPCKDQ K1, K2, K1
 	KMOVQ    K1, SI
 	ANDQ     SI, R9
-
-next0:
 	VPCMPW   $0x06, (BX), Z0, K1
 	VPCMPW   $0x06, 64(BX), Z0, K2
 	KUNPCKDQ K1, K2, K1
@@ -1832,19 +1830,19 @@ next0:
 	SBBQ     $-1, DX
 	BLSRQ    R8, R8
 	ANDQ     SI, R8
+
+next0_0:
+	TESTQ    R11, R11
+	JZ       next0_1
 	TZCNTQ   R11, BX
 	ANDQ     $0x3f, BX
 	SHLQ     $0x08, BX
 	ADDQ     R10, BX
-	TESTQ    R11, R11
-	JZ       next1
 	VPCMPW   $0x06, 128(BX), Z0, K1
 	VPCMPW   $0x06, 192(BX), Z0, K2
 	KUNPCKDQ K1, K2, K1
 	KMOVQ    K1, SI
 	ANDQ     SI, R12
-
-next1:
 	VPCMPW   $0x06, (BX), Z0, K1
 	VPCMPW   $0x06, 64(BX), Z0, K2
 	KUNPCKDQ K1, K2, K1
@@ -1853,19 +1851,19 @@ next1:
 	SBBQ     $-1, DX
 	BLSRQ    R11, R11
 	ANDQ     SI, R11
+
+next0_1:
+	TESTQ    R14, R14
+	JZ       next0_2
 	TZCNTQ   R14, BX
 	ANDQ     $0x3f, BX
 	SHLQ     $0x08, BX
 	ADDQ     R13, BX
-	TESTQ    R14, R14
-	JZ       next2
 	VPCMPW   $0x06, 128(BX), Z0, K1
 	VPCMPW   $0x06, 192(BX), Z0, K2
 	KUNPCKDQ K1, K2, K1
 	KMOVQ    K1, SI
 	ANDQ     SI, R15
-
-next2:
 	VPCMPW   $0x06, (BX), Z0, K1
 	VPCMPW   $0x06, 64(BX), Z0, K2
 	KUNPCKDQ K1, K2, K1
@@ -1874,7 +1872,9 @@ next2:
 	SBBQ     $-1, DX
 	BLSRQ    R14, R14
 	ANDQ     SI, R14
-	JMP      loop0
+
+next0_2:
+	JMP loop0
 
 done0:
 loop1:
@@ -1882,6 +1882,8 @@ loop1:
 	ORQ      R12, SI
 	ORQ      R15, SI
 	JZ       done1
+	TESTQ    R9, R9
+	JZ       next1_0
 	TZCNTQ   R9, BX
 	ANDQ     $0x3f, BX
 	SHLQ     $0x08, BX
@@ -1894,6 +1896,10 @@ loop1:
 	SBBQ     $-1, DX
 	BLSRQ    R9, R9
 	ANDQ     SI, R9
+
+next1_0:
+	TESTQ    R12, R12
+	JZ       next1_1
 	TZCNTQ   R12, BX
 	ANDQ     $0x3f, BX
 	SHLQ     $0x08, BX
@@ -1906,6 +1912,10 @@ loop1:
 	SBBQ     $-1, DX
 	BLSRQ    R12, R12
 	ANDQ     SI, R12
+
+next1_1:
+	TESTQ    R15, R15
+	JZ       next1_2
 	TZCNTQ   R15, BX
 	ANDQ     $0x3f, BX
 	SHLQ     $0x08, BX
@@ -1918,7 +1928,9 @@ loop1:
 	SBBQ     $-1, DX
 	BLSRQ    R15, R15
 	ANDQ     SI, R15
-	JMP      loop1
+
+next1_2:
+	JMP loop1
 
 done1:
 	ADDQ $+24, AX

@@ -334,26 +334,25 @@ func count(words, chains int) {
 		}
 		JZ(LabelRef(done))
 		for i := range live {
-			l := live[i][word]
-			TZCNTQ(l, row)
-			ANDQ(Imm(63), row) // nothing left: any row does
-			SHLQ(Imm(uint64(6+words)), row)
-			ADDQ(base[i], row)
-			disp := 64*256*word + 128*word // rows of the second word start behind 64 rows of 256 bytes
-			if word == 0 && words == 2 {
-				// Without a seed nothing may be taken from the second word.
-				next := fmt.Sprintf("next%d", i)
+			l, next := live[i][word], fmt.Sprintf("next%d_%d", word, i)
+			if words == 2 { // without a seed nothing may be taken from the second word, and the chunk may have no row 64
 				TESTQ(l, l)
 				JZ(LabelRef(next))
+			}
+			TZCNTQ(l, row)
+			ANDQ(Imm(63), row) // of one word and nothing left: row 0 does
+			SHLQ(Imm(uint64(6+words)), row)
+			ADDQ(base[i], row)
+			if word == 0 && words == 2 {
 				stay(128)
 				ANDQ(mask, live[i][1])
-				Label(next)
 			}
-			stay(disp)
+			stay(64*256*word + 128*word) // rows of the second word start behind 64 rows of 256 bytes
 			CMPQ(l, Imm(1))
 			SBBQ(I8(-1), clusters) // one more, if there was a seed
 			BLSRQ(l, l)            // the seed itself
 			ANDQ(mask, l)
+			Label(next)
 		}
 		JMP(LabelRef(loop))
 		Label(done)
