@@ -25,6 +25,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	s.draining = true
 	subs := s.subs
 	s.mu.Unlock()
+	s.stopping.Store(true)
 
 	for _, u := range subs {
 		s.countSlow(u)

@@ -84,7 +84,7 @@ func (s *Server) send(ctx context.Context, r *request, msg *nats.Msg, e *Error) 
 	defer span.End()
 	s.propagator.Inject(ctx, HeaderCarrier(msg.Header))
 
-	err := s.cfg.Conn.PublishMsg(msg)
+	err := s.deliver(r, msg)
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload) && e == nil:
 		span.SetStatus(codes.Error, CodeReplyTooLarge)
@@ -113,7 +113,7 @@ func (s *Server) refuseRequest(r *request, e *Error, after time.Duration) {
 	if !r.answered.CompareAndSwap(false, true) {
 		return
 	}
-	if err := s.cfg.Conn.PublishMsg(errorMsg(r, e, after)); err != nil {
+	if err := s.deliver(r, errorMsg(r, e, after)); err != nil {
 		s.publishFailed(s.ctx, r, err)
 	}
 	s.metrics.countError(s.ctx, r, e.code)

@@ -32,15 +32,17 @@ type Server struct {
 	draining bool
 	subs     []*subscription
 
-	workers sync.WaitGroup
-	refuse  atomic.Bool // answer every further message as draining
+	workers  sync.WaitGroup
+	stopping atomic.Bool // take no more pages by sockets
+	refuse   atomic.Bool // answer every further message as draining
 }
 
 // request is one message on its way through the server.
 type request struct {
 	msg      *nats.Msg
-	block    Block // where the body is, if it is in shared memory
-	job      *Job  // where the outcome goes, if not to msg.Reply
+	block    Block                 // where the body is, if it is in shared memory
+	job      *Job                  // where the outcome goes, if not to msg.Reply
+	answer   func(*nats.Msg) error // where the reply goes, if not to msg.Reply
 	tenant   string
 	label    attribute.KeyValue // the tenant as a metric attribute
 	op       Op
@@ -134,13 +136,7 @@ func (s *Server) receive(msg *nats.Msg) {
 		s.refuseRequest(r, e, 0)
 		return
 	}
-	displaced, no := s.admission.admit(r, limits, r.arrived)
-	for _, other := range displaced {
-		s.refuseRequest(other, errBusy, s.admission.retryAfter())
-	}
-	if no != nil {
-		s.refuseRequest(r, no.err, no.after)
-	}
+	s.admit(r, limits)
 }
 
 // open finds the body of a request that names one in shared memory.

@@ -118,6 +118,9 @@ func (s *service) startPlane(context.Context, serviceOptions) (err error) {
 	if err := s.plane.Start(); err != nil {
 		return fmt.Errorf("start page plane: %w", err)
 	}
+	if s.memory != nil {
+		s.memory.Serve(s.plane.Accept)
+	}
 	s.onStop(s.plane.Drain)
 	return nil
 }

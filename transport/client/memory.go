@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -39,14 +41,7 @@ func (m *memory) attempt(ctx context.Context, msg *nats.Msg) (reply *nats.Msg, e
 	if err != nil {
 		return nil, nil, false
 	}
-	subject, err := transport.InstanceSubject(m.client.opts.Tenant, transport.OpCompress, session.Instance())
-	if err != nil {
-		lease.Release()
-		return nil, nil, false
-	}
-	short := &nats.Msg{Subject: subject, Header: maps.Clone(msg.Header)}
-	short.Header.Set(transport.HeaderMemory, lease.Descriptor())
-	reply, e = m.client.send(ctx, short)
+	reply, e = m.exchange(ctx, session, lease, msg.Header)
 	switch {
 	case e == nil && reply.Header.Get(transport.HeaderMemory) == "": // it did not fit its room
 		lease.Release()
@@ -65,6 +60,9 @@ func (m *memory) attempt(ctx context.Context, msg *nats.Msg) (reply *nats.Msg, e
 			m.end(session)
 		}
 		return nil, nil, false
+	case e.answered && (e.Code == transport.CodeDraining || e.Code == transport.CodeReplyTooLarge): // over NATS there is another sidecar, or room
+		lease.Release()
+		return nil, nil, false
 	case e.answered:
 		lease.Release()
 		return nil, e, true
@@ -75,6 +73,32 @@ func (m *memory) attempt(ctx context.Context, msg *nats.Msg) (reply *nats.Msg, e
 		return nil, nil, false
 	}
 	return nil, e, true
+}
+
+// exchange sends the descriptor of lease by the session's socket, or over NATS where that is not possible now.
+func (m *memory) exchange(ctx context.Context, session *shm.Session, lease *shm.Lease, header nats.Header) (*nats.Msg, *Error) {
+	reply, err := session.Exchange(ctx, lease, header)
+	var e *Error
+	if err == nil {
+		e = replyError(reply)
+	}
+	switch {
+	case errors.Is(err, shm.ErrSocket), e != nil && (e.Code == shm.CodePages || e.Code == shm.CodeNotAttached):
+		subject, err := transport.InstanceSubject(m.client.opts.Tenant, transport.OpCompress, session.Instance())
+		if err != nil {
+			return nil, sendError(err)
+		}
+		short := &nats.Msg{Subject: subject, Header: maps.Clone(header)}
+		short.Header.Set(transport.HeaderMemory, lease.Descriptor())
+		return m.client.send(ctx, short)
+	case errors.Is(err, net.ErrClosed):
+		return nil, &Error{Code: CodeUnreachable, Message: "the sidecar's socket has ended", Retryable: true, cause: err}
+	case err != nil:
+		return nil, sendError(err)
+	case e != nil:
+		return nil, e
+	}
+	return reply, nil
 }
 
 // roomFor is the most that the cores of a page can take: an exact page with counts, bias and positions.

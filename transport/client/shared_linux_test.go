@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -46,15 +48,25 @@ func bytesOf(n int) []byte {
 func TestPagesGoThroughSharedMemory(t *testing.T) {
 	e := startNATS(t, transport.EmbeddedOptions{})
 	socket := filepath.Join(t.TempDir(), "s")
-	serve(t, own(t, e), handlerFunc(echo), withMemory(listenShared(t, socket)))
-	for name, opts := range map[string]shm.Options{"memfd": {Socket: socket}, "file": {Socket: socket, File: true}, "no checksum": {Socket: socket, NoChecksum: true}} {
+	m := listenShared(t, socket)
+	plane := serve(t, own(t, e), handlerFunc(echo), withMemory(m))
+	for name, opts := range map[string]shm.Options{"memfd": {Socket: socket}, "file": {Socket: socket, File: true}, "checksum": {Socket: socket, Checksum: true}} {
 		t.Run(name, func(t *testing.T) {
 			c := newClient(t, e.ClientURL(), func(o *Options) { o.SharedMemory = opts })
-			for _, n := range []int{0, 1, 1 << 20, 20 << 20} { // the last is larger than a NATS message
-				page := bytesOf(n)
-				got, err := c.Compress(within(t), page)
-				if err != nil || !got.Shared || got.Attempts != 1 || !bytes.Equal(got.Body, page) {
-					t.Errorf("page of %d bytes: got %+v, %v", n, got, err)
+			for _, by := range []string{"NATS", "socket"} {
+				m.Serve(nil) // the descriptor goes over NATS then
+				if by == "socket" {
+					m.Serve(plane.Accept)
+				}
+				for _, n := range []int{0, 1, 1 << 20, 20 << 20} { // the last is larger than a NATS message
+					page := bytesOf(n)
+					got, err := c.Compress(within(t), page)
+					if err != nil {
+						t.Fatalf("descriptor by %s, page of %d bytes: %v", by, n, err)
+					}
+					if !got.Shared || got.Attempts != 1 || !bytes.Equal(got.Body, page) {
+						t.Errorf("descriptor by %s, page of %d bytes: got %d bytes, shared %v, %d attempts", by, n, len(got.Body), got.Shared, got.Attempts)
+					}
 				}
 			}
 			if got, err := c.Get(within(t), "object"); err != nil || got.Shared || string(got.Body) != "object" {
@@ -89,17 +101,27 @@ func TestWithoutSharedMemoryPagesGoOverNATS(t *testing.T) {
 func TestErrorsOfPagesInSharedMemory(t *testing.T) {
 	e := startNATS(t, transport.EmbeddedOptions{})
 	socket := filepath.Join(t.TempDir(), "s")
-	serve(t, own(t, e), handlerFunc(func(_ context.Context, _ string, body []byte) (transport.Reply, error) {
+	m := listenShared(t, socket)
+	plane := serve(t, own(t, e), handlerFunc(func(_ context.Context, _ string, body []byte) (transport.Reply, error) {
 		if len(body) == 1 {
 			return transport.Reply{}, codedError{"page.bad_shape", "one byte"}
 		}
 		return transport.Reply{Body: make([]byte, 3*len(body))}, nil // more than the room
-	}), withMemory(listenShared(t, socket)))
-	c := newClient(t, e.ClientURL(), shared(socket))
-	_, err := c.Compress(within(t), []byte("x"))
-	_ = wantError(t, err, "page.bad_shape", false)
-	if got, err := c.Compress(within(t), make([]byte, 1<<20)); err != nil || !got.Shared || len(got.Body) != 3<<20 {
-		t.Errorf("a reply larger than its room: got %v, %v, want it over NATS", got, err)
+	}), withMemory(m))
+	for _, by := range []string{"NATS", "socket"} {
+		if by == "socket" {
+			m.Serve(plane.Accept)
+		}
+		c := newClient(t, e.ClientURL(), shared(socket))
+		_, err := c.Compress(within(t), []byte("x"))
+		_ = wantError(t, err, "page.bad_shape", false)
+		got, err := c.Compress(within(t), make([]byte, 1<<20))
+		if err != nil {
+			t.Fatalf("descriptor by %s: %v", by, err)
+		}
+		if len(got.Body) != 3<<20 {
+			t.Errorf("a reply larger than its room: got %d bytes, want %d, over NATS", len(got.Body), 3<<20)
+		}
 	}
 }
 
@@ -108,7 +130,7 @@ func TestADescriptorIntoAnotherTenantsRegionIsRefused(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	m := listenShared(t, socket)
 	seen := make(chan string, 8)
-	serve(t, own(t, e), handlerFunc(func(_ context.Context, tenant string, body []byte) (transport.Reply, error) {
+	plane := serve(t, own(t, e), handlerFunc(func(_ context.Context, tenant string, body []byte) (transport.Reply, error) {
 		seen <- tenant
 		return transport.Reply{Body: body}, nil
 	}), withMemory(m))
@@ -145,6 +167,39 @@ func TestADescriptorIntoAnotherTenantsRegionIsRefused(t *testing.T) {
 			t.Errorf("%s: got %v %v, want code %q", c.subject, reply, err, c.code)
 		}
 	}
+	// The same by the socket of the other tenant, whatever it says.
+	m.Serve(plane.Accept)
+	conn, err := net.Dial("unixpacket", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var packet [4096]byte
+	hear := func(into any) {
+		t.Helper()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		n, err := conn.Read(packet[:])
+		if err == nil {
+			err = json.Unmarshal(packet[:n], into)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var hello struct{ Challenge string }
+	hear(&hello)
+	if reply, err := nc.Request("kv.globex.v1.attach.here", []byte(hello.Challenge), patience); err != nil || reply.Header.Get(transport.HeaderStatus) != transport.StatusOK {
+		t.Fatalf("attach: %v, %v", reply, err)
+	}
+	if err := json.NewEncoder(conn).Encode(map[string]any{"op": "page", "id": 1, "headers": map[string]string{
+		transport.HeaderMemory: lease.Descriptor(), "Semproxy-Tenant": "acme",
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ Headers map[string]string }
+	if hear(&got); got.Headers[transport.HeaderCode] != shm.CodeDenied {
+		t.Errorf("by the socket: got %v, want code %s", got, shm.CodeDenied)
+	}
 	if len(seen) != 1 || <-seen != "acme" {
 		t.Error("a page reached the handler as another tenant's")
 	}
@@ -166,6 +221,7 @@ func TestNoPageIsLostWhenTheSidecarOfTheSocketEnds(t *testing.T) {
 	start := func() (stop func()) {
 		m := listenShared(t, socket)
 		s := serve(t, own(t, e), digest, withMemory(m))
+		m.Serve(s.Accept)
 		return func() {
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()

@@ -16,6 +16,7 @@ const (
 	CodeUnsealed      = "shm.unsealed"       // a memfd that its sender could cut short
 	CodeLimit         = "shm.limit"          // more regions, bytes or senders than allowed
 	CodePeer          = "shm.peer"           // the process on the socket has a user that is not allowed
+	CodePages         = "shm.pages"          // more pages under way by a socket than allowed
 )
 
 func refused(code, text string) *transport.Error { return transport.NewError(code, text) }

@@ -24,7 +24,7 @@ func (l *Lease) Reply(text string) ([]byte, error) {
 		return nil, err
 	}
 	body := make([]byte, r.Length)
-	if _, err := l.area.file.ReadAt(body, r.Offset+BlockHeader); err != nil {
+	if err := l.area.readAt(body, r.Offset+BlockHeader); err != nil {
 		return nil, readError(err)
 	}
 	if r.CRC32 != nil && crc32.ChecksumIEEE(body) != *r.CRC32 {
@@ -51,9 +51,8 @@ func (l *Lease) end(uncertain bool) {
 }
 
 func (l *Lease) write(generation uint64, offset int64, content []byte) error {
-	if _, err := l.area.file.WriteAt(blockHeader(generation), offset); err != nil {
+	if err := l.area.writeAt(blockHeader(generation), offset); err != nil {
 		return err
 	}
-	_, err := l.area.file.WriteAt(content, offset+BlockHeader)
-	return err
+	return l.area.writeAt(content, offset+BlockHeader)
 }

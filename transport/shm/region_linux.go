@@ -29,6 +29,22 @@ type region struct {
 	file   *os.File // closing it while it is read is safe: reads under way keep it
 	size   int64    // when it was attached
 	sealed bool     // it keeps that size
+	view   *view    // nil: not mapped
+}
+
+// close lets go of the region. Reads under way end first, or fail.
+func (r *region) close() {
+	r.view.close()
+	_ = r.file.Close()
+}
+
+// readAt fills part from the region's bytes at offset.
+func (r *region) readAt(part []byte, offset int64) error {
+	if r.view != nil {
+		return r.view.read(part, offset)
+	}
+	_, err := r.file.ReadAt(part, offset)
+	return err
 }
 
 // openRegion checks the memory that a sender offers, and takes it over. On success the file in files is nil.
@@ -138,7 +154,7 @@ func (b *block) Read() ([]byte, error) {
 	page, sum := *b.buffer, uint32(0)
 	for at := 0; at < len(page); at += chunk {
 		part := page[at:min(at+chunk, len(page))]
-		if _, err := b.region.file.ReadAt(part, b.d.Offset+BlockHeader+int64(at)); err != nil {
+		if err := b.region.readAt(part, b.d.Offset+BlockHeader+int64(at)); err != nil {
 			return nil, readError(err)
 		}
 		if b.d.CRC32 != nil {
@@ -189,7 +205,7 @@ func (b *block) Close() {
 // sameGeneration holds that the block at offset has not been used again.
 func (b *block) sameGeneration(offset int64, generation uint64) error {
 	var header [8]byte
-	if _, err := b.region.file.ReadAt(header[:], offset); err != nil {
+	if err := b.region.readAt(header[:], offset); err != nil {
 		return readError(err)
 	}
 	if binary.LittleEndian.Uint64(header[:]) != generation {

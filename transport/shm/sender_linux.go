@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,20 +19,29 @@ const attachTime = 30 * time.Second
 
 // sender is one process on the Unix socket.
 type sender struct {
-	conn    *net.UnixConn
-	peer    unix.Ucred
-	tenant  string // guarded by Server.mu; empty until it is bound
-	regions map[string]*region
+	conn     *net.UnixConn
+	socket   syscall.RawConn // of conn
+	peer     unix.Ucred
+	tenant   string    // guarded by Server.mu; empty until it is bound
+	proved   time.Time // guarded by Server.mu; when it was bound last
+	regions  map[string]*region
+	underWay atomic.Int32 // pages by this socket
+	text     [maxMessage]byte
+	control  [unix.SizeofCmsghdr + 32]byte
 }
 
 // serve speaks with one sender until its socket ends; its regions end with it.
 func (s *Server) serve(conn *net.UnixConn) {
 	defer func() { _ = conn.Close() }()
-	p := &sender{conn: conn, regions: make(map[string]*region)}
-	challenge, err := s.greet(p)
+	raw, err := conn.SyscallConn()
 	if err != nil {
-		s.metrics.count("", err.Code())
-		p.say(answer{Code: err.Code(), Error: err.Error()})
+		return
+	}
+	p := &sender{conn: conn, socket: raw, regions: make(map[string]*region)}
+	challenge, no := s.greet(p)
+	if no != nil {
+		s.metrics.count("", no.Code())
+		p.say(answer{Code: no.Code(), Error: no.Error()})
 		return
 	}
 	defer s.forget(p, challenge)
@@ -38,6 +49,13 @@ func (s *Server) serve(conn *net.UnixConn) {
 		d, files, err := p.listen()
 		if err != nil {
 			return
+		}
+		if d.Op == "page" {
+			closeAll(files)
+			if !s.page(p, d) {
+				return
+			}
+			continue
 		}
 		a := answer{}
 		if e := s.obey(p, d, files, &a); e != nil {
@@ -57,14 +75,11 @@ func (s *Server) serve(conn *net.UnixConn) {
 
 // greet checks who is there and gives a challenge.
 func (s *Server) greet(p *sender) (challenge string, refusal *transport.Error) {
-	raw, err := p.conn.SyscallConn()
-	if err == nil {
-		var cred *unix.Ucred
-		var sockErr error
-		err = raw.Control(func(fd uintptr) { cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-		if err = errors.Join(err, sockErr); err == nil {
-			p.peer = *cred
-		}
+	var cred *unix.Ucred
+	var sockErr error
+	err := p.socket.Control(func(fd uintptr) { cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, sockErr); err == nil {
+		p.peer = *cred
 	}
 	if err != nil || (!s.cfg.AnyUser && p.peer.Uid != 0 && int(p.peer.Uid) != os.Geteuid()) {
 		return "", refused(CodePeer, "processes of this user may not attach memory to this sidecar")
@@ -80,7 +95,10 @@ func (s *Server) greet(p *sender) (challenge string, refusal *transport.Error) {
 		return "", refused(CodeLimit, "this sidecar has as many senders of shared memory as it takes")
 	}
 	_ = p.conn.SetReadDeadline(time.Now().Add(attachTime))
-	p.say(hello{Semproxy: protocol, Instance: s.cfg.Instance, Challenge: challenge, MaxRegion: s.cfg.MaxRegionBytes})
+	p.say(hello{
+		Semproxy: protocol, Instance: s.cfg.Instance, Challenge: challenge, MaxRegion: s.cfg.MaxRegionBytes,
+		Pages: s.cfg.MaxPages, Proof: s.cfg.Proof.Milliseconds(),
+	})
 	return challenge, nil
 }
 
@@ -94,7 +112,7 @@ func (s *Server) forget(p *sender, challenge string) {
 	tenant := p.tenant
 	s.mu.Unlock()
 	for _, r := range p.regions {
-		_ = r.file.Close()
+		r.close()
 	}
 	if tenant != "" {
 		s.cfg.Logger.Info("shared_memory_detached", "tenant", tenant, "pid", p.peer.Pid, "regions", len(p.regions))
@@ -118,10 +136,10 @@ func (s *Server) obey(p *sender, d demand, files []*os.File, a *answer) *transpo
 		delete(s.regions, d.Region)
 		s.mu.Unlock()
 		delete(p.regions, d.Region)
-		_ = r.file.Close()
+		r.close()
 		return nil
 	case d.Op != "add":
-		return refused(CodeBadRegion, "the operation must be add or drop")
+		return refused(CodeBadRegion, "the operation must be add, drop or page")
 	case len(p.regions) >= s.cfg.MaxRegions || d.Size > s.cfg.MaxRegionBytes:
 		return refused(CodeLimit, "more regions, or a larger one, than this sidecar takes of one sender")
 	}
@@ -130,6 +148,9 @@ func (s *Server) obey(p *sender, d demand, files []*os.File, a *answer) *transpo
 		return err
 	}
 	r := &region{tenant: tenant, file: file, size: d.Size, sealed: d.File == ""}
+	if r.sealed {
+		r.view = mapView(file, d.Size, false)
+	}
 	a.Region = secret()
 	p.regions[a.Region] = r
 	s.mu.Lock()
@@ -140,14 +161,12 @@ func (s *Server) obey(p *sender, d demand, files []*os.File, a *answer) *transpo
 
 // listen reads one packet and the files that came with it, which are the caller's.
 func (p *sender) listen() (d demand, files []*os.File, err error) {
-	text := make([]byte, maxMessage)
-	control := make([]byte, unix.CmsgSpace(4*4))
-	n, cn, _, _, err := p.conn.ReadMsgUnix(text, control)
+	n, cn, flags, _, err := p.conn.ReadMsgUnix(p.text[:], p.control[:])
 	if err != nil {
 		return d, nil, err
 	}
-	files = received(control[:cn])
-	if err := json.Unmarshal(text[:n], &d); err != nil {
+	files = received(p.control[:cn])
+	if err := json.Unmarshal(p.text[:n], &d); err != nil || flags&unix.MSG_TRUNC != 0 {
 		d = demand{Op: "?"} // refused with its code
 	}
 	return d, files, nil
@@ -171,14 +190,26 @@ func received(control []byte) (files []*os.File) {
 	return files
 }
 
+// say sends v without waiting, from any goroutine. A sender that does not read what it is told is not waited for, since
+// workers must not be held up by it: its socket ends, and its pages go over NATS.
 func (p *sender) say(v any) bool {
 	text, err := json.Marshal(v)
-	if err != nil {
+	if err != nil || len(text) > maxMessage {
 		return false
 	}
-	_ = p.conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
-	_, err = p.conn.Write(text)
-	return err == nil
+	var sent error
+	err = p.socket.Write(func(fd uintptr) bool {
+		for {
+			_, sent = unix.SendmsgN(int(fd), text, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			if !errors.Is(sent, unix.EINTR) {
+				return true
+			}
+		}
+	})
+	if errors.Is(sent, unix.EAGAIN) {
+		_ = p.conn.Close()
+	}
+	return err == nil && sent == nil
 }
 
 func closeAll(files []*os.File) {

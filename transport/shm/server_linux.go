@@ -34,6 +34,7 @@ type Server struct {
 	senders map[string]*sender // by challenge
 	regions map[string]*region // by name
 	closed  bool
+	take    Take // nil: no pages by sockets
 
 	ended   chan struct{}
 	running sync.WaitGroup
@@ -158,12 +159,20 @@ func (s *Server) Attach(tenant, challenge string) error {
 	if p == nil || (p.tenant != "" && p.tenant != tenant) {
 		return refused(CodeBadChallenge, "no sender of this sidecar holds that challenge")
 	}
+	p.proved = time.Now()
 	if p.tenant == "" {
 		p.tenant = tenant
 		_ = p.conn.SetReadDeadline(time.Time{})
 		s.cfg.Logger.Info("shared_memory_attached", "tenant", tenant, "pid", p.peer.Pid, "uid", p.peer.Uid)
 	}
 	return nil
+}
+
+// Serve gives the pages that come by sockets to take, transport.Server.Accept. Until then they are answered as busy.
+func (s *Server) Serve(take Take) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.take = take
 }
 
 // Open implements transport.Memory.

@@ -16,7 +16,7 @@ import (
 )
 
 func TestAPageAndItsReplyGoThroughSharedMemory(t *testing.T) {
-	for name, opts := range map[string]Options{"memfd": {}, "file": {File: true}, "memfd without checksum": {NoChecksum: true}} {
+	for name, opts := range map[string]Options{"memfd": {}, "file": {File: true}, "memfd with checksum": {Checksum: true}} {
 		t.Run(name, func(t *testing.T) {
 			f := serve(t, nil)
 			s := f.dial(t, "acme", opts)

@@ -26,6 +26,7 @@ type Session struct {
 	ended   chan struct{} // closed when the socket has ended
 
 	generation atomic.Uint64
+	pages      pages
 
 	demands sync.Mutex // one demand and its answer at a time
 
@@ -38,8 +39,30 @@ type Session struct {
 type area struct {
 	name      string
 	file      *os.File
+	view      *view // nil: not mapped
 	parts     *allocator
 	condemned bool // guarded by Session.mu: no new pages; dropped when the last part is given back
+}
+
+func (a *area) writeAt(part []byte, offset int64) error {
+	if a.view != nil {
+		return a.view.write(part, offset)
+	}
+	_, err := a.file.WriteAt(part, offset)
+	return err
+}
+
+func (a *area) readAt(part []byte, offset int64) error {
+	if a.view != nil {
+		return a.view.read(part, offset)
+	}
+	_, err := a.file.ReadAt(part, offset)
+	return err
+}
+
+func (a *area) close() {
+	a.view.close()
+	_ = a.file.Close()
 }
 
 // Dial connects to the sidecar at opts.Socket. attach must send challenge as the body of the tenant's attach request to
@@ -52,13 +75,14 @@ func Dial(ctx context.Context, opts Options, attach func(ctx context.Context, in
 		return nil, fmt.Errorf("shared memory: %w", err)
 	}
 	s := &Session{opts: opts, conn: conn.(*net.UnixConn), answers: make(chan answer, 1), ended: make(chan struct{})}
+	s.pages.attach = attach
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	err = s.hear(&s.hello)
+	err = s.hear(make([]byte, maxMessage), &s.hello)
 	if err == nil && s.hello.Semproxy != protocol {
 		err = errors.New("the sidecar refuses, or speaks another version of the protocol")
 	}
 	if err == nil {
-		err = attach(ctx, s.hello.Instance, s.hello.Challenge)
+		err = s.prove(ctx)
 	}
 	if !stop() && err == nil {
 		err = ctx.Err()
@@ -80,10 +104,15 @@ func (s *Session) Ended() <-chan struct{} { return s.ended }
 // follow hears the sidecar's answers until the socket ends.
 func (s *Session) follow() {
 	defer close(s.ended)
+	packet := make([]byte, maxMessage)
 	for {
 		var a answer
-		if err := s.hear(&a); err != nil {
+		if err := s.hear(packet, &a); err != nil {
 			return
+		}
+		if a.ID != 0 {
+			s.pages.answered(a)
+			continue
 		}
 		select {
 		case s.answers <- a:
@@ -94,13 +123,12 @@ func (s *Session) follow() {
 	}
 }
 
-func (s *Session) hear(into any) error {
-	var text [maxMessage]byte
-	n, err := s.conn.Read(text[:])
+func (s *Session) hear(packet []byte, into any) error {
+	n, err := s.conn.Read(packet)
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(text[:n], into)
+	return json.Unmarshal(packet[:n], into)
 }
 
 // demand sends d, with a file or without, and waits for the answer.
@@ -160,7 +188,7 @@ func (s *Session) Put(page []byte, room int64) (*Lease, error) {
 		l.Release()
 		return nil, err
 	}
-	if !s.opts.NoChecksum || s.opts.File {
+	if s.opts.Checksum || s.opts.File {
 		sum := crc32.ChecksumIEEE(page)
 		l.d.CRC32 = &sum
 	}
@@ -195,6 +223,9 @@ func (s *Session) open() (*area, error) {
 		return nil, fmt.Errorf("shared memory: attach a region: %w", err)
 	}
 	s.area = &area{name: granted.Region, file: file, parts: newAllocator(size)}
+	if name == "" {
+		s.area.view = mapView(file, size, true)
+	}
 	return s.area, nil
 }
 
@@ -239,7 +270,7 @@ func (s *Session) give(a *area, part span) {
 }
 
 func (s *Session) drop(a *area) {
-	_ = a.file.Close()
+	a.close()
 	_, _ = s.demand(demand{Op: "drop", Region: a.name}, nil) // a sidecar that does not answer has ended
 }
 
@@ -261,7 +292,8 @@ func (s *Session) Close() {
 	s.area, s.closed = nil, true
 	s.mu.Unlock()
 	<-s.ended
+	s.pages.proving.Wait()
 	if a != nil {
-		_ = a.file.Close()
+		a.close()
 	}
 }

@@ -5,6 +5,8 @@ package shm
 import (
 	"context"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/semproxy/semproxy/transport"
 )
 
@@ -22,6 +24,9 @@ func (*Server) Attach(string, string) error { return ErrUnsupported }
 
 // Open returns [ErrUnsupported].
 func (*Server) Open(string, string) (transport.Block, error) { return nil, ErrUnsupported }
+
+// Serve does nothing.
+func (*Server) Serve(Take) {}
 
 // Close does nothing.
 func (*Server) Close() error { return nil }
@@ -46,6 +51,11 @@ func (*Session) Ended() <-chan struct{} {
 
 // Put returns [ErrUnsupported].
 func (*Session) Put([]byte, int64) (*Lease, error) { return nil, ErrUnsupported }
+
+// Exchange returns [ErrUnsupported].
+func (*Session) Exchange(context.Context, *Lease, nats.Header) (*nats.Msg, error) {
+	return nil, ErrUnsupported
+}
 
 // Close does nothing.
 func (*Session) Close() {}

@@ -74,6 +74,9 @@ func newEnv(dir string, most int) (_ *env, err error) {
 	if e.plane, err = transport.New(cfg); err == nil {
 		err = e.plane.Start()
 	}
+	if err == nil && e.memory != nil {
+		e.memory.Serve(e.plane.Accept)
+	}
 	if err != nil {
 		close(e.ended)
 		return nil, err

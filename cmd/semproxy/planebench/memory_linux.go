@@ -25,19 +25,19 @@ func memoryPaths() []path {
 			return openPread(size, workers, false)
 		}},
 		{name: "shared memory, page in place", raw: rawPread, open: func(ctx context.Context, e *env, size, workers int) (func(context.Context, int) error, func(), error) {
-			return openInPlace(ctx, e, size, workers, true)
+			return openInPlace(ctx, e, size, workers, false)
 		}},
 		{name: "shared memory, page in place, crc32", raw: rawPread, open: func(ctx context.Context, e *env, size, workers int) (func(context.Context, int) error, func(), error) {
-			return openInPlace(ctx, e, size, workers, false)
+			return openInPlace(ctx, e, size, workers, true)
 		}},
 		{name: rawWrite, open: func(_ context.Context, _ *env, size, workers int) (func(context.Context, int) error, func(), error) {
 			return openPread(size, workers, true)
 		}},
 		{name: "shared memory, Go client", raw: rawWrite, open: func(_ context.Context, e *env, size, workers int) (func(context.Context, int) error, func(), error) {
-			return openShared(e, size, workers, true)
+			return openShared(e, size, workers, false)
 		}},
 		{name: "shared memory, Go client, crc32", raw: rawWrite, open: func(_ context.Context, e *env, size, workers int) (func(context.Context, int) error, func(), error) {
-			return openShared(e, size, workers, false)
+			return openShared(e, size, workers, true)
 		}},
 	}
 }
@@ -73,12 +73,12 @@ func openPread(size, workers int, write bool) (func(context.Context, int) error,
 func region(size, workers int) int64 { return int64(workers)*int64(2*size+size/4+(1<<18)) + 1<<20 }
 
 // openInPlace sends descriptors of pages that lie in shared memory already, as an engine's do that writes them there.
-func openInPlace(ctx context.Context, e *env, size, workers int, noChecksum bool) (func(context.Context, int) error, func(), error) {
+func openInPlace(ctx context.Context, e *env, size, workers int, checksum bool) (func(context.Context, int) error, func(), error) {
 	nc, err := e.dial()
 	if err != nil {
 		return nil, nil, err
 	}
-	session, err := shm.Dial(ctx, shm.Options{Socket: e.socket(), RegionBytes: region(size, workers), NoChecksum: noChecksum},
+	session, err := shm.Dial(ctx, shm.Options{Socket: e.socket(), RegionBytes: region(size, workers), Checksum: checksum},
 		func(ctx context.Context, name, challenge string) error {
 			m, err := nc.RequestWithContext(ctx, "kv."+acks+".v1.attach."+name, []byte(challenge))
 			if err == nil && m.Header.Get(transport.HeaderStatus) != transport.StatusOK {
@@ -91,23 +91,16 @@ func openInPlace(ctx context.Context, e *env, size, workers int, noChecksum bool
 		return nil, nil, err
 	}
 	closed := func() { session.Close(); nc.Close() }
-	subject, err := transport.InstanceSubject(acks, transport.OpCompress, session.Instance())
-	if err != nil {
-		closed()
-		return nil, nil, err
-	}
-	descriptors := make([]string, workers)
+	leases := make([]*shm.Lease, workers)
 	page := randomPage(size)
-	for w := range descriptors {
-		lease, err := session.Put(page, int64(len(acknowledgement)))
-		if err != nil {
+	for w := range leases {
+		if leases[w], err = session.Put(page, int64(len(acknowledgement))); err != nil {
 			closed()
 			return nil, nil, err
 		}
-		descriptors[w] = lease.Descriptor()
 	}
 	return func(ctx context.Context, w int) error {
-		m, err := nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: subject, Header: nats.Header{transport.HeaderMemory: {descriptors[w]}}})
+		m, err := session.Exchange(ctx, leases[w], nats.Header{})
 		if err == nil && m.Header.Get(transport.HeaderMemory) == "" {
 			err = fmt.Errorf("%w: %s %s", errNotShared, m.Header.Get(transport.HeaderCode), m.Data)
 		}
@@ -116,8 +109,8 @@ func openInPlace(ctx context.Context, e *env, size, workers int, noChecksum bool
 }
 
 // openShared is the Go client as programs use it: each page is written into shared memory, too.
-func openShared(e *env, size, workers int, noChecksum bool) (func(context.Context, int) error, func(), error) {
-	c, err := e.client(acks, shm.Options{Socket: e.socket(), RegionBytes: region(size, workers), NoChecksum: noChecksum})
+func openShared(e *env, size, workers int, checksum bool) (func(context.Context, int) error, func(), error) {
+	c, err := e.client(acks, shm.Options{Socket: e.socket(), RegionBytes: region(size, workers), Checksum: checksum})
 	if err != nil {
 		return nil, nil, err
 	}
