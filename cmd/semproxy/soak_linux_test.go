@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/semproxy/semproxy/store/redistest"
 	"github.com/semproxy/semproxy/transport/client"
 	"github.com/semproxy/semproxy/transport/shm"
 )
@@ -76,13 +77,13 @@ func (r resources) String() string {
 }
 
 // startWhole runs a sidecar that keeps jobs in a server of its own and takes shared memory.
-func startWhole(t *testing.T) (p *process, url, socket string) {
+func startWhole(t *testing.T, more ...string) (p *process, url, socket string) {
 	t.Helper()
 	dir := t.TempDir()
 	socket = filepath.Join(dir, "shm")
 	args := []string{"--nats-embedded-listen", "127.0.0.1:0", "--policy-path", writeSmallPolicy(t), "--jobs-enabled", "--jobs-dir", filepath.Join(dir, "jobs"),
-		"--store-memory-bytes", "16MiB"}
-	p = startProcess(t, append(args, "--shared-memory-socket", socket)...)
+		"--store-memory-bytes", "16MiB", "--shared-memory-socket", socket}
+	p = startProcess(t, append(args, more...)...)
 	p.adminURL(t)
 	m := regexp.MustCompile(`"nats":"([^"]+)"`).FindStringSubmatch(p.log.String())
 	if m == nil {
@@ -95,7 +96,15 @@ func startWhole(t *testing.T) (p *process, url, socket string) {
 // Many small pages through every path: nothing grows. SEMPROXY_TEST_SOAK_PAGES, which "make soak" sets to 200000, says how many.
 func TestSoakNothingGrows(t *testing.T) {
 	n := countFrom(t, "SEMPROXY_TEST_SOAK_PAGES", 3000)
-	p, url, socket := startWhole(t)
+	t.Run("memory", func(t *testing.T) { soak(t, n) })
+	t.Run("redis", func(t *testing.T) {
+		redistest.Need(t)
+		soak(t, n, "--store-redis-addrs", redistest.Start(t).Addr)
+	})
+}
+
+func soak(t *testing.T, n int, store ...string) {
+	p, url, socket := startWhole(t, store...)
 	pages := smallPages(t, min(n, 6000))
 	patient := client.Options{Tenant: "acme", MaxAttempts: 1000, Backoff: client.Backoff{First: 5 * time.Millisecond, Max: 100 * time.Millisecond}}
 	inline := dial(t, url, patient)
