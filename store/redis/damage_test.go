@@ -75,6 +75,36 @@ func TestADamagedObjectIsAMissAndIsCounted(t *testing.T) {
 			}
 		})
 	}
+	for name, harm := range map[string]func(key string){
+		"a bit": func(key string) {
+			blob := raw.HGet(ctx, key, "blob").Val()
+			raw.HSet(ctx, key, "blob", string(blob[0]^1)+blob[1:])
+		},
+		"gone":            func(key string) { raw.HDel(ctx, key, "blob") },
+		"longer":          func(key string) { raw.HSet(ctx, key, "blob", raw.HGet(ctx, key, "blob").Val()+"x") },
+		"said to be none": func(key string) { raw.HSet(ctx, key, "size", 0) },
+		"tiles named":     func(key string) { raw.HSet(ctx, key, "tile", 512) },
+	} {
+		t.Run("a blob inside its manifest: "+name, func(t *testing.T) {
+			prefix := t.Name() + ":"
+			s := open(t, redis.Options{Addrs: []string{server.Addr}, Prefix: prefix})
+			put(t, s, k, storetest.Blob(1, 500), store.PutOptions{})
+			if keys := keysLike(t, raw, base(prefix, k)+":*"); len(keys) != 1 {
+				t.Fatalf("keys of a small object: got %v, want the manifest alone", keys)
+			}
+			harm(base(prefix, k) + ":m")
+			if blob, err := s.Get(ctx, k); !errors.Is(err, store.ErrNotFound) {
+				t.Fatalf("Get: got %d bytes, %v, want %v", len(blob), err, store.ErrNotFound)
+			}
+			if got := s.Stats(); got.Damaged != 1 {
+				t.Errorf("Stats: got %d damaged, want 1", got.Damaged)
+			}
+			put(t, s, k, storetest.Blob(1, 500), store.PutOptions{})
+			if blob, err := s.Get(ctx, k); err != nil || len(blob) != 500 {
+				t.Errorf("Get after another Put: got %d bytes, %v, want 500", len(blob), err)
+			}
+		})
+	}
 	t.Run("a manifest under another tenant's key is worth nothing", func(t *testing.T) {
 		s := open(t, redis.Options{Addrs: []string{server.Addr}, Prefix: "moved:", TileBytes: 512})
 		put(t, s, k, storetest.Blob(1, 1500), store.PutOptions{})

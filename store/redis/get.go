@@ -27,10 +27,10 @@ func (s *Store) Fetch(ctx context.Context, key store.Key) ([]byte, store.Info, e
 	object := s.keys.object(key)
 	var last string // version that could not be read
 	for range attempts {
-		m, err := s.lookup(ctx, object)
+		m, inline, err := s.lookup(ctx, object)
 		if err == nil {
 			var blob []byte
-			if blob, err = s.read(ctx, object, m); err == nil {
+			if blob, err = s.read(ctx, object, m, inline); err == nil {
 				s.hits.Add(1)
 				return blob, m.info(), nil
 			}
@@ -52,19 +52,27 @@ func (s *Store) Fetch(ctx context.Context, key store.Key) ([]byte, store.Info, e
 	return nil, store.Info{}, unavailable(ctx, "get object", errConflict)
 }
 
-// lookup is manifest within the time of one small operation.
-func (s *Store) lookup(ctx context.Context, object string) (*manifest, error) {
+// lookup is contents within the time of one small operation.
+func (s *Store) lookup(ctx context.Context, object string) (*manifest, string, error) {
 	ctx, cancel := s.deadline(ctx, 0)
 	defer cancel()
-	m, err := s.manifest(ctx, object)
+	m, inline, err := s.contents(ctx, object)
 	if errors.Is(err, errDamaged) {
-		return nil, err
+		return nil, "", err
 	}
-	return m, err
+	return m, inline, err
 }
 
-// read reads and checks every tile: errDamaged when one is missing or not what was written.
-func (s *Store) read(ctx context.Context, object string, m *manifest) ([]byte, error) {
+// read reads and checks every tile: errDamaged when one is missing or not what was written. inline is what was in the
+// manifest's hash.
+func (s *Store) read(ctx context.Context, object string, m *manifest, inline string) ([]byte, error) {
+	if m.inline() {
+		blob := []byte(inline)
+		if int64(len(blob)) != m.size || !m.matches(0, blob) {
+			return nil, errDamaged
+		}
+		return blob, nil
+	}
 	ctx, cancel := s.deadline(ctx, m.size)
 	defer cancel()
 	const line = 2 // the library reads value and line end at once where there is room for both

@@ -24,9 +24,9 @@ type manifest struct {
 	version string // of the tiles' names, random
 	seq     int64  // place in the tenant's account
 	size    int64  // bytes of the blob
-	tile    int64  // bytes of every tile but the last
+	tile    int64  // bytes of every tile but the last; 0: the blob is in the manifest's hash
 	kind    Sum
-	sums    []byte // the tiles' digests, one after the other
+	sums    []byte // the tiles' digests, one after the other; the blob's, if there are no tiles
 	created int64  // Unix milliseconds
 	expires int64  // Unix milliseconds by the writer's clock, 0 = never; Redis's own TTL decides
 }
@@ -36,10 +36,36 @@ var fields = []string{"version", "seq", "size", "tile", "kind", "sums", "created
 
 const digestBytes = 16 // of a tile's SHA-256 and of the manifest's own
 
-func (m *manifest) tiles() int { return int((m.size + m.tile - 1) / m.tile) }
+// blobField holds a blob of at most inlineBytes, so that reading it is one round trip. More than that is quicker by itself,
+// straight into the buffer of whoever wants it.
+const (
+	blobField   = "blob"
+	inlineBytes = 128 << 10
+)
 
-// span is where tile i lies in the blob.
+func (m *manifest) inline() bool { return m.tile == 0 }
+
+// tiles is the number of values beside the manifest.
+func (m *manifest) tiles() int {
+	if m.inline() {
+		return 0
+	}
+	return int((m.size + m.tile - 1) / m.tile)
+}
+
+// parts is the number of digests.
+func (m *manifest) parts() int {
+	if m.inline() {
+		return 1
+	}
+	return m.tiles()
+}
+
+// span is where part i lies in the blob.
 func (m *manifest) span(i int) (from, to int64) {
+	if m.inline() {
+		return 0, m.size
+	}
 	from = int64(i) * m.tile
 	return from, min(from+m.tile, m.size)
 }
@@ -103,8 +129,8 @@ func parseManifest(object string, values []any) (*manifest, error) {
 		}
 		*dst = n
 	}
-	if missing > 0 || m.check(object) != text[8] || m.size < 0 || m.tile <= 0 || m.tile > maxTileBytes ||
-		len(m.sums) != m.tiles()*m.kind.bytes() {
+	if missing > 0 || m.check(object) != text[8] || m.size < 0 || m.tile < 0 || m.tile > maxTileBytes ||
+		len(m.sums) != m.parts()*m.kind.bytes() {
 		return m, errDamaged
 	}
 	return m, nil
@@ -130,18 +156,18 @@ func (s Sum) of(dst, tile []byte) {
 	copy(dst, sum[:])
 }
 
-// ofAll is the digests of every tile of the blob.
+// ofAll is the digests of every part of the blob.
 func (m *manifest) ofAll(blob []byte) []byte {
 	n := m.kind.bytes()
-	sums := make([]byte, n*m.tiles())
-	for i := range m.tiles() {
+	sums := make([]byte, n*m.parts())
+	for i := range m.parts() {
 		from, to := m.span(i)
 		m.kind.of(sums[n*i:n*(i+1)], blob[from:to])
 	}
 	return sums
 }
 
-// matches reports whether tile is what was written as tile i.
+// matches reports whether tile is what was written as part i.
 func (m *manifest) matches(i int, tile []byte) bool {
 	n := m.kind.bytes()
 	var got [digestBytes]byte

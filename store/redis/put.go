@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -66,6 +67,9 @@ type putting struct {
 func (p *putting) run(ctx context.Context) error {
 	now := p.now()
 	p.m = manifest{version: token(), size: int64(len(p.blob)), tile: int64(p.Store.opt.TileBytes), kind: p.Store.opt.Sum, created: now.UnixMilli()}
+	if p.m.size > 0 && p.m.size <= min(inlineBytes, p.m.tile) {
+		p.m.tile = 0
+	}
 	if p.opt.TTL > 0 {
 		p.m.expires = max(0, now.Add(p.opt.TTL).UnixMilli()) // a sum past the end of time is never
 	}
@@ -121,8 +125,12 @@ func (p *putting) complete(ctx context.Context, m *manifest) (bool, error) {
 	return int(n) == m.tiles(), err
 }
 
-// write sends the tiles, then commits. A single tile and its commit share a round trip.
+// write sends the tiles, then commits. A single tile and its commit share a round trip; a blob in the manifest needs no tile.
 func (p *putting) write(ctx context.Context) error {
+	if p.m.inline() {
+		p.m.sums = p.m.ofAll(p.blob)
+		return p.commit(ctx)
+	}
 	if p.m.tiles() == 1 {
 		p.m.sums = p.m.ofAll(p.blob)
 		keys, args := p.commitment()
@@ -174,7 +182,11 @@ func (p *putting) commitment() (keys []string, args []any) {
 	if replaced != "" && replaced != p.m.version { // its own: the answer to a commit was lost
 		keys = append(keys, tileKeys(p.object, p.old)...)
 	}
-	return keys, append([]any{p.m.tiles(), replaced, life.Milliseconds(), tileLife.Milliseconds()}, p.m.values(p.object)...)
+	args = append([]any{p.m.tiles(), replaced, life.Milliseconds(), tileLife.Milliseconds()}, p.m.values(p.object)...)
+	if p.m.inline() {
+		args = append(args, blobField, p.blob)
+	}
+	return keys, args
 }
 
 // commit makes the tiles visible in the place of whatever is there.
@@ -202,7 +214,7 @@ func (p *putting) commit(ctx context.Context) error {
 		case err != nil:
 			return err
 		case done == 2: // somebody put after us, and was faster
-			_ = p.client.Unlink(ctx, tileKeys(p.object, &p.m)...).Err()
+			p.unlinkTiles(ctx)
 			return nil
 		}
 	}
@@ -236,21 +248,44 @@ func (p *putting) giveUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), p.Store.opt.Timeout, errSlow)
 	defer cancel()
 	_ = p.forget(ctx, tenantName(p.key.Tenant), p.key.Object, strconv.FormatInt(p.m.seq, 10))
-	if n := p.m.tiles(); n > 0 {
+	p.unlinkTiles(ctx)
+}
+
+func (p *putting) unlinkTiles(ctx context.Context) {
+	if p.m.tiles() > 0 {
 		_ = p.client.Unlink(ctx, tileKeys(p.object, &p.m)...).Err()
 	}
 }
 
 // manifest reads the manifest of an object: errNoManifest when there is none, errDamaged when it is not what was written.
 func (s *Store) manifest(ctx context.Context, object string) (*manifest, error) {
-	values, err := s.client.HMGet(ctx, manifestKey(object), fields...).Result()
-	if goredis.HasErrorPrefix(err, "WRONGTYPE") {
-		return nil, errDamaged
-	}
+	values, err := s.values(ctx, object, fields)
 	if err != nil {
 		return nil, err
 	}
 	return parseManifest(object, values)
+}
+
+// contents is manifest, and the blob if it is in the manifest's hash.
+func (s *Store) contents(ctx context.Context, object string) (*manifest, string, error) {
+	values, err := s.values(ctx, object, fieldsAndBlob)
+	if err != nil {
+		return nil, "", err
+	}
+	m, err := parseManifest(object, values[:len(fields)])
+	blob, _ := values[len(fields)].(string)
+	return m, blob, err
+}
+
+var fieldsAndBlob = append(slices.Clone(fields), blobField)
+
+func (s *Store) values(ctx context.Context, object string, names []string) ([]any, error) {
+	values, err := s.client.HMGet(ctx, manifestKey(object), names...).Result()
+	switch {
+	case goredis.HasErrorPrefix(err, "WRONGTYPE"), err == nil && len(values) != len(names):
+		return nil, errDamaged
+	}
+	return values, err
 }
 
 func missing(err error) bool { return errors.Is(err, errNoManifest) || errors.Is(err, errDamaged) }
