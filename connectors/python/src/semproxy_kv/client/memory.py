@@ -119,7 +119,6 @@ class Memory:
             region.write(taken[0], first, page)
             region.write(taken[1], second, b"")
             d = {"region": region.name, "generation": first, "offset": taken[0], "length": len(page)}
-            d["crc32"] = zlib.crc32(page)
             text = json.dumps(d | {"reply": {"generation": second, "offset": taken[1], "length": room}})
             subject = f"kv.{self._options.tenant}.v1.compress.{session.instance}"
             uncertain = True
