@@ -178,9 +178,12 @@ func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error 
 		})
 	}
 	x.verdict = &verdict
+	p.metrics.gate.Add(ctx, 1, p.metrics.reason(verdict.Reason)...)
+	if !span.IsRecording() {
+		return nil
+	}
 	span.SetAttributes(semconv.Tenant.String(x.who.Tenant), semconv.Policy.String(decision.Profile), semconv.PolicyDigest.String(decision.PolicyDigest),
 		semconv.Rule.String(decision.Rule), semconv.Method.String(string(decision.Plan.Method)), semconv.GateReason.String(string(verdict.Reason)))
-	p.metrics.gate.Add(ctx, 1, p.metrics.reason(verdict.Reason))
 	return nil
 }
 

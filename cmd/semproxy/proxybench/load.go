@@ -19,6 +19,8 @@ type lane struct {
 	times []time.Duration // of all turns
 	rates []float64       // of each turn, requests per second
 	cpu   time.Duration
+
+	broken int // answers
 }
 
 // lanes opens n connections on each path, each of which has answered once, so that what is behind it is open, too.
@@ -141,7 +143,7 @@ func (l *lane) openLoop(ctx context.Context, request []byte, rate float64, d tim
 // row sums a lane's turns up, beside those of the direct path.
 func (l *lane) row(measure string, think time.Duration, direct *lane) Row {
 	r := Row{
-		Measure: measure, Path: l.name, Connections: len(l.conns), Think: think, Requests: len(l.times),
+		Measure: measure, Path: l.name, Connections: len(l.conns), Think: think, Requests: len(l.times), Broken: l.broken,
 		P50: median(l.times), P99: percentile(l.times, 99),
 	}
 	if len(l.times) > 0 {

@@ -108,7 +108,7 @@ func (p *processes) open(ctx context.Context, o *Options, key string) ([]path, e
 	for _, s := range []struct {
 		name, program string
 		args          func(o *Options, dir, key string, port int, engine string) ([]string, error)
-	}{{"direct", o.Semproxy, engineArgs}, {"semproxy", o.Semproxy, semproxyArgs}, {"nginx", o.Nginx, nginxArgs}, {"caddy", o.Caddy, caddyArgs}} {
+	}{{Direct, o.Semproxy, engineArgs}, {Semproxy, o.Semproxy, semproxyArgs}, {"nginx", o.Nginx, nginxArgs}, {"caddy", o.Caddy, caddyArgs}} {
 		if s.program == "" {
 			continue
 		}
@@ -154,13 +154,13 @@ func semproxyArgs(o *Options, dir, key string, port int, engine string) ([]strin
 	keys, rules := filepath.Join(dir, "keys.yaml"), filepath.Join(dir, "policy.yaml")
 	most := strconv.Itoa(2*o.Streams + 4096)
 	return []string{
-		"serve", "--admin-listen", "127.0.0.1:0", "--nats-embedded-listen", "127.0.0.1:0", "--policy-path", rules, "--proxy-listen", "127.0.0.1:" + strconv.Itoa(port),
-		"--proxy-engine-url", "http://" + engine, "--proxy-identity-keys-file", keys, "--proxy-limits-concurrent", most,
-		"--proxy-limits-concurrent-per-tenant", most, "--proxy-limits-connections", most, "--proxy-engine-connections", "1024",
-	}, errors.Join(
-		os.WriteFile(keys, []byte("keys:\n  - { tenant: bench, sha256: "+hash+" }\n"), 0o600),
-		os.WriteFile(rules, []byte("apiVersion: semproxy.io/v1\ntenants:\n  bench: { rules: [ { profile: balanced } ] }\n"), 0o600),
-	)
+			"serve", "--admin-listen", "127.0.0.1:0", "--nats-embedded-listen", "127.0.0.1:0", "--policy-path", rules, "--proxy-listen", "127.0.0.1:" + strconv.Itoa(port),
+			"--proxy-engine-url", "http://" + engine, "--proxy-identity-keys-file", keys, "--proxy-limits-concurrent", most,
+			"--proxy-limits-concurrent-per-tenant", most, "--proxy-limits-connections", most, "--proxy-engine-connections", "1024",
+		}, errors.Join(
+			os.WriteFile(keys, []byte("keys:\n  - { tenant: bench, sha256: "+hash+" }\n"), 0o600),
+			os.WriteFile(rules, []byte("apiVersion: semproxy.io/v1\ntenants:\n  bench: { rules: [ { profile: balanced } ] }\n"), 0o600),
+		)
 }
 
 // nginxArgs is nginx as it is put in front of engines: kept connections, no buffering, no log of requests.
@@ -197,7 +197,7 @@ http {
 	return []string{"-p", dir, "-e", "stderr", "-c", file}, os.WriteFile(file, []byte(text), 0o600)
 }
 
-// caddyArgs is Caddy's reverse proxy, which flushes streams of events at once by itself. With flush_interval -1 it cuts an answer now and then.
+// caddyArgs is Caddy's reverse proxy, which flushes streams of events at once by itself.
 func caddyArgs(_ *Options, dir, _ string, port int, engine string) ([]string, error) {
 	file := filepath.Join(dir, "Caddyfile")
 	text := fmt.Sprintf(`{

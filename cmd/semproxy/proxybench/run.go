@@ -11,8 +11,11 @@ import (
 	"github.com/semproxy/semproxy/proxy/identity"
 )
 
-// Direct is the name of the path without a proxy.
-const Direct = "direct"
+// Names of paths: the one without a proxy, and the one that is measured.
+const (
+	Direct   = "direct"
+	Semproxy = "semproxy"
+)
 
 // What a row has measured.
 const (
@@ -55,6 +58,7 @@ type Row struct {
 	Connections int           `json:"connections,omitempty"`
 	Think       time.Duration `json:"think_ns"`
 	Requests    int           `json:"requests,omitempty"`
+	Broken      int           `json:"broken_answers,omitempty"` // of nginx and Caddy; one of semproxy's ends the run
 	Rate        float64       `json:"requests_per_second,omitempty"`
 	Ratio       float64       `json:"ratio_to_direct,omitempty"` // the median of the turns
 	P50         time.Duration `json:"p50_ns,omitempty"`
