@@ -38,6 +38,17 @@ func isJSON(r *http.Request, route dialect.Route) bool {
 	return mediaType(r.Header.Get("Content-Type")) != "multipart/form-data"
 }
 
+// maxMatched bounds a header's value that rules look at, which is kept with the request.
+const maxMatched = 256
+
+// headerValue is the value of a header that is there once; empty for any other.
+func headerValue(h http.Header, name string) string {
+	if values := h[name]; len(values) == 1 && len(values[0]) <= maxMatched {
+		return values[0]
+	}
+	return ""
+}
+
 // mediaType is that of a Content-Type without its parameters; empty when it cannot be read.
 func mediaType(header string) string {
 	switch header {

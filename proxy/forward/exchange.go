@@ -36,7 +36,8 @@ type exchange struct {
 
 	who     identity.Who
 	rules   *policy.Set
-	entry   string // of the policy that serves the tenant: a bounded label
+	headers map[string]string // that the tenant's rules look at; nil: none
+	entry   string            // of the policy that serves the tenant: a bounded label
 	ticket  *limit.Ticket
 	held    int64 // bytes of the body, counted in the proxy's budget until it is released
 	request *dialect.Request

@@ -159,7 +159,11 @@ func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error 
 	if x.tokens, x.exact = q.PromptTokens, q.PromptTokens > 0; !x.exact {
 		x.tokens = p.cfg.Gate.PromptTokens(q.Model, q.PromptBytes)
 	}
-	decision, err := x.rules.Decide(policy.Request{Tenant: x.who.Tenant, Model: q.Model, Tokens: x.tokens})
+	request := policy.Request{Tenant: x.who.Tenant, Model: q.Model, Tokens: x.tokens}
+	if x.headers != nil {
+		request.Header = func(name string) string { return x.headers[name] }
+	}
+	decision, err := x.rules.Decide(request)
 	if err != nil {
 		return err
 	}

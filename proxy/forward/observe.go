@@ -21,13 +21,21 @@ func (p *Proxy) remember(x *exchange, r *http.Request) {
 	if x.route.Kind != dialect.Generate {
 		return
 	}
+	for _, name := range x.rules.Headers(x.who.Tenant) {
+		if value := headerValue(r.Header, name); value != "" {
+			if x.headers == nil {
+				x.headers = map[string]string{}
+			}
+			x.headers[name] = value
+		}
+	}
 	traceID := ""
 	if id := x.span.SpanContext().TraceID(); id.IsValid() {
 		traceID = id.String()
 	}
 	p.cfg.Recent.Add(recent.Request{
 		ID: x.id, Object: x.object, TraceID: traceID, Start: x.start,
-		Tenant: x.who.Tenant, Method: r.Method, Route: x.route.Pattern,
+		Tenant: x.who.Tenant, Method: r.Method, Route: x.route.Pattern, Headers: x.headers,
 	})
 }
 
