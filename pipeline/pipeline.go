@@ -68,6 +68,8 @@ type Config struct {
 	Meter      metric.MeterProvider
 	Logger     *slog.Logger
 	Progress   func(done, total int)
+	// Headers are those of the request that a sequence of a tenant belongs to, for rules that look at them; nil: none are known.
+	Headers func(tenant, sequence string) map[string]string
 	// Observer is told of every page when it is done; the report is only valid during the call, which holds the page up.
 	Observer func(ctx context.Context, r *Report, err error)
 }
@@ -200,7 +202,12 @@ func (p *Pipeline) decide(ctx context.Context, j *job) (policy.Decision, error) 
 	_, span := p.tracer.Start(ctx, semconv.SpanDecide)
 	defer span.End()
 	start := time.Now()
-	d, err := j.rules.Decide(policy.Request{Tenant: j.tenant, Model: j.page.Model, Tokens: j.page.TokensTotal})
+	request := policy.Request{Tenant: j.tenant, Model: j.page.Model, Tokens: j.page.TokensTotal}
+	if p.cfg.Headers != nil && len(j.rules.Headers(j.tenant)) > 0 {
+		headers := p.cfg.Headers(j.tenant, j.page.Sequence)
+		request.Header = func(name string) string { return headers[name] }
+	}
+	d, err := j.rules.Decide(request)
 	j.report.Stages.Decide = time.Since(start)
 	if err != nil {
 		return d, failed(span, err)

@@ -144,7 +144,7 @@ func TestExampleWritesOutTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _ := set.Profile("every-knob")
-	got.Protect.Spans, got.Protect.Patterns = nil, nil
+	got.Protect.Spans, got.Protect.Patterns, got.Protect.Roles = nil, nil, nil
 	want, _ := compile(t, "profiles: { a: { method: weighted } }").Profile("a")
 	if got.Digest() != want.Digest() {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -51,6 +51,7 @@ type ProtectSpec struct {
 	Spans  []Span `yaml:"spans" jsonschema:"maxItems=64" jsonschema_description:"Ranges of tokens, such as a system prompt."`
 
 	Patterns []string `yaml:"patterns" jsonschema:"maxItems=32,minLength=1,maxLength=128" jsonschema_description:"Tokens whose text is part of one of these texts. The model needs a tokenizer; at most 128 bytes each."`
+	Roles    []Role   `yaml:"roles" jsonschema:"maxItems=5" jsonschema_description:"Chat requests through the proxy: messages of these roles. Where their tokens cannot be found, the prompt stays exact."`
 }
 
 // Span is the range of token indices [From, To).
@@ -102,4 +103,6 @@ type MatchSpec struct {
 	Model     *string `yaml:"model" jsonschema:"minLength=1,maxLength=256" jsonschema_description:"Model name; * stands for any text, ? for one character. Upper and lower case differ."`
 	MinTokens *int    `yaml:"minTokens" jsonschema:"minimum=0" jsonschema_description:"Fewest tokens of the sequence, inclusive."`
 	MaxTokens *int    `yaml:"maxTokens" jsonschema:"minimum=0" jsonschema_description:"Most tokens of the sequence, inclusive."`
+
+	Headers map[string]string `yaml:"headers" jsonschema:"maxProperties=8" jsonschema_description:"Headers of a request through the proxy, each with a pattern for its value: X- headers that carry no credential, and User-Agent. A header that is not there matches nothing."`
 }

@@ -34,13 +34,15 @@ type Chunk struct {
 	Max int `json:"max" yaml:"max"`
 }
 
-// Protect names the tokens that stay as they are. Spans are sorted and do not overlap; Patterns are sorted, each once.
+// Protect names the tokens that stay as they are. Spans are sorted and do not overlap; Patterns and Roles are
+// sorted, each once.
 type Protect struct {
 	Sinks  int    `json:"sinks" yaml:"sinks"`   // first tokens
 	Recent int    `json:"recent" yaml:"recent"` // last tokens
 	Spans  []Span `json:"spans,omitempty" yaml:"spans,omitempty"`
 
 	Patterns []string `json:"patterns,omitempty" yaml:"patterns,omitempty"` // texts; a token that overlaps one is kept
+	Roles    []Role   `json:"roles,omitempty" yaml:"roles,omitempty"`       // of a chat's messages, whose tokens the proxy finds
 }
 
 // Guard bounds the measured loss; MaxAttentionError 0 means that there is no guard.

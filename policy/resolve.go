@@ -13,6 +13,7 @@ const (
 	maxSpans     = 64
 	maxPatterns  = 32
 	maxPattern   = 128 // bytes
+	maxHeaders   = 8   // of a rule
 
 	maxLayers, maxHeads = 512, 1024 // of a page
 	maxHeadWeight       = 64        // as compress has it
@@ -224,6 +225,7 @@ func (c check) protect(path string, s *ProtectSpec, method Method) Protect {
 	}
 	out.Spans = merged(s.Spans)
 	out.Patterns = c.patterns(strict.Key(path, "patterns"), s.Patterns)
+	out.Roles = sortedOnce(s.Roles)
 	return out
 }
 
@@ -237,6 +239,10 @@ func (c check) patterns(path string, texts []string) []string {
 			c.errorf(at, "must have 1 to %d bytes, got %d", maxPattern, len(text))
 		}
 	}
+	return sortedOnce(texts)
+}
+
+func sortedOnce[T ~string](texts []T) []T {
 	sorted := slices.Clone(texts)
 	slices.Sort(sorted)
 	return slices.Compact(sorted)

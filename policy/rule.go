@@ -2,6 +2,7 @@ package policy
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,16 +12,42 @@ type Match struct {
 	Model     string `json:"model"`     // glob
 	MinTokens int    `json:"minTokens"` // inclusive
 	MaxTokens int    `json:"maxTokens"` // inclusive
+
+	Headers []HeaderMatch `json:"headers,omitempty"` // sorted by name
+}
+
+// HeaderMatch is a condition on a header of a request through the proxy: it is there, once, and its value matches.
+type HeaderMatch struct {
+	Name  string `json:"name"`  // in canonical form
+	Value string `json:"value"` // glob
 }
 
 func everything() Match { return Match{Model: "*", MinTokens: 0, MaxTokens: math.MaxInt} }
 
-func (m *Match) matches(model string, tokens int) bool {
-	return tokens >= m.MinTokens && tokens <= m.MaxTokens && (m.Model == "*" || MatchModel(m.Model, model))
+func (m *Match) matches(r *Request) bool {
+	if r.Tokens < m.MinTokens || r.Tokens > m.MaxTokens || m.Model != "*" && !MatchModel(m.Model, r.Model) {
+		return false
+	}
+	return m.unmatched(r) < 0
+}
+
+// unmatched is the index of the first header that does not match; -1 when all do.
+func (m *Match) unmatched(r *Request) int {
+	for i, h := range m.Headers {
+		if value := r.header(h.Name); value == "" || !MatchModel(h.Value, value) {
+			return i
+		}
+	}
+	return -1
 }
 
 // covers reports whether m surely matches whatever other matches.
 func (m *Match) covers(other *Match) bool {
+	for _, h := range m.Headers {
+		if !slices.Contains(other.Headers, h) {
+			return false
+		}
+	}
 	return m.MinTokens <= other.MinTokens && m.MaxTokens >= other.MaxTokens &&
 		(m.Model == "*" || m.Model == other.Model || !strings.ContainsAny(other.Model, "*?") && MatchModel(m.Model, other.Model))
 }
@@ -42,11 +69,15 @@ func (m Match) String() string {
 	case m.MaxTokens < math.MaxInt:
 		s += " of at most " + strconv.Itoa(m.MaxTokens) + " tokens"
 	}
+	for i, h := range m.Headers {
+		s += [...]string{" with ", " and "}[min(i, 1)] + h.Name + ": " + h.Value
+	}
 	return s
 }
 
 // why says why a request matches or not; the first condition that fails is named.
-func (m *Match) why(model string, tokens int) string {
+func (m *Match) why(r *Request) string {
+	model, tokens, header := r.Model, r.Tokens, m.unmatched(r)
 	switch {
 	case m.Model != "*" && !MatchModel(m.Model, model):
 		return "model " + strconv.Quote(model) + " does not match " + strconv.Quote(m.Model)
@@ -54,8 +85,8 @@ func (m *Match) why(model string, tokens int) string {
 		return strconv.Itoa(tokens) + " tokens are fewer than minTokens " + strconv.Itoa(m.MinTokens)
 	case tokens > m.MaxTokens:
 		return strconv.Itoa(tokens) + " tokens are more than maxTokens " + strconv.Itoa(m.MaxTokens)
-	case *m == everything():
-		return "the rule has no conditions"
+	case header >= 0:
+		return "header " + m.Headers[header].Name + " does not match " + strconv.Quote(m.Headers[header].Value)
 	}
 	var holds []string
 	if m.Model != "*" {
@@ -66,6 +97,12 @@ func (m *Match) why(model string, tokens int) string {
 	}
 	if m.MaxTokens < math.MaxInt {
 		holds = append(holds, strconv.Itoa(tokens)+" tokens are within maxTokens "+strconv.Itoa(m.MaxTokens))
+	}
+	for _, h := range m.Headers {
+		holds = append(holds, "header "+h.Name+" matches "+strconv.Quote(h.Value))
+	}
+	if len(holds) == 0 {
+		return "the rule has no conditions"
 	}
 	return strings.Join(holds, ", ")
 }
@@ -81,6 +118,7 @@ type tenant struct {
 	name     string
 	limits   Limits
 	rules    []rule
+	headers  []string // that rules look at, sorted
 	fallback Decision // when no rule matches
 }
 

@@ -19,6 +19,17 @@ type Request struct {
 	Tenant string
 	Model  string
 	Tokens int // length of the sequence in tokens
+
+	// Header is the value of a header of the request, in canonical form; empty when it is not there, or more than once. nil:
+	// the request has none, as a page that no request through the proxy is known for.
+	Header func(name string) string
+}
+
+func (r *Request) header(name string) string {
+	if r.Header == nil {
+		return ""
+	}
+	return r.Header(name)
 }
 
 // Decision says which profile applies and why. Plan and everything in it belongs to the Set: read only.
@@ -45,7 +56,7 @@ func (s *Set) Decide(r Request) (Decision, error) {
 	}
 	d := t.fallback
 	for i := range t.rules {
-		if t.rules[i].match.matches(r.Model, r.Tokens) {
+		if t.rules[i].match.matches(&r) {
 			d = t.rules[i].decision
 			break
 		}
@@ -80,6 +91,14 @@ func (s *Set) Limits(tenant string) Limits {
 		return t.limits
 	}
 	return Limits{}
+}
+
+// Headers returns the names of the headers that the rules which serve tenant look at, sorted. It belongs to the Set: read only.
+func (s *Set) Headers(tenant string) []string {
+	if t := s.entry(tenant); t != nil {
+		return t.headers
+	}
+	return nil
 }
 
 // Version is the SHA-256, in hexadecimal, of what the set means: two sets with the same version decide alike. Comments,
@@ -150,7 +169,7 @@ func (s *Set) Explain(r Request) []Step {
 		m, d := &t.rules[i].match, &t.rules[i].decision
 		step := Step{
 			Rule: d.Rule, Source: d.Source, Name: d.RuleName, Profile: d.Profile,
-			Matched: m.matches(r.Model, r.Tokens), Why: m.why(r.Model, r.Tokens),
+			Matched: m.matches(&r), Why: m.why(&r),
 		}
 		if steps = append(steps, step); step.Matched {
 			return steps

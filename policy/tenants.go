@@ -1,6 +1,10 @@
 package policy
 
 import (
+	"cmp"
+	"net/textproto"
+	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/semproxy/semproxy/policy/strict"
@@ -19,7 +23,11 @@ func (c *compiler) addTenants(f parsed) {
 		t := &tenant{name: name, limits: f.limits(strict.Key(path, "limits"), spec.Limits)}
 		for i := range spec.Rules {
 			t.rules = append(t.rules, c.rule(f, t, strict.Index(strict.Key(path, "rules"), i), i, &spec.Rules[i]))
+			for _, h := range t.rules[i].match.Headers {
+				t.headers = append(t.headers, h.Name)
+			}
 		}
+		t.headers = sortedOnce(t.headers)
 		t.fallback = c.otherwise(t)
 		c.set.tenants[name] = t
 	}
@@ -101,7 +109,38 @@ func (c check) match(path string, s *MatchSpec) Match {
 	if m.MinTokens > m.MaxTokens {
 		c.errorf(path, "minTokens must not be larger than maxTokens, got %d and %d", m.MinTokens, m.MaxTokens)
 	}
+	m.Headers = c.headers(strict.Key(path, "headers"), s.Headers)
 	return m
+}
+
+// matchable are headers that a rule may look at. Credentials are not among them, nor what proxies say of each other.
+var (
+	matchable   = regexp.MustCompile(`^(X-[A-Za-z0-9-]{1,62}|User-Agent)$`)
+	unmatchable = regexp.MustCompile(`^X-(Api-Key|Auth.*|.*(Token|Secret|Password|Signature).*|Forwarded-.*|Real-Ip|Request-Id)$`)
+)
+
+func (c check) headers(path string, patterns map[string]string) []HeaderMatch {
+	if len(patterns) > maxHeaders {
+		c.errorf(path, "must have at most %d headers, got %d", maxHeaders, len(patterns))
+	}
+	out := make([]HeaderMatch, 0, len(patterns))
+	for _, name := range sortedKeys(patterns) {
+		at, canonical, value := strict.Key(path, name), textproto.CanonicalMIMEHeaderKey(name), patterns[name]
+		switch {
+		case !matchable.MatchString(canonical) || unmatchable.MatchString(canonical):
+			c.errorf(at, "must be User-Agent or a header that begins with X- and carries no credential and nothing of other proxies")
+		case len(value) < 1 || len(value) > 256:
+			c.errorf(at, "must have a pattern of 1 to 256 bytes, got %d", len(value))
+		case slices.ContainsFunc(out, func(h HeaderMatch) bool { return h.Name == canonical }):
+			c.errorf(at, "is there twice, in other letters")
+		}
+		out = append(out, HeaderMatch{canonical, value})
+	}
+	slices.SortFunc(out, func(a, b HeaderMatch) int { return cmp.Compare(a.Name, b.Name) })
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }
 
 // otherwise is the decision when no rule of a tenant matches: defaults.profile, else no compression.

@@ -18,6 +18,9 @@ type Clusters string
 // OnViolation is what happens when a guard's bound is exceeded.
 type OnViolation string
 
+// Role is whose a message of a chat is.
+type Role string
+
 // The words of a policy file.
 const (
 	MethodNone      Method = "none"      // keeps every token
@@ -36,6 +39,12 @@ const (
 
 	ClustersShared  Clusters = "shared"
 	ClustersPerHead Clusters = "perHead"
+
+	RoleSystem    Role = "system"
+	RoleDeveloper Role = "developer"
+	RoleUser      Role = "user"
+	RoleAssistant Role = "assistant"
+	RoleTool      Role = "tool"
 
 	ViolationRelax  OnViolation = "relax"
 	ViolationPass   OnViolation = "pass"
@@ -78,6 +87,11 @@ func Budgets() []Budget { return []Budget{BudgetEqual, BudgetAdaptive, BudgetLay
 // ClusterKinds lists every Clusters.
 func ClusterKinds() []Clusters { return []Clusters{ClustersShared, ClustersPerHead} }
 
+// Roles lists every Role.
+func Roles() []Role {
+	return []Role{RoleSystem, RoleDeveloper, RoleUser, RoleAssistant, RoleTool}
+}
+
 // Violations lists every OnViolation.
 func Violations() []OnViolation {
 	return []OnViolation{ViolationRelax, ViolationPass, ViolationReport}
@@ -91,6 +105,9 @@ func (b *Budget) UnmarshalText(text []byte) error { return word(b, text, Budgets
 
 // UnmarshalText accepts the words of ClusterKinds.
 func (c *Clusters) UnmarshalText(text []byte) error { return word(c, text, ClusterKinds()) }
+
+// UnmarshalText accepts the words of Roles.
+func (r *Role) UnmarshalText(text []byte) error { return word(r, text, Roles()) }
 
 // UnmarshalText accepts the words of Violations.
 func (v *OnViolation) UnmarshalText(text []byte) error { return word(v, text, Violations()) }

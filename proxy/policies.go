@@ -96,7 +96,7 @@ func dryRunPolicy(requests Requests, policies Policies) gin.HandlerFunc {
 			}
 			out.Requests++
 			after := choice{}
-			d, err := set.Decide(policy.Request{Tenant: r.Tenant, Model: r.Model, Tokens: r.PromptEstimate})
+			d, err := set.Decide(policy.Request{Tenant: r.Tenant, Model: r.Model, Tokens: r.PromptEstimate, Header: r.Header})
 			if err != nil {
 				out.Denied++
 				after.Denied = err.Error()

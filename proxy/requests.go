@@ -81,7 +81,7 @@ func explainRequest(requests Requests, current func() *policy.Set) gin.HandlerFu
 			out.PolicyNow = set.Version()
 			if r.Decision != nil {
 				out.PolicyTheSame = r.Decision.Version == out.PolicyNow
-				out.Rules = set.Explain(policy.Request{Tenant: r.Tenant, Model: r.Model, Tokens: r.PromptEstimate})
+				out.Rules = set.Explain(policy.Request{Tenant: r.Tenant, Model: r.Model, Tokens: r.PromptEstimate, Header: r.Header})
 			}
 		}
 		writeJSON(c, http.StatusOK, out)

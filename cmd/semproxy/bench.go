@@ -84,7 +84,7 @@ parts of semproxy.`,
 	fl.StringVar(&f.memory, "gpu-memory", "1GiB", "most of the GPU's memory to take")
 	fl.DurationVar(&f.latency, "gpu-latency", gpu.DefaultLatency, "how long a page may wait for others to share a batch")
 	fl.BoolVar(&f.asJSON, "json", false, "as JSON")
-	cmd.AddCommand(newBenchDecodeCommand(), newBenchPlaneCommand())
+	cmd.AddCommand(newBenchDecodeCommand(), newBenchPlaneCommand(), newBenchProxyCommand(), newBenchProxyEngineCommand())
 	return cmd
 }
 

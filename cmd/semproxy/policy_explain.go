@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/textproto"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -17,6 +19,7 @@ import (
 type explainFlags struct {
 	paths   []string
 	request policy.Request
+	headers []string // "Name: value"
 	output  string
 }
 
@@ -51,6 +54,7 @@ the one that decides, and its profile with every default filled in. Exits non-ze
 	flags.StringVar(&f.request.Tenant, "tenant", "", "tenant that asks")
 	flags.StringVar(&f.request.Model, "model", "", "model that the page belongs to")
 	flags.IntVar(&f.request.Tokens, "tokens", 0, "length of the sequence in tokens")
+	flags.StringArrayVar(&f.headers, "header", nil, "header of the request, \"Name: value\", may be repeated")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
 	if err := cmd.MarkFlagRequired("tenant"); err != nil {
 		panic(err) // the flag is declared above
@@ -65,6 +69,15 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 	if f.request.Tokens < 0 {
 		return fmt.Errorf("--tokens must not be negative, got %d", f.request.Tokens)
 	}
+	headers := textproto.MIMEHeader{}
+	for _, text := range f.headers {
+		name, value, ok := strings.Cut(text, ":")
+		if !ok {
+			return fmt.Errorf("--header must be \"Name: value\", got %q", text)
+		}
+		headers.Set(name, strings.TrimSpace(value))
+	}
+	f.request.Header = headers.Get
 	paths, err := policyPaths(f.paths)
 	if err != nil {
 		return err

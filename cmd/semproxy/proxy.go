@@ -199,6 +199,14 @@ func proxyTLS(c *config.ProxyTLS) (*tls.Config, error) {
 	return out, nil
 }
 
+// headers finds those of a page's request, for rules that look at them; nil without a request plane.
+func (s *service) headers() func(tenant, sequence string) map[string]string {
+	if s.requests == nil {
+		return nil
+	}
+	return s.requests.ring.Headers
+}
+
 // observer remembers pages with their requests, and teaches the gate what they cost; nil without a request plane.
 func (s *service) observer() func(context.Context, *pipeline.Report, error) {
 	if s.requests == nil {

@@ -123,6 +123,13 @@ func scalar(t reflect.Type) *jsonschema.Schema {
 			Type: "array", MinItems: new(uint64(1)), MaxItems: new(uint64(1024)),
 			Items: &jsonschema.Schema{Type: "number", Minimum: "0.015625", Maximum: "64"},
 		}}
+	case reflect.TypeFor[map[string]string](): // patterns of headers
+		return &jsonschema.Schema{
+			Type: "object", MaxProperties: new(uint64(8)), PropertyNames: &jsonschema.Schema{Pattern: "^([Xx]-[A-Za-z0-9-]{1,62}|[Uu]ser-[Aa]gent)$"},
+			AdditionalProperties: &jsonschema.Schema{Type: "string", MinLength: new(uint64(1)), MaxLength: new(uint64(256))},
+		}
+	case reflect.TypeFor[policy.Role]():
+		return words(policy.Roles())
 	case reflect.TypeFor[policy.Method]():
 		return words(policy.Methods())
 	case reflect.TypeFor[policy.Budget]():

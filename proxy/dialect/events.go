@@ -8,6 +8,9 @@ import (
 // MaxEvent bounds an event that is looked at; a longer one passes as it comes.
 const MaxEvent = 1 << 20
 
+// keepBuffer is how long a buffer may be that is kept for the next event.
+const keepBuffer = 1 << 10
+
 // Events reads a stream of server-sent events and hands each whole event's data to See before it passes. A Read returns
 // as soon as one event is whole: nothing is held back for more. It is not safe for concurrent use.
 type Events struct {
@@ -18,36 +21,45 @@ type Events struct {
 	src  io.ReadCloser
 	in   []byte // read, not yet whole
 	seen int    // of in: no event ends in there
-	out  []byte // whole, not yet handed on
+	out  []byte // whole
+	gone int    // of out: handed on
 	raw  bool   // inside an event that is too long
-	read []byte
 	err  error
 }
 
 // NewEvents reads from src, which it owns from then on.
 func NewEvents(src io.ReadCloser, see func(data []byte) ([]byte, bool)) *Events {
-	return &Events{See: see, src: src, read: make([]byte, 4<<10)}
+	return &Events{See: see, src: src}
 }
 
 // Close closes the source.
 func (e *Events) Close() error { return e.src.Close() }
 
-// Read is part of io.Reader.
+// Read is part of io.Reader. The source is read into p: a stream that waits holds no buffer but its reader's.
 func (e *Events) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	for len(e.out) == 0 {
 		if e.err != nil {
 			return 0, e.err
 		}
-		n, err := e.src.Read(e.read)
-		e.in, e.err = append(e.in, e.read[:n]...), err
+		n, err := e.src.Read(p)
+		e.in, e.err = append(e.in, p[:n]...), err
 		e.split()
 		if e.err != nil { // an event that was cut passes as far as it came
 			e.out, e.in = append(e.out, e.in...), nil
 		}
 	}
-	n := copy(p, e.out)
-	if e.out = e.out[n:]; len(e.out) == 0 {
-		e.out = nil
+	n := copy(p, e.out[e.gone:])
+	if e.gone += n; e.gone == len(e.out) {
+		e.out, e.gone = e.out[:0], 0
+		if cap(e.out) > keepBuffer {
+			e.out = nil
+		}
+	}
+	if len(e.in) == 0 && cap(e.in) > keepBuffer {
+		e.in = nil
 	}
 	return n, nil
 }

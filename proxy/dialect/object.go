@@ -30,7 +30,7 @@ func ParseObject(text []byte) (*Object, error) {
 	if s.text[s.at] != '{' {
 		return nil, errNotObject
 	}
-	o := &Object{}
+	o := &Object{members: make([]member, 0, 12)} // more than most requests have, with what is added
 	for s.at++; ; {
 		s.space()
 		switch s.text[s.at] {
@@ -41,9 +41,11 @@ func ParseObject(text []byte) (*Object, error) {
 			continue
 		}
 		m := member{key: s.value()}
-		if err := json.Unmarshal(m.key, &m.name); err != nil {
+		name, err := decodeText(m.key)
+		if err != nil {
 			return nil, errNotObject
 		}
+		m.name = name
 		s.space()
 		s.at++ // the colon
 		s.space()
@@ -92,11 +94,29 @@ func (o *Object) Set(name string, value []byte) {
 			return
 		}
 	}
-	key, err := json.Marshal(name)
-	if err != nil {
-		panic("dialect: a name cannot be written: " + err.Error()) // text: cannot happen
+	o.members = append(o.members, member{name: name, key: quote(name), value: value})
+}
+
+// quote writes a string as JSON.
+func quote(s string) []byte {
+	if plainText(s) {
+		return append(append(append(make([]byte, 0, len(s)+2), '"'), s...), '"')
 	}
-	o.members = append(o.members, member{name: name, key: key, value: value})
+	out, err := json.Marshal(s)
+	if err != nil {
+		panic("dialect: a text cannot be written: " + err.Error()) // cannot happen
+	}
+	return out
+}
+
+// plainText says whether a string stands in JSON as it is.
+func plainText(s string) bool {
+	for i := range len(s) {
+		if b := s[i]; b < 0x20 || b >= 0x7f || b == '"' || b == '\\' || b == '<' || b == '>' || b == '&' {
+			return false
+		}
+	}
+	return true
 }
 
 // Bytes writes the object.
@@ -113,6 +133,25 @@ func (o *Object) Bytes() []byte {
 		out = append(append(append(out, o.members[i].key...), ':'), o.members[i].value...)
 	}
 	return append(out, '}')
+}
+
+// decodeText decodes a JSON string. One of plain ASCII is what stands between its quotes.
+func decodeText(value []byte) (string, error) {
+	if n := len(value); n >= 2 && value[0] == '"' && plain(value[1:n-1]) {
+		return string(value[1 : n-1]), nil
+	}
+	var decoded string
+	err := json.Unmarshal(value, &decoded)
+	return decoded, err
+}
+
+func plain(inner []byte) bool {
+	for _, b := range inner {
+		if b >= 0x80 || b == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // scanner steps over values of text that is known to be valid JSON.

@@ -3,7 +3,9 @@ package dialect
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"strconv"
 )
 
 // Members of a request that are looked at, and those that only the proxy may send.
@@ -19,6 +21,11 @@ const (
 
 // maxModel bounds the name of a model, which becomes a label of spans and part of records.
 const maxModel = 256
+
+var errNotBool, errNotNumber = errors.New("not true or false"), errors.New("not a number")
+
+// limitNames are those under which the dialects say how many tokens to produce, at most.
+var limitNames = [...]string{"max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens"}
 
 // Request is what a JSON body asks for.
 type Request struct {
@@ -55,24 +62,46 @@ func Inspect(route Route, body []byte) (*Request, error) {
 	return r, nil
 }
 
-func (r *Request) scalars() error {
-	read := func(from *Object, name string, into any) error {
-		value, ok := from.Get(name)
-		if !ok || string(value) == "null" {
-			return nil
-		}
-		if json.Unmarshal(value, into) != nil {
-			return &Error{http.StatusBadRequest, "request.bad_member", "the member " + name + " has a value of the wrong kind"}
-		}
+// read decodes a member into its place, if it is there and not null.
+func read[T any](from *Object, name string, into *T, decode func([]byte) (T, error)) error {
+	value, ok := from.Get(name)
+	if !ok || string(value) == "null" {
 		return nil
 	}
-	if err := read(r.object, memberModel, &r.Model); err != nil {
+	decoded, err := decode(value)
+	if err != nil {
+		return &Error{http.StatusBadRequest, "request.bad_member", "the member " + name + " has a value of the wrong kind"}
+	}
+	*into = decoded
+	return nil
+}
+
+func decodeBool(value []byte) (bool, error) {
+	switch string(value) {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, errNotBool
+}
+
+// decodeNumber refuses a number that no float64 holds, as encoding/json does.
+func decodeNumber(value []byte) (float64, error) {
+	if value[0] == '"' || value[0] == '{' || value[0] == '[' || value[0] == 't' || value[0] == 'f' {
+		return 0, errNotNumber
+	}
+	return strconv.ParseFloat(string(value), 64)
+}
+
+func (r *Request) scalars() error {
+	if err := read(r.object, memberModel, &r.Model, decodeText); err != nil {
 		return err
 	}
 	if len(r.Model) > maxModel {
 		return &Error{http.StatusBadRequest, "request.bad_member", "the member model is longer than 256 bytes"}
 	}
-	if err := read(r.object, memberStream, &r.Stream); err != nil {
+	if err := read(r.object, memberStream, &r.Stream, decodeBool); err != nil {
 		return err
 	}
 	if r.route.Pattern == "/generate_stream" {
@@ -86,9 +115,9 @@ func (r *Request) scalars() error {
 		}
 		limits = parameters
 	}
-	for _, name := range []string{"max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens"} {
+	for _, name := range limitNames {
 		var n float64 // an engine accepts 16.0 too
-		if err := read(limits, name, &n); err != nil {
+		if err := read(limits, name, &n, decodeNumber); err != nil {
 			return err
 		}
 		if n > 0 {
@@ -101,7 +130,7 @@ func (r *Request) scalars() error {
 			return &Error{http.StatusBadRequest, "request.bad_member", "the member stream_options must be an object"}
 		}
 		r.options = options
-		return read(options, memberIncludeUsage, &r.UsageAsked)
+		return read(options, memberIncludeUsage, &r.UsageAsked, decodeBool)
 	}
 	return nil
 }
@@ -155,11 +184,7 @@ func (r *Request) Rewrite(p Params) (body []byte, usageAdded bool, err error) {
 		r.object.Set(memberKVParams, value)
 	}
 	if p.CacheSalt != "" {
-		value, err := json.Marshal(p.CacheSalt)
-		if err != nil {
-			return nil, false, err
-		}
-		r.object.Set(memberCacheSalt, value)
+		r.object.Set(memberCacheSalt, quote(p.CacheSalt))
 	}
 	if p.Usage && r.Stream && !r.UsageAsked && r.hasUsageOption() {
 		options := r.options

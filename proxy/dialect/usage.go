@@ -16,18 +16,16 @@ type Usage struct {
 // NoUsage is the usage of a reply that says nothing.
 func NoUsage() Usage { return Usage{Prompt: -1, Output: -1} }
 
+const memberUsage = "usage"
+
 // maxKV bounds the returned parameters that are kept.
 const maxKV = 4 << 10
 
-// counts are the names under which the dialects report the same two numbers.
-type counts struct {
-	PromptTokens     *int `json:"prompt_tokens"`
-	InputTokens      *int `json:"input_tokens"`
-	InputLength      *int `json:"input_length"`
-	CompletionTokens *int `json:"completion_tokens"`
-	OutputTokens     *int `json:"output_tokens"`
-	GeneratedTokens  *int `json:"generated_tokens"`
-}
+// Names under which the dialects report the same two numbers.
+var (
+	promptCounts = [...]string{"prompt_tokens", "input_tokens", "input_length"}
+	outputCounts = [...]string{"completion_tokens", "output_tokens", "generated_tokens"}
+)
 
 // ReadUsage merges what a reply, or one event of it, says into u: usage at the top (OpenAI), inside response (responses)
 // or message (messages), or as TGI's details. What is not JSON says nothing.
@@ -35,52 +33,59 @@ func ReadUsage(text []byte, u *Usage) {
 	if !bytes.Contains(text, []byte(`"usage"`)) && !bytes.Contains(text, []byte(`"details"`)) && !bytes.Contains(text, []byte(`"`+memberKVParams+`"`)) {
 		return
 	}
-	var reply struct {
-		Usage    *counts                  `json:"usage"`
-		Details  *counts                  `json:"details"`
-		Response *struct{ Usage *counts } `json:"response"`
-		Message  *struct{ Usage *counts } `json:"message"`
-		KV       json.RawMessage          `json:"kv_transfer_params"`
-	}
-	if json.Unmarshal(text, &reply) != nil {
+	reply, err := ParseObject(text)
+	if err != nil {
 		return
 	}
-	u.merge(reply.Usage)
-	u.merge(reply.Details)
-	if reply.Response != nil {
-		u.merge(reply.Response.Usage)
-	}
-	if reply.Message != nil {
-		u.merge(reply.Message.Usage)
-	}
-	if len(reply.KV) > 0 && len(reply.KV) <= maxKV && string(reply.KV) != "null" {
-		u.KV = bytes.Clone(reply.KV)
+	for i := range reply.members {
+		switch m := &reply.members[i]; m.name {
+		case memberUsage, "details":
+			u.merge(m.value)
+		case "response", "message":
+			if inner, err := ParseObject(m.value); err == nil {
+				usage, _ := inner.Get(memberUsage)
+				u.merge(usage)
+			}
+		case memberKVParams:
+			if len(m.value) <= maxKV && string(m.value) != "null" {
+				u.KV = bytes.Clone(m.value)
+			}
+		}
 	}
 }
 
-func (u *Usage) merge(c *counts) {
-	if c == nil {
+// merge takes the counts over that an object of them says.
+func (u *Usage) merge(value []byte) {
+	if len(value) == 0 || value[0] != '{' {
 		return
 	}
-	for _, n := range []*int{c.PromptTokens, c.InputTokens, c.InputLength} {
-		if n != nil && *n >= 0 {
-			u.Prompt = *n
+	object, err := ParseObject(value)
+	if err != nil {
+		return
+	}
+	take := func(names [3]string, into *int) {
+		for _, name := range names {
+			value, _ := object.Get(name)
+			if n, err := strconv.Atoi(string(value)); err == nil && n >= 0 {
+				*into = n
+			}
 		}
 	}
-	for _, n := range []*int{c.CompletionTokens, c.OutputTokens, c.GeneratedTokens} {
-		if n != nil && *n >= 0 {
-			u.Output = *n
-		}
-	}
+	take(promptCounts, &u.Prompt)
+	take(outputCounts, &u.Output)
 }
 
 // ReadUsageHeaders merges what TGI says in the headers of a reply.
 func ReadUsageHeaders(h http.Header, u *Usage) {
-	for name, count := range map[string]*int{"X-Prompt-Tokens": &u.Prompt, "X-Generated-Tokens": &u.Output} {
-		if n, err := strconv.Atoi(h.Get(name)); err == nil && n >= 0 {
-			*count = n
+	take := func(name string, count *int) {
+		if text := h.Get(name); text != "" {
+			if n, err := strconv.Atoi(text); err == nil && n >= 0 {
+				*count = n
+			}
 		}
 	}
+	take("X-Prompt-Tokens", &u.Prompt)
+	take("X-Generated-Tokens", &u.Output)
 }
 
 // HideUsage is the event of a stream as a client sees it that did not ask for the usage: nothing for the event that only
@@ -90,14 +95,14 @@ func HideUsage(data []byte) (shown []byte, changed bool) {
 		return data, false
 	}
 	object, err := ParseObject(data)
-	if err != nil || object.Count("usage") == 0 {
+	if err != nil || object.Count(memberUsage) == 0 {
 		return data, false
 	}
-	usage, _ := object.Get("usage")
+	usage, _ := object.Get(memberUsage)
 	if choices, ok := object.Get("choices"); ok && emptyList(choices) && string(usage) != "null" {
 		return nil, true
 	}
-	object.Delete("usage")
+	object.Delete(memberUsage)
 	return object.Bytes(), true
 }
 

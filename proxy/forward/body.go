@@ -35,8 +35,31 @@ func isJSON(r *http.Request, route dialect.Route) bool {
 	if route.Kind == dialect.Generate {
 		return true
 	}
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return err != nil || kind != "multipart/form-data"
+	return mediaType(r.Header.Get("Content-Type")) != "multipart/form-data"
+}
+
+// maxMatched bounds a header's value that rules look at, which is kept with the request.
+const maxMatched = 256
+
+// headerValue is the value of a header that is there once; empty for any other.
+func headerValue(h http.Header, name string) string {
+	if values := h[name]; len(values) == 1 && len(values[0]) <= maxMatched {
+		return values[0]
+	}
+	return ""
+}
+
+// mediaType is that of a Content-Type without its parameters; empty when it cannot be read.
+func mediaType(header string) string {
+	switch header {
+	case "application/json", "text/event-stream": // what nearly all say
+		return header
+	}
+	kind, _, err := mime.ParseMediaType(header)
+	if err != nil {
+		return ""
+	}
+	return kind
 }
 
 func refuse(status int, code, message string) error {
@@ -45,8 +68,8 @@ func refuse(status int, code, message string) error {
 
 // checkJSON refuses what could be read otherwise by the engine than it is here.
 func (p *Proxy) checkJSON(r *http.Request) error {
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") || len(r.Header.Values("Content-Type")) > 1 {
+	kind := mediaType(r.Header.Get("Content-Type"))
+	if kind != "application/json" && !strings.HasSuffix(kind, "+json") || len(r.Header.Values("Content-Type")) > 1 {
 		return refuse(http.StatusUnsupportedMediaType, "request.media_type", "the body must be application/json")
 	}
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {

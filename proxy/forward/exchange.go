@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -35,10 +36,14 @@ type exchange struct {
 
 	who     identity.Who
 	rules   *policy.Set
-	entry   string // of the policy that serves the tenant: a bounded label
+	headers map[string]string // that the tenant's rules look at; nil: none
+	entry   string            // of the policy that serves the tenant: a bounded label
 	ticket  *limit.Ticket
-	held    int64 // bytes of the body, counted in the proxy's budget
+	held    int64 // bytes of the body, counted in the proxy's budget until it is released
 	request *dialect.Request
+	body    []byte        // as it is sent to the engine; nil: it streams through
+	sending *bytes.Reader // the reader of body that the transport has
+	written atomic.Bool   // the transport needs no more of body
 
 	tokens   int // of the prompt, estimated
 	exact    bool
@@ -107,11 +112,21 @@ type KVParams struct {
 	Compress     bool   `json:"compress"`
 }
 
-// replayable gives the transport the body anew when a kept connection turns out to be dead before anything was sent.
-func replayable(r *http.Request, body []byte) {
-	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	r.GetBody = open
-	r.Body, _ = open()
-	r.ContentLength = int64(len(body))
-	r.TransferEncoding = nil
+// open is another reader of the body: the transport asks again when a kept connection turns out to be dead before anything
+// was sent. It knows this type and writes headers and body together.
+func (x *exchange) open() (io.ReadCloser, error) {
+	x.sending = bytes.NewReader(x.body)
+	x.written.Store(false)
+	return io.NopCloser(x.sending), nil
+}
+
+// release lets go of the body when the answer has begun and the engine has all of it: a long stream does not hold its prompt.
+func (x *exchange) release() {
+	if x.body == nil || !x.written.Load() {
+		return
+	}
+	x.sending.Reset(nil)
+	x.body = nil
+	x.p.buffered.give(x.held)
+	x.held = 0
 }

@@ -159,7 +159,11 @@ func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error 
 	if x.tokens, x.exact = q.PromptTokens, q.PromptTokens > 0; !x.exact {
 		x.tokens = p.cfg.Gate.PromptTokens(q.Model, q.PromptBytes)
 	}
-	decision, err := x.rules.Decide(policy.Request{Tenant: x.who.Tenant, Model: q.Model, Tokens: x.tokens})
+	request := policy.Request{Tenant: x.who.Tenant, Model: q.Model, Tokens: x.tokens}
+	if x.headers != nil {
+		request.Header = func(name string) string { return x.headers[name] }
+	}
+	decision, err := x.rules.Decide(request)
 	if err != nil {
 		return err
 	}
@@ -178,9 +182,12 @@ func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error 
 		})
 	}
 	x.verdict = &verdict
+	p.metrics.gate.Add(ctx, 1, p.metrics.reason(verdict.Reason)...)
+	if !span.IsRecording() {
+		return nil
+	}
 	span.SetAttributes(semconv.Tenant.String(x.who.Tenant), semconv.Policy.String(decision.Profile), semconv.PolicyDigest.String(decision.PolicyDigest),
 		semconv.Rule.String(decision.Rule), semconv.Method.String(string(decision.Plan.Method)), semconv.GateReason.String(string(verdict.Reason)))
-	p.metrics.gate.Add(ctx, 1, p.metrics.reason(verdict.Reason))
 	return nil
 }
 

@@ -114,6 +114,37 @@ func TestBodiesAreBounded(t *testing.T) {
 	}
 }
 
+// A stream that goes on does not hold its prompt: what the engine has all of is let go.
+func TestALongStreamDoesNotHoldItsPrompt(t *testing.T) {
+	e := startEngine(t, false)
+	s := startProxy(t, e.URL, func(c *forward.Config, _ *forward.ServerConfig) { c.Buffered = 8000 })
+	response, err := http.DefaultClient.Do(newRequest(t, "POST", s.URL()+"/v1/chat/completions", acmeKey, chat("step", 1000, `,"stream":true,"max_tokens":2`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	lines := bufio.NewReader(response.Body)
+	for i := range 2 {
+		if _, err := lines.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = lines.ReadString('\n')
+		if got := s.call(t, "POST", "/v1/chat/completions", acmeKey, chat("", 2000, "")); got.status != 503 || !strings.Contains(got.body, "request.memory") {
+			t.Errorf("more than there is: got %d %s, want 503", got.status, got.body)
+		}
+		if i == 0 {
+			e.free <- struct{}{}
+		}
+	}
+	if got := s.call(t, "POST", "/v1/chat/completions", acmeKey, chat("", 1000, "")); got.status != 200 {
+		t.Errorf("beside a stream that goes on: got %d %s, want 200", got.status, got.body)
+	}
+	e.free <- struct{}{}
+	if rest, err := io.ReadAll(lines); string(rest) != "data: [DONE]\n\n" || err != nil {
+		t.Errorf("got %q, %v, want the stream's end", rest, err)
+	}
+}
+
 func form(t *testing.T, size int) (body, kind string) {
 	t.Helper()
 	var b bytes.Buffer

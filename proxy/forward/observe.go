@@ -8,7 +8,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/metric"
 
 	"github.com/semproxy/semproxy/proxy/dialect"
 	"github.com/semproxy/semproxy/proxy/gate"
@@ -16,63 +15,19 @@ import (
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
-// modelLabels bounds the models that metrics tell apart: a client names what it likes.
-const modelLabels = 64
-
-type instruments struct {
-	http, genai, first, perToken, usage metric.Float64Histogram
-	refused, gate                       metric.Int64Counter
-	active                              metric.Int64UpDownCounter
-	tenants                             *semconv.TenantLabel
-	models                              *semconv.TenantLabel // the same bound, for other names
-}
-
-func newInstruments(provider metric.MeterProvider) (*instruments, error) {
-	m := &instruments{tenants: semconv.NewTenantLabel(0), models: semconv.NewTenantLabel(modelLabels)}
-	meter := provider.Meter(scope)
-	histograms := map[string]*metric.Float64Histogram{
-		semconv.MetricHTTPDuration: &m.http, semconv.MetricGenAIDuration: &m.genai, semconv.MetricFirstToken: &m.first,
-		semconv.MetricPerToken: &m.perToken, semconv.MetricTokenUsage: &m.usage,
-	}
-	counters := map[string]*metric.Int64Counter{semconv.MetricProxyRefused: &m.refused, semconv.MetricGate: &m.gate}
-	for _, x := range semconv.Metrics() {
-		var err error
-		unit, description := metric.WithUnit(x.Unit), metric.WithDescription(x.Description)
-		switch {
-		case histograms[x.Name] != nil:
-			*histograms[x.Name], err = meter.Float64Histogram(x.Name, unit, description)
-		case counters[x.Name] != nil:
-			*counters[x.Name], err = meter.Int64Counter(x.Name, unit, description)
-		case x.Name == semconv.MetricProxyActive:
-			m.active, err = meter.Int64UpDownCounter(x.Name, unit, description)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
-}
-
-func (m *instruments) reason(r gate.Reason) metric.AddOption {
-	return metric.WithAttributes(semconv.GateReason.String(string(r)))
-}
-
-func code(c string) metric.AddOption { return metric.WithAttributes(semconv.ErrorCode.String(c)) }
-
-// methodLabel is a method that traces and metrics tell apart; a client may send any.
-func methodLabel(method string) string {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete:
-		return method
-	}
-	return "other"
-}
-
 // remember puts the request into the ring, once its tenant is known, so that strangers displace nobody.
 func (p *Proxy) remember(x *exchange, r *http.Request) {
-	p.metrics.active.Add(context.Background(), 1, metric.WithAttributes(p.metrics.tenants.Attribute(x.entry)))
+	p.inFlight(context.Background(), x, 1)
 	if x.route.Kind != dialect.Generate {
 		return
+	}
+	for _, name := range x.rules.Headers(x.who.Tenant) {
+		if value := headerValue(r.Header, name); value != "" {
+			if x.headers == nil {
+				x.headers = map[string]string{}
+			}
+			x.headers[name] = value
+		}
 	}
 	traceID := ""
 	if id := x.span.SpanContext().TraceID(); id.IsValid() {
@@ -80,7 +35,7 @@ func (p *Proxy) remember(x *exchange, r *http.Request) {
 	}
 	p.cfg.Recent.Add(recent.Request{
 		ID: x.id, Object: x.object, TraceID: traceID, Start: x.start,
-		Tenant: x.who.Tenant, Method: r.Method, Route: x.route.Pattern,
+		Tenant: x.who.Tenant, Method: r.Method, Route: x.route.Pattern, Headers: x.headers,
 	})
 }
 
@@ -98,7 +53,7 @@ func (p *Proxy) finish(ctx context.Context, x *exchange, r *http.Request, aborte
 	known := x.usage.Prompt >= 0 || x.usage.Output >= 0
 	if x.ticket != nil {
 		x.ticket.Leave(x.used())
-		p.metrics.active.Add(ctx, -1, metric.WithAttributes(p.metrics.tenants.Attribute(x.entry)))
+		p.inFlight(ctx, x, -1)
 	}
 	perToken := x.perToken()
 	p.measure(ctx, x, r, since(x.start, end)/1e3, perToken)
@@ -158,44 +113,14 @@ func (p *Proxy) timings(x *exchange, perToken float64) recent.Timings {
 	}
 }
 
-// measure records the metrics, within the request's span so that they carry its trace as an exemplar.
-func (p *Proxy) measure(ctx context.Context, x *exchange, r *http.Request, seconds, perToken float64) {
-	m := p.metrics
-	tenant := m.tenants.Attribute(x.entry)
-	m.http.Record(ctx, seconds, metric.WithAttributes(tenant, semconv.HTTPRoute.String(x.route.Pattern),
-		semconv.HTTPMethod.String(methodLabel(r.Method)), semconv.HTTPStatus.Int(x.status)))
-	if x.request == nil || x.route.Operation == "" || x.status >= http.StatusBadRequest && x.status != statusClientGone {
-		return
-	}
-	labels := []attribute.KeyValue{
-		tenant, semconv.GenAIOperation.String(x.route.Operation), semconv.GenAIProvider.String(p.cfg.Kind),
-		semconv.GenAIModel.String(m.models.Value(x.request.Model)),
-	}
-	with := metric.WithAttributes(labels...)
-	if e := errorCode(x.err); e != "" {
-		m.genai.Record(ctx, seconds, with, metric.WithAttributes(semconv.ErrorType.String(e)))
-		return
-	}
-	m.genai.Record(ctx, seconds, with)
-	if !x.first.IsZero() {
-		m.first.Record(ctx, since(x.start, x.first)/1e3, with)
-	}
-	if perToken > 0 {
-		m.perToken.Record(ctx, perToken, with)
-	}
-	for kind, n := range map[string]int{semconv.TokenInput: x.usage.Prompt, semconv.TokenOutput: x.usage.Output} {
-		if n >= 0 {
-			m.usage.Record(ctx, float64(n), with, metric.WithAttributes(semconv.GenAITokenType.String(kind)))
-		}
-	}
-}
-
 // describe fills the spans in.
 func (p *Proxy) describe(x *exchange, r *http.Request) {
-	a := []attribute.KeyValue{
-		semconv.HTTPMethod.String(methodLabel(r.Method)), semconv.HTTPRoute.String(x.route.Pattern), semconv.HTTPStatus.Int(x.status),
-		semconv.RequestID.String(x.id),
+	if !x.span.IsRecording() {
+		return
 	}
+	a := append(make([]attribute.KeyValue, 0, 16),
+		semconv.HTTPMethod.String(methodLabel(r.Method)), semconv.HTTPRoute.String(x.route.Pattern), semconv.HTTPStatus.Int(x.status),
+		semconv.RequestID.String(x.id))
 	if x.who.Tenant != "" {
 		a = append(a, semconv.Tenant.String(x.who.Tenant), semconv.Credential.String(x.who.By))
 	}
@@ -252,10 +177,11 @@ func (p *Proxy) learn(x *exchange, perToken float64) {
 
 // errorCode is the stable code of what went wrong; empty when nothing did.
 func errorCode(err error) string {
+	if err == nil {
+		return ""
+	}
 	var known *dialect.Error
 	switch {
-	case err == nil:
-		return ""
 	case errors.As(err, &known):
 		return known.Code
 	case errors.Is(err, errClientGone):

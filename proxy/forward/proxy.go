@@ -60,7 +60,7 @@ func (p *Proxy) Close() { p.upstream.CloseIdleConnections() }
 // buffers are what answers are copied through. They are small, because a stream holds one as long as it lives.
 type buffers struct{ pool sync.Pool }
 
-const bufferSize = 8 << 10
+const bufferSize = 4 << 10
 
 // Get is part of httputil.BufferPool.
 func (b *buffers) Get() []byte {

@@ -3,9 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -35,6 +33,7 @@ const maxReply = 1 << 20
 func (p *Proxy) modifyResponse(res *http.Response) error {
 	x := exchangeOf(res.Request.Context())
 	x.status, x.headerTime = res.StatusCode, p.cfg.Now().Sub(x.sent)
+	x.release()
 	for name := range res.Header {
 		if strings.HasPrefix(name, ownPrefix) {
 			delete(res.Header, name)
@@ -61,8 +60,7 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 		return nil // what is compressed is not looked at
 	}
 	dialect.ReadUsageHeaders(res.Header, &x.usage)
-	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) // none is no stream
-	switch kind {
+	switch mediaType(res.Header.Get("Content-Type")) { // none is no stream
 	case "text/event-stream":
 		if x.hide {
 			res.Header.Del("Content-Length")
@@ -70,7 +68,7 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 		}
 		res.Body = dialect.NewEvents(body, x.see)
 	case "application/json":
-		res.Body = &kept{ReadCloser: body, usage: &x.usage}
+		res.Body = &kept{ReadCloser: body, usage: &x.usage, text: make([]byte, 0, min(max(res.ContentLength+1, 512), maxReply))}
 	}
 	return nil
 }
@@ -78,6 +76,7 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 // see looks at one event of a stream.
 func (x *exchange) see(data []byte) (shown []byte, changed bool) {
 	x.last = x.p.cfg.Now()
+	x.release() // where the answer had begun before the engine had all of the body
 	if x.events++; x.events == 1 {
 		x.first = x.last
 	}
@@ -94,7 +93,11 @@ func decisionText(x *exchange) string {
 	if x.verdict.Compress {
 		action = "compress"
 	}
-	return fmt.Sprintf("%s; profile=%q; rule=%q; gate=%q", action, x.decision.Profile, x.decision.Rule, string(x.verdict.Reason))
+	text := append(make([]byte, 0, 128), action...)
+	text = strconv.AppendQuote(append(text, "; profile="...), x.decision.Profile)
+	text = strconv.AppendQuote(append(text, "; rule="...), x.decision.Rule)
+	text = strconv.AppendQuote(append(text, "; gate="...), string(x.verdict.Reason))
+	return string(text)
 }
 
 func ratioText(x float64) string { return strconv.FormatFloat(x, 'f', 4, 64) }

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"os"
 	"strings"
@@ -36,6 +37,8 @@ func newTransport(cfg Config) *http.Transport {
 		MaxIdleConns:           cfg.IdleConns,
 		MaxIdleConnsPerHost:    cfg.IdleConns,
 		IdleConnTimeout:        90 * time.Second,
+		ReadBufferSize:         2 << 10, // a stream holds them as long as it lives; what is longer passes them by
+		WriteBufferSize:        2 << 10,
 		ResponseHeaderTimeout:  cfg.HeaderTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true, // an answer passes as the engine wrote it
@@ -58,7 +61,9 @@ func (p *Proxy) send(ctx context.Context, x *exchange, r *http.Request, body []b
 	out := r.WithContext(ctx)
 	switch {
 	case body != nil:
-		replayable(out, body)
+		x.body = body
+		out = out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) { x.written.Store(info.Err == nil) }}))
+		out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, int64(len(body)), nil // rewrite gives it the body
 	case r.Body != nil && r.Body != http.NoBody:
 		out.Body = &streamed{ReadCloser: r.Body, deadline: http.NewResponseController(x.w), limit: p.cfg.ClientTimeout, left: p.cfg.MaxBody}
 	}
@@ -88,6 +93,10 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 	}
 	if key := p.cfg.EngineKey(); key != "" {
 		out.Header.Set("Authorization", "Bearer "+key)
+	}
+	if x.body != nil { // not before: ReverseProxy wraps what is there
+		out.GetBody = x.open
+		out.Body, _ = x.open()
 	}
 	r.SetXForwarded()
 	out.Header.Set("X-Request-Id", x.id)

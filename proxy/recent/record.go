@@ -30,6 +30,8 @@ type Request struct {
 	OutputTokens   int  `json:"outputTokens,omitempty"`
 	UsageKnown     bool `json:"usageKnown"`
 
+	Headers map[string]string `json:"headers,omitempty"` // that the tenant's rules look at
+
 	Decision *policy.Decision `json:"decision,omitempty"`
 	Gate     *gate.Verdict    `json:"gate,omitempty"`
 	KV       json.RawMessage  `json:"engineKv,omitempty"` // kv_transfer_params that the engine returned
@@ -38,6 +40,9 @@ type Request struct {
 	Pages   []Page  `json:"pages"`
 	Omitted int     `json:"pagesOmitted,omitempty"` // pages beyond those kept
 }
+
+// Header is the value of a header that the tenant's rules look at.
+func (r *Request) Header(name string) string { return r.Headers[name] }
 
 // Timings are a request's, in milliseconds. What did not happen is 0.
 type Timings struct {

@@ -91,6 +91,17 @@ func (r *Ring) Get(id string) (Request, bool) {
 	return request.copy(), true
 }
 
+// Headers are those of the request of an object's name that its tenant's rules look at; nil when it is not the tenant's. The
+// map is read only.
+func (r *Ring) Headers(tenant, object string) map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if request := r.objects[object]; request != nil && request.Tenant == tenant {
+		return request.Headers
+	}
+	return nil
+}
+
 // Fidelity is that of the request of an object's name.
 func (r *Ring) Fidelity(object string) Fidelity {
 	r.mu.Lock()
