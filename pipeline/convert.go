@@ -46,6 +46,16 @@ func (j *job) prepare(models Model, d *policy.Decision) error {
 			return err
 		}
 	}
+	j.shape()
+	if err := j.protect(models, d); err != nil {
+		return err
+	}
+	return j.delimit(models, d)
+}
+
+// shape makes the compressor's input of the page, but for what the policy and the model say.
+func (j *job) shape() {
+	p := j.page
 	j.positions = grow(j.positions, p.Tokens)
 	for i := range j.positions {
 		j.positions[i] = int32(p.Positions.At(i))
@@ -62,10 +72,6 @@ func (j *job) prepare(models Model, d *policy.Decision) error {
 		floats(j.in.KScale, p.KScale)
 		floats(j.in.VScale, p.VScale)
 	}
-	if err := j.protect(models, d); err != nil {
-		return err
-	}
-	return j.delimit(models, d)
 }
 
 // delimit finds the page's delimiters: its own marks, else those of the model's tokenizer, else none.

@@ -179,12 +179,18 @@ func (t demoTenant) cut(whole *page.Page) []*page.Page {
 	if t.whole {
 		return []*page.Page{whole}
 	}
+	return byLayer(whole)
+}
+
+// byLayer cuts a page into one per layer.
+func byLayer(whole *page.Page) []*page.Page {
 	pages := make([]*page.Page, whole.Layers)
 	for l := range pages {
 		p := *whole
 		part := func(b []byte) []byte { n := len(b) / whole.Layers; return b[l*n : (l+1)*n] }
-		p.Layers, p.LayerFirst, p.Page, p.Pages = 1, l, l, whole.Layers
+		p.Layers, p.LayerFirst, p.Page, p.Pages = 1, whole.LayerFirst+l, l, whole.Layers
 		p.K, p.V, p.Q = part(whole.K), part(whole.V), part(whole.Q)
+		p.KScale, p.VScale = part(whole.KScale), part(whole.VScale)
 		pages[l] = &p
 	}
 	return pages

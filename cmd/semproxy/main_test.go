@@ -76,7 +76,7 @@ func TestBadConfigurationEndsTheProcessWithTheReason(t *testing.T) {
 func TestEveryCommandHelps(t *testing.T) {
 	for _, args := range [][]string{{}, {"serve"}, {"demo"}, {"compress"}, {"eval"}, {"policy"}, {"policy", "check"}, {"policy", "explain"},
 		{"policy", "schema"}, {"keys"}, {"keys", "new"}, {"keys", "hash"}, {"config"}, {"config", "print"}, {"version"},
-		{"jobs"}, {"jobs", "list"}, {"jobs", "letters"}, {"jobs", "replay"}, {"jobs", "drop"}, {"nats-config"}, {"bench"}, {"bench", "plane"}, {"bench", "proxy"}} {
+		{"jobs"}, {"jobs", "list"}, {"jobs", "letters"}, {"jobs", "replay"}, {"jobs", "drop"}, {"nats-config"}, {"bench"}, {"bench", "plane"}, {"bench", "proxy"}, {"prove"}, {"inject"}} {
 		out, err := cli(t, append(args, "--help")...)
 		if err != nil || !strings.Contains(out, "Usage:") || !strings.Contains(out, strings.Join(append([]string{"semproxy"}, args...), " ")) {
 			t.Errorf("semproxy %s --help: %v\n%s", strings.Join(args, " "), err, out)

@@ -24,7 +24,7 @@ proportional attention. Every page's loss is measured; every page is one trace.
 Start with "semproxy demo": it runs everything in this process on real pages.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(newDemoCommand(), newServeCommand(), newCompressCommand(), newEvalCommand(), newPolicyCommand(), newKeysCommand(), newConfigCommand(), newGPUCommand(), newJobsCommand(), newBenchCommand(), newNATSConfigCommand(), newVersionCommand())
+	root.AddCommand(newDemoCommand(), newServeCommand(), newCompressCommand(), newEvalCommand(), newPolicyCommand(), newKeysCommand(), newConfigCommand(), newGPUCommand(), newJobsCommand(), newBenchCommand(), newProveCommand(), newNATSConfigCommand(), newInjectCommand(), newVersionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

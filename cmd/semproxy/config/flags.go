@@ -1,6 +1,11 @@
 package config
 
-import "github.com/spf13/pflag"
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
 
 // fileFlag is the flag, and fileEnv the variable, that name the YAML file.
 const (
@@ -8,11 +13,16 @@ const (
 	fileEnv  = prefix + "CONFIG"
 )
 
-// RegisterFlags adds --config and one flag for each key to fs. The flags hold text; [Load] checks it together with
-// everything else, so that all problems are told at once.
-func RegisterFlags(fs *pflag.FlagSet) {
+// RegisterFlags adds --config and one flag for each key to fs, or for each key that is one of only or, where that ends in a dot, below
+// it. The flags hold text; [Load] checks it together with everything else, so that all problems are told at once.
+func RegisterFlags(fs *pflag.FlagSet, only ...string) {
 	fs.StringP(fileFlag, "c", "", "configuration file, YAML (or "+fileEnv+")")
 	for _, k := range Keys() {
+		if len(only) > 0 && !slices.ContainsFunc(only, func(o string) bool {
+			return k.Path == o || strings.HasSuffix(o, ".") && strings.HasPrefix(k.Path, o)
+		}) {
+			continue
+		}
 		def := k.Default
 		if k.Kind == "text" && def != "" {
 			def = `"` + def + `"`

@@ -75,7 +75,7 @@ func (l *Loaded) value(v reflect.Value, path string, secret, below bool) (*yaml.
 	var n yaml.Node
 	plain := v.Interface()
 	if s, ok := plain.(string); ok && secret {
-		plain = redact(s)
+		plain = Redact(s)
 	}
 	if err := n.Encode(plain); err != nil {
 		return nil, err
@@ -83,8 +83,8 @@ func (l *Loaded) value(v reflect.Value, path string, secret, below bool) (*yaml.
 	return &n, nil
 }
 
-// redact replaces who logs in, which for NATS may be a token in the place of the user, in each URL of a list.
-func redact(list string) string {
+// Redact replaces who logs in, which for NATS may be a token in the place of the user, in each URL of a list.
+func Redact(list string) string {
 	servers := splitServers(list)
 	for i, server := range servers {
 		u, err := url.Parse(server)

@@ -78,7 +78,7 @@ func TestPrintRedactsWhoLogsIn(t *testing.T) {
 			t.Errorf("got %s, want the value itself untouched", l.NATS.URL)
 		}
 	}
-	if got := redact("nats://u:hunter2@[broken"); got != "redacted" {
+	if got := Redact("nats://u:hunter2@[broken"); got != "redacted" {
 		t.Errorf("got %s, want nothing of a URL that cannot be read", got)
 	}
 }

@@ -37,8 +37,8 @@ func (l *Loaded) validate(failed []*strict.Error) []*strict.Error {
 	c.models()
 	c.device()
 	c.proxy()
-	c.oneOf("telemetry.logLevel", l.Telemetry.LogLevel, "debug", "info", "warn", "error")
-	c.oneOf("telemetry.logFormat", l.Telemetry.LogFormat, "json", "text")
+	c.oneOf("telemetry.logLevel", l.Telemetry.LogLevel)
+	c.oneOf("telemetry.logFormat", l.Telemetry.LogFormat)
 	return c.problems
 }
 
@@ -180,7 +180,7 @@ func (c *checker) sizes() {
 func (c *checker) redis() {
 	s := c.l.Store
 	r := s.Redis
-	c.oneOf("store.redis.checksum", r.Checksum, "crc32c", "sha256")
+	c.oneOf("store.redis.checksum", r.Checksum)
 	if r.Timeout < policy.Duration(10e6) || r.Timeout > policy.Duration(60e9) {
 		c.report("store.redis.timeout", "must be 10ms to 1m, got %v", r.Timeout)
 	}
@@ -279,8 +279,16 @@ func (c *checker) device() {
 	}
 }
 
-func (c *checker) oneOf(path, got string, allowed ...string) {
-	if !slices.Contains(allowed, got) {
+// choices are the values of keys that have a few words to choose from; the chart's schema has them too.
+var choices = map[string][]string{
+	"proxy.engine.kind":    {"vllm", "tgi", "openai"},
+	"store.redis.checksum": {"crc32c", "sha256"},
+	"telemetry.logFormat":  {"json", "text"},
+	"telemetry.logLevel":   {"debug", "info", "warn", "error"},
+}
+
+func (c *checker) oneOf(path, got string) {
+	if allowed := choices[path]; !slices.Contains(allowed, got) {
 		c.report(path, "must be one of %s, got %q", strings.Join(allowed, ", "), got)
 	}
 }

@@ -17,7 +17,7 @@ func (c *checker) proxy() {
 	if p.Listen == "" {
 		return
 	}
-	c.oneOf("proxy.engine.kind", p.Engine.Kind, "vllm", "tgi", "openai")
+	c.oneOf("proxy.engine.kind", p.Engine.Kind)
 	if u, err := url.Parse(p.Engine.URL); err != nil || !slices.Contains([]string{"http", "https", "h2c"}, u.Scheme) || u.Hostname() == "" ||
 		u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" {
 		c.report("proxy.engine.url", "must be a base URL such as http://127.0.0.1:8000, without user, path and query") // may hold a password: not shown

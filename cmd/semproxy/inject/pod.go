@@ -1,0 +1,110 @@
+package inject
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// pod is a pod, a pod's template, or what an operator makes one of.
+type pod struct {
+	labels      *yaml.Node // nil: none
+	annotations *yaml.Node
+	labelled    *yaml.Node // the mapping whose labels the release's label goes into
+	spec        *yaml.Node
+	model       *yaml.Node // KServe: a container that the operator gives the name modelContainer; nil: there is none
+}
+
+// modelContainer is what KServe calls the container that it makes of a predictor's model.
+const modelContainer = "kserve-container"
+
+var portPattern = regexp.MustCompile(`^[1-9][0-9]{0,4}$`)
+
+// wanted says whether the pod asks for the sidecar of this release.
+func (in *Injection) wanted(p pod) bool {
+	return slices.Contains(in.OptIn, textOf(get(p.labels, Label)))
+}
+
+// put gives the pod the sidecar, as the chart's MutatingAdmissionPolicy does, and refuses what its ValidatingAdmissionPolicy does. It
+// says whether anything was changed: a pod that has a sidecar stays as it is.
+func (in *Injection) put(p pod) (bool, error) {
+	containers := items(get(p.spec, "containers"))
+	known := names(get(p.spec, "containers"))
+	if p.model != nil && !slices.Contains(known, modelContainer) {
+		containers, known = append(containers, p.model), append(known, modelContainer)
+	}
+	if len(containers) == 0 {
+		return false, fmt.Errorf("the pod has no containers")
+	}
+	if slices.Contains(known, sidecarName) || slices.Contains(names(get(p.spec, "initContainers")), sidecarName) {
+		return false, nil
+	}
+	name := in.Engine.Container
+	if a := get(p.annotations, ContainerAnnotation); a != nil {
+		name = textOf(a)
+	} else if name == "" {
+		name = known[0]
+	}
+	at := slices.Index(known, name)
+	if at < 0 {
+		return false, fmt.Errorf("the engine's container is to be %q, but the pod has only %q; set the annotation %s to one of them, or remove the label %s",
+			name, known, ContainerAnnotation, Label)
+	}
+	port, err := in.port(p)
+	if err != nil {
+		return false, err
+	}
+	if in.ResourceClaim != "" && !slices.Contains(names(get(p.spec, "resourceClaims")), in.ResourceClaim) {
+		return false, fmt.Errorf("gpu.access is dra, so the pod needs an entry %q in spec.resourceClaims, which the engine's container claims as well", in.ResourceClaim)
+	}
+	in.change(p, containers[at], port)
+	return true, nil
+}
+
+// port is the engine's port.
+func (in *Injection) port(p pod) (string, error) {
+	text := strconv.Itoa(in.Engine.Port)
+	if a := get(p.annotations, PortAnnotation); a != nil {
+		text = textOf(a)
+	}
+	if n, err := strconv.Atoi(text); err != nil || !portPattern.MatchString(text) || n > 65535 || slices.Contains(in.Ports, n) {
+		return "", fmt.Errorf("the annotation %s must be the port on which the engine listens, 1 to 65535 and none of the sidecar's %v, got %q", PortAnnotation, in.Ports, text)
+	}
+	return text, nil
+}
+
+func (in *Injection) change(p pod, engine *yaml.Node, port string) {
+	shared := in.SharedMemory.Kind == yaml.MappingNode
+	volume, has := textOf(get(&in.SharedMemory, "name")), false
+	for _, m := range items(get(engine, "volumeMounts")) {
+		if strings.TrimSuffix(textOf(get(m, "mountPath")), "/") == "/dev/shm" && !has {
+			volume, has = textOf(get(m, "name")), true
+		}
+	}
+	words := strings.NewReplacer(portWord, port, volumeWord, volume)
+
+	inits := ensure(p.spec, "initContainers", yaml.SequenceNode)
+	inits.Content = slices.Insert(inits.Content, 0, fill(&in.Sidecar, words))
+	volumes := ensure(p.spec, "volumes", yaml.SequenceNode)
+	for i := range in.Volumes {
+		volumes.Content = append(volumes.Content, fill(&in.Volumes[i], words))
+	}
+	mounts := ensure(engine, "volumeMounts", yaml.SequenceNode)
+	for i := range in.Engine.VolumeMounts {
+		mounts.Content = append(mounts.Content, fill(&in.Engine.VolumeMounts[i], words))
+	}
+	if shared && !has {
+		volumes.Content = append(volumes.Content, fill(&in.SharedMemory, words))
+		mounts.Content = append(mounts.Content, &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
+			scalar("name"), scalar(volume), scalar("mountPath"), scalar("/dev/shm"),
+		}})
+	}
+	labels := ensure(p.labelled, "labels", yaml.MappingNode)
+	if get(labels, ReleaseLabel) == nil {
+		labels.Content = append(labels.Content, scalar(ReleaseLabel), scalar(in.Release))
+	}
+}

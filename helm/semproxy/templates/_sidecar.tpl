@@ -1,0 +1,205 @@
+{{/*
+semproxy.injection is all that a pod is given, as one document. The admission policy, the named templates below, the demo's
+Deployment and `semproxy inject` are all made of it. Two words in it are replaced per pod: ${ENGINE_PORT}, the port on which the
+engine listens, and ${SHM_VOLUME}, the volume that is the engine's /dev/shm.
+*/}}
+{{- define "semproxy.injection" -}}
+apiVersion: semproxy.io/v1
+kind: Injection
+release: {{ include "semproxy.fullname" . }}
+# A pod asks for the sidecar by the label semproxy.io/inject with one of these values.
+optIn: ["true", {{ include "semproxy.fullname" . | quote }}]
+engine:
+  # Name of the engine's container where the pod has no annotation semproxy.io/engine-container; empty: the first.
+  container: {{ .Values.engine.container | quote }}
+  # Port of the engine where the pod has no annotation semproxy.io/engine-port.
+  port: {{ .Values.engine.port | int }}
+  # What the engine's container is given.
+  volumeMounts:
+    {{- if .Values.sharedMemory.enabled }}
+    - name: semproxy-run
+      mountPath: /run/semproxy
+    {{- else }} []
+    {{- end }}
+{{- if .Values.sharedMemory.enabled }}
+# Mounted at the engine's /dev/shm when it has none.
+sharedMemory:
+  name: semproxy-shm
+  emptyDir:
+    medium: Memory
+    sizeLimit: {{ .Values.sharedMemory.sizeLimit }}
+{{- end }}
+# Ports of the sidecar, which the engine cannot have.
+ports: [{{ if .Values.proxy.enabled }}{{ .Values.proxy.port | int }}, {{ end }}{{ .Values.admin.port | int }}]
+{{- if eq .Values.gpu.access "dra" }}
+# The pod's entry of resourceClaims that engine and sidecar share.
+resourceClaim: {{ .Values.gpu.dra.claim }}
+{{- end }}
+sidecar:
+  {{- include "semproxy.container" . | nindent 2 }}
+volumes:
+  - name: semproxy-config
+    configMap:
+      name: {{ include "semproxy.configMapName" . }}
+  - name: semproxy-policy
+    configMap:
+      name: {{ include "semproxy.policyConfigMapName" . }}
+  {{- if .Values.sharedMemory.enabled }}
+  - name: semproxy-run
+    emptyDir:
+      medium: Memory
+      sizeLimit: 1Mi
+  {{- end }}
+  {{- if .Values.data.enabled }}
+  - name: semproxy-data
+    emptyDir:
+      sizeLimit: {{ .Values.data.sizeLimit }}
+  {{- end }}
+  {{- range (include "semproxy.secrets" . | fromYaml).list }}
+  - name: semproxy-{{ .dir }}
+    secret:
+      secretName: {{ .secret }}
+  {{- end }}
+{{- end -}}
+
+{{/* semproxy.secrets lists the secrets that are mounted below /etc/semproxy, as YAML: {list: [{dir, secret}]}. */}}
+{{- define "semproxy.secrets" -}}
+{{- $all := list -}}
+{{- if and .Values.nats.url .Values.nats.existingSecret }}{{ $all = append $all (dict "dir" "nats" "secret" .Values.nats.existingSecret) }}{{ end -}}
+{{- if and .Values.redis.addrs .Values.redis.existingSecret }}{{ $all = append $all (dict "dir" "redis" "secret" .Values.redis.existingSecret) }}{{ end -}}
+{{- with .Values.encryption.existingSecret }}{{ $all = append $all (dict "dir" "encryption" "secret" .) }}{{ end -}}
+{{- with .Values.admin.existingSecret }}{{ $all = append $all (dict "dir" "admin" "secret" .) }}{{ end -}}
+{{- if .Values.proxy.enabled -}}
+{{- with .Values.proxy.identity.existingSecret }}{{ $all = append $all (dict "dir" "keys" "secret" .) }}{{ end -}}
+{{- with .Values.proxy.tls.existingSecret }}{{ $all = append $all (dict "dir" "tls" "secret" .) }}{{ end -}}
+{{- with .Values.engine.apiKeySecret.name }}{{ $all = append $all (dict "dir" "engine" "secret" .) }}{{ end -}}
+{{- end -}}
+list: {{ $all | toJson }}
+{{- end -}}
+
+{{/* semproxy.container is the sidecar: an init container that lives as long as the pod. */}}
+{{- define "semproxy.container" -}}
+name: semproxy
+image: {{ include "semproxy.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+restartPolicy: Always
+args: ["serve", "--config", "/etc/semproxy/config/semproxy.yaml"]
+env:
+  - name: POD_NAME
+    valueFrom: { fieldRef: { apiVersion: v1, fieldPath: metadata.name } }
+  - name: POD_NAMESPACE
+    valueFrom: { fieldRef: { apiVersion: v1, fieldPath: metadata.namespace } }
+  {{- if .Values.proxy.enabled }}
+  - name: SEMPROXY_PROXY_ENGINE_URL
+    value: "http://127.0.0.1:${ENGINE_PORT}"
+  {{- end }}
+  {{- with include "semproxy.goMemLimit" . }}
+  - name: GOMEMLIMIT
+    value: {{ . | quote }}
+  {{- end }}
+  - name: OTEL_RESOURCE_ATTRIBUTES
+    value: {{ printf "k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE)%s" (include "semproxy.attributes" .) | quote }}
+  {{- if .Values.otel.endpoint }}
+  - name: OTEL_EXPORTER_OTLP_ENDPOINT
+    value: {{ .Values.otel.endpoint | quote }}
+  - name: OTEL_EXPORTER_OTLP_PROTOCOL
+    value: {{ .Values.otel.protocol | quote }}
+  {{- if .Values.otel.headersSecret.name }}
+  - name: OTEL_EXPORTER_OTLP_HEADERS
+    valueFrom: { secretKeyRef: { name: {{ .Values.otel.headersSecret.name | quote }}, key: {{ .Values.otel.headersSecret.key | quote }} } }
+  {{- end }}
+  {{- end }}
+  {{- if eq .Values.gpu.access "visibleDevices" }}
+  - name: NVIDIA_VISIBLE_DEVICES
+    value: {{ .Values.gpu.visibleDevices.devices | quote }}
+  - name: NVIDIA_DRIVER_CAPABILITIES
+    value: compute,utility
+  {{- end }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+ports:
+  {{- if .Values.proxy.enabled }}
+  - name: semproxy
+    containerPort: {{ .Values.proxy.port | int }}
+    protocol: TCP
+  {{- end }}
+  - name: semproxy-admin
+    containerPort: {{ .Values.admin.port | int }}
+    protocol: TCP
+{{- range $name, $path := dict "startupProbe" "/healthz" "livenessProbe" "/healthz" "readinessProbe" "/readyz" }}
+{{ $name }}:
+  httpGet:
+    path: {{ $path }}
+    port: semproxy-admin
+    scheme: HTTP
+  {{- toYaml (get $.Values.probes (trimSuffix "Probe" $name)) | nindent 2 }}
+{{- end }}
+resources:
+  {{- $resources := deepCopy .Values.resources }}
+  {{- if eq .Values.gpu.access "dra" }}
+  {{- $claim := dict "name" .Values.gpu.dra.claim }}
+  {{- with .Values.gpu.dra.request }}{{ $_ := set $claim "request" . }}{{ end }}
+  {{- $_ := set $resources "claims" (list $claim) }}
+  {{- end }}
+  {{- toYaml $resources | nindent 2 }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+volumeMounts:
+  - name: semproxy-config
+    mountPath: /etc/semproxy/config
+    readOnly: true
+  - name: semproxy-policy
+    mountPath: /etc/semproxy/policy
+    readOnly: true
+  {{- if .Values.sharedMemory.enabled }}
+  - name: semproxy-run
+    mountPath: /run/semproxy
+  - name: ${SHM_VOLUME}
+    mountPath: /dev/shm
+  {{- end }}
+  {{- if .Values.data.enabled }}
+  - name: semproxy-data
+    mountPath: /var/lib/semproxy
+  {{- end }}
+  {{- range (include "semproxy.secrets" . | fromYaml).list }}
+  - name: semproxy-{{ .dir }}
+    mountPath: /etc/semproxy/{{ .dir }}
+    readOnly: true
+  {{- end }}
+{{- end -}}
+
+{{- define "semproxy.attributes" -}}
+{{- range $k, $v := .Values.otel.resourceAttributes }},{{ $k }}={{ $v }}{{ end -}}
+{{- end -}}
+
+{{/* semproxy.filled is semproxy.injection with both words replaced: the engine's port of the values, and the chart's own volume. */}}
+{{- define "semproxy.filled" -}}
+{{- include "semproxy.injection" . | replace "${ENGINE_PORT}" (.Values.engine.port | int | toString) | replace "${SHM_VOLUME}" (default "semproxy-shm" .Values.sharedMemory.volume) -}}
+{{- end -}}
+
+{{/*
+The named templates of injection.mode template, for charts that depend on this one; docs/kubernetes.md shows them in use:
+semproxy.initContainers, semproxy.volumes and semproxy.engineVolumeMounts are lists, semproxy.podLabels a map.
+*/}}
+{{- define "semproxy.initContainers" -}}
+{{- list (include "semproxy.filled" . | fromYaml).sidecar | toYaml -}}
+{{- end -}}
+
+{{- define "semproxy.volumes" -}}
+{{- $in := include "semproxy.filled" . | fromYaml -}}
+{{- $volumes := $in.volumes -}}
+{{- if and $in.sharedMemory (not .Values.sharedMemory.volume) }}{{ $volumes = append $volumes $in.sharedMemory }}{{ end -}}
+{{- toYaml $volumes -}}
+{{- end -}}
+
+{{- define "semproxy.engineVolumeMounts" -}}
+{{- $in := include "semproxy.filled" . | fromYaml -}}
+{{- $mounts := $in.engine.volumeMounts -}}
+{{- if and $in.sharedMemory (not .Values.sharedMemory.volume) }}{{ $mounts = append $mounts (dict "name" "semproxy-shm" "mountPath" "/dev/shm") }}{{ end -}}
+{{- toYaml $mounts -}}
+{{- end -}}
+
+{{- define "semproxy.podLabels" -}}
+{{- include "semproxy.podSelector" . -}}
+{{- end -}}
