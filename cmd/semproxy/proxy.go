@@ -21,6 +21,7 @@ import (
 	"github.com/semproxy/semproxy/proxy/limit"
 	"github.com/semproxy/semproxy/proxy/recent"
 	"github.com/semproxy/semproxy/proxy/reload"
+	"github.com/semproxy/semproxy/proxy/spans"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
@@ -80,6 +81,11 @@ func (s *service) startProxy(context.Context, serviceOptions) error {
 		usage := forward.NewKVUsage(engine, key, time.Duration(c.Gate.KVInterval), s.log)
 		cfg.KVUsage = usage.Value
 		s.requests.actors = append(s.requests.actors, usage.Run)
+	}
+	if c.Engine.Kind == forward.VLLM {
+		finder := spans.New(engine, spans.Options{Key: key, Transport: forward.NewTransport(engine, 16), Timeout: time.Duration(c.Engine.TokenizeTimeout)})
+		s.onStop(func(context.Context) error { finder.Close(); return nil })
+		cfg.Spans = finder
 	}
 	p, err := forward.New(cfg)
 	if err != nil {
@@ -205,6 +211,19 @@ func (s *service) headers() func(tenant, sequence string) map[string]string {
 		return nil
 	}
 	return s.requests.ring.Headers
+}
+
+// messages finds those of a page's request that its policy protects; nil without a request plane.
+func (s *service) messages() func(tenant, sequence string) [][2]int {
+	if s.requests == nil {
+		return nil
+	}
+	return func(tenant, sequence string) (out [][2]int) {
+		for _, one := range s.requests.ring.Protected(tenant, sequence) {
+			out = append(out, one)
+		}
+		return out
+	}
 }
 
 // observer remembers pages with their requests, and teaches the gate what they cost; nil without a request plane.

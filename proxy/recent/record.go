@@ -6,6 +6,7 @@ import (
 
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/proxy/gate"
+	"github.com/semproxy/semproxy/proxy/spans"
 )
 
 // Request is what is known of one request. Times are in milliseconds.
@@ -34,7 +35,8 @@ type Request struct {
 
 	Decision *policy.Decision `json:"decision,omitempty"`
 	Gate     *gate.Verdict    `json:"gate,omitempty"`
-	KV       json.RawMessage  `json:"engineKv,omitempty"` // kv_transfer_params that the engine returned
+	Spans    *Spans           `json:"protected,omitempty"` // nil: the policy protects no messages, or nothing was to be compressed
+	KV       json.RawMessage  `json:"engineKv,omitempty"`  // kv_transfer_params that the engine returned
 
 	Timings Timings `json:"timings"`
 	Pages   []Page  `json:"pages"`
@@ -43,6 +45,18 @@ type Request struct {
 
 // Header is the value of a header that the tenant's rules look at.
 func (r *Request) Header(name string) string { return r.Headers[name] }
+
+// Spans are the messages that the policy protects.
+type Spans struct {
+	Roles   []policy.Role `json:"roles"`
+	Outcome string        `json:"outcome"` // as package spans names it
+	Why     string        `json:"why,omitempty"`
+	Spans   []spans.Span  `json:"spans,omitempty"`
+	Tokens  int           `json:"tokens,omitempty"` // of all of them
+	// Mismatch: the engine has counted other tokens for the prompt than its /tokenize, so the spans may be wrong.
+	Mismatch bool    `json:"mismatch,omitempty"`
+	MS       float64 `json:"ms"` // to find them
+}
 
 // Timings are a request's, in milliseconds. What did not happen is 0.
 type Timings struct {

@@ -3,6 +3,8 @@ package recent
 import (
 	"slices"
 	"sync"
+
+	"github.com/semproxy/semproxy/proxy/spans"
 )
 
 // maxPages bounds the pages kept of one request.
@@ -98,6 +100,17 @@ func (r *Ring) Headers(tenant, object string) map[string]string {
 	defer r.mu.Unlock()
 	if request := r.objects[object]; request != nil && request.Tenant == tenant {
 		return request.Headers
+	}
+	return nil
+}
+
+// Protected are the tokens of messages that the policy protects in the request of an object's name; nil when it is not the
+// tenant's. The slice is read only.
+func (r *Ring) Protected(tenant, object string) []spans.Span {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if request := r.objects[object]; request != nil && request.Tenant == tenant && request.Spans != nil {
+		return request.Spans.Spans
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ const (
 	MetricProxyActive   = "semproxy.proxy.active"               // gauge, by tenant
 	MetricProxyRefused  = "semproxy.proxy.refused"              // counter, by code
 	MetricGate          = "semproxy.gate.decisions"             // counter, by reason
+	MetricSpans         = "semproxy.proxy.spans"                // counter, by outcome
 )
 
 // Kind is the kind of an instrument.
@@ -88,6 +89,7 @@ func Metrics() []Metric {
 		{Name: MetricTokenUsage, Unit: "{token}", Kind: Histogram, Buckets: tokenBuckets(), Description: "Tokens that a request used, as the engine counted them."},
 		{Name: MetricProxyActive, Unit: "{request}", Kind: Gauge, Description: "Requests that are being served, by tenant."},
 		{Name: MetricProxyRefused, Unit: "{request}", Kind: Counter, Description: "Requests that the proxy refused, by code."},
+		{Name: MetricSpans, Unit: "{request}", Kind: Counter, Description: "Searches for the tokens of messages that policies protect, by outcome."},
 		{Name: MetricGate, Unit: "{request}", Kind: Counter, Description: "Verdicts of the cost gate, by reason."},
 	}
 }

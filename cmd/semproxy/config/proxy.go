@@ -23,12 +23,13 @@ type ProxyTLS struct {
 
 // ProxyEngine is what the proxy stands in front of.
 type ProxyEngine struct {
-	URL           string          `yaml:"url" help:"base URL: http, https, or h2c for HTTP/2 without TLS"`
-	Kind          string          `yaml:"kind" help:"vllm (is given kv_transfer_params and cache_salt), tgi or openai (are not)"`
-	APIKeyFile    string          `yaml:"apiKeyFile" help:"file of the bearer token that the engine wants"`
-	HeaderTimeout policy.Duration `yaml:"headerTimeout" help:"how long the engine may take to begin an answer"`
-	IdleTimeout   policy.Duration `yaml:"idleTimeout" help:"how long the engine may be silent in the middle of an answer"`
-	Connections   int             `yaml:"connections" help:"idle connections to the engine that are kept"`
+	URL             string          `yaml:"url" help:"base URL: http, https, or h2c for HTTP/2 without TLS"`
+	Kind            string          `yaml:"kind" help:"vllm (is given kv_transfer_params and cache_salt), tgi or openai (are not)"`
+	APIKeyFile      string          `yaml:"apiKeyFile" help:"file of the bearer token that the engine wants"`
+	HeaderTimeout   policy.Duration `yaml:"headerTimeout" help:"how long the engine may take to begin an answer"`
+	IdleTimeout     policy.Duration `yaml:"idleTimeout" help:"how long the engine may be silent in the middle of an answer"`
+	TokenizeTimeout policy.Duration `yaml:"tokenizeTimeout" help:"how long the engine's /tokenize may take to say where the messages lie that a policy protects"`
+	Connections     int             `yaml:"connections" help:"idle connections to the engine that are kept"`
 }
 
 // ProxyIdentity says how tenants are told apart.
@@ -78,7 +79,7 @@ type ProxyGate struct {
 func defaultProxy() Proxy {
 	return Proxy{
 		Engine: ProxyEngine{
-			Kind: "vllm", HeaderTimeout: policy.Duration(600e9), IdleTimeout: policy.Duration(300e9), Connections: 512,
+			Kind: "vllm", HeaderTimeout: policy.Duration(600e9), IdleTimeout: policy.Duration(300e9), TokenizeTimeout: policy.Duration(1e9), Connections: 512,
 		},
 		Identity: ProxyIdentity{JWT: ProxyJWT{Claim: "tenant"}, Header: ProxyHeader{Peers: []string{}, Subjects: []string{}}},
 		Limits: ProxyLimits{
