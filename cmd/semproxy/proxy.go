@@ -15,6 +15,7 @@ import (
 
 	"github.com/semproxy/semproxy/cmd/semproxy/config"
 	"github.com/semproxy/semproxy/pipeline"
+	"github.com/semproxy/semproxy/proxy/canary"
 	"github.com/semproxy/semproxy/proxy/forward"
 	"github.com/semproxy/semproxy/proxy/gate"
 	"github.com/semproxy/semproxy/proxy/identity"
@@ -87,6 +88,11 @@ func (s *service) startProxy(context.Context, serviceOptions) error {
 		s.onStop(func(context.Context) error { finder.Close(); return nil })
 		cfg.Spans = finder
 	}
+	if c.Canary.Tenant != "" {
+		if cfg.Off, err = s.startCanary(engine, key); err != nil {
+			return err
+		}
+	}
 	p, err := forward.New(cfg)
 	if err != nil {
 		return err
@@ -107,6 +113,22 @@ func (s *service) startProxy(context.Context, serviceOptions) error {
 		s.log.Warn("proxy_anonymous", "tenant", c.Identity.AnonymousTenant, "effect", "requests without a credential are served")
 	}
 	return nil
+}
+
+// startCanary prepares what runProxy runs, and returns what says why nothing is to be compressed.
+func (s *service) startCanary(engine *url.URL, key func() string) (off func() string, err error) {
+	c := &s.cfg.Proxy.Canary
+	k, err := canary.New(engine, canary.Options{
+		Plane: &forward.CanaryPlane{Tenant: c.Tenant, Policy: s.rules, Recent: s.requests.ring},
+		Key:   key, Transport: forward.NewTransport(engine, 1), Model: c.Model, Tokens: c.MaxTokens,
+		Limit: canary.Limit{Agreement: c.MinAgreement, Logprob: c.MaxLogprobDiff},
+		Every: time.Duration(c.Interval), Timeout: time.Duration(c.Timeout), Meter: s.tel.MeterProvider, Logger: s.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.requests.actors = append(s.requests.actors, k.Run)
+	return k.Off, nil
 }
 
 // runProxy starts what startProxy has bound.

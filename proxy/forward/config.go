@@ -54,6 +54,7 @@ type Config struct {
 	Gate      *gate.Gate         // nil: with default options
 	Recent    *recent.Ring       // nil: nothing is remembered
 	Spans     Spans              // finds messages that policies protect; nil: they are not found, and the prompts stay exact
+	Off       func() string      // why nothing is to be compressed on this engine; nil or "": it may be
 	KVUsage   func() float64     // share of the engine's KV memory in use; nil or negative: not known
 
 	MaxJSON       int64         // a longer JSON body is refused; 0: 16 MiB
@@ -90,6 +91,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.KVUsage == nil {
 		c.KVUsage = func() float64 { return -1 }
+	}
+	if c.Off == nil {
+		c.Off = func() string { return "" }
 	}
 	if c.EngineKey == nil {
 		c.EngineKey = func() string { return "" }

@@ -179,6 +179,10 @@ func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error 
 	case wish == "off":
 		verdict = gate.Verdict{Reason: gate.Asked, Why: "the client asked for the exact cache"}
 	default:
+		if off := p.cfg.Off(); off != "" {
+			verdict = gate.Verdict{Reason: gate.Held, Why: off}
+			break
+		}
 		verdict = p.cfg.Gate.Decide(gate.Request{
 			Model: q.Model, Tokens: x.tokens, MaxOutput: q.MaxTokens, Ratio: decision.Plan.Ratio, KVUsage: p.cfg.KVUsage(),
 		})

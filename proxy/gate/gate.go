@@ -49,6 +49,7 @@ const (
 	Pays     Reason = "pays"              // saves more than it costs
 	Loses    Reason = "does_not_pay"      // costs more than it saves
 	Probe    Reason = "probe"             // does not pay by what is known; done to learn whether that still holds
+	Held     Reason = "canary"            // the canary has not passed on this engine
 	Unknown  Reason = "protected_unknown" // where the messages lie that the policy protects is not known
 	Baseline Reason = "baseline"          // left exact to learn what a step over the whole context costs
 )

@@ -10,6 +10,7 @@ type Proxy struct {
 	Identity ProxyIdentity `yaml:"identity"`
 	Limits   ProxyLimits   `yaml:"limits"`
 	Gate     ProxyGate     `yaml:"gate"`
+	Canary   ProxyCanary   `yaml:"canary"`
 	Recent   int           `yaml:"recent" help:"requests that the admin API remembers"`
 	Headers  bool          `yaml:"headers" help:"tell clients what was decided, in Semproxy- headers"`
 }
@@ -76,6 +77,17 @@ type ProxyGate struct {
 	KVInterval policy.Duration `yaml:"kvInterval" help:"how often the engine's /metrics is read for the use of its KV memory"`
 }
 
+// ProxyCanary compares answers with and without compressed KV.
+type ProxyCanary struct {
+	Tenant         string          `yaml:"tenant" help:"tenant whose policy compresses the canary's prompt; nothing is compressed until its answers are alike; empty: no canary"`
+	Model          string          `yaml:"model" help:"model to ask; empty: the first of the engine's"`
+	MaxTokens      int             `yaml:"maxTokens" help:"length of an answer"`
+	MinAgreement   float64         `yaml:"minAgreement" help:"share of the answer that must be the same from its beginning on"`
+	MaxLogprobDiff float64         `yaml:"maxLogprobDiff" help:"how far apart the log probabilities of that share may be, on average"`
+	Interval       policy.Duration `yaml:"interval" help:"how often the engine is looked at, to see that it has started anew"`
+	Timeout        policy.Duration `yaml:"timeout" help:"how long an answer may take"`
+}
+
 func defaultProxy() Proxy {
 	return Proxy{
 		Engine: ProxyEngine{
@@ -87,6 +99,7 @@ func defaultProxy() Proxy {
 			MaxJSONBytes: 16 << 20, MaxBodyBytes: 1 << 30, BufferedBytes: 256 << 20, ClientTimeout: policy.Duration(30e9),
 		},
 		Gate:   ProxyGate{Enabled: true, MinTokens: 512, KVInterval: policy.Duration(2e9)},
+		Canary: ProxyCanary{MaxTokens: 32, MinAgreement: 0.9, MaxLogprobDiff: 0.5, Interval: policy.Duration(5e9), Timeout: policy.Duration(60e9)},
 		Recent: 1000, Headers: true,
 	}
 }
