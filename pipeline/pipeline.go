@@ -118,6 +118,7 @@ type job struct {
 	boundary  []byte
 	scales    []float32
 	weights   []float64
+	layers    []LayerReport
 	mask      []byte // the page's protected tokens and the policy's
 	starts    []int  // of the tokens' texts
 	res       compress.Result

@@ -262,8 +262,13 @@ func (s *service) observer() func(context.Context, *pipeline.Report, error) {
 			WorstError: r.WorstError, WorstHead: r.WorstHead, DecideMS: ms(r.Stages.Decide), CompressMS: ms(r.Stages.Compress),
 			StoreMS: ms(r.Stages.Store), TotalMS: ms(r.Elapsed),
 		}
+		for _, l := range r.PerLayer {
+			one.PerLayer = append(one.PerLayer, recent.Layer{
+				Layer: l.Layer, Tokens: r.Tokens, Ratio: l.Ratio, KeySimilarity: l.KeySimilarity, Measured: r.Measured, AttentionError: l.AttentionError,
+			})
+		}
 		if err != nil {
-			one.Error = pipeline.CodeOf(err)
+			one.Error, one.PerLayer = pipeline.CodeOf(err), nil
 		}
 		id := ""
 		if trace := trace.SpanContextFromContext(ctx).TraceID(); trace.IsValid() {

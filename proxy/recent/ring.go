@@ -74,6 +74,8 @@ func (r *Ring) Page(tenant, traceID string, p Page) bool {
 	if request == nil || request.Tenant != tenant {
 		return false
 	}
+	request.add(p.PerLayer)
+	p.PerLayer = nil
 	if len(request.Pages) >= maxPages {
 		request.Omitted++
 		return true
@@ -142,6 +144,7 @@ func (r *Ring) List() []Request {
 
 func (r *Request) copy() Request {
 	out := *r
+	out.Layers = slices.Clone(r.Layers)
 	out.Pages = append([]Page{}, slices.Clone(r.Pages)...)
 	return out
 }
