@@ -39,7 +39,7 @@ func wire(d compress.DType) page.DType {
 }
 
 // prepare turns the page into the compressor's input: the same K and V, nothing copied but the small integers.
-func (j *job) prepare(models Model, d *policy.Decision) error {
+func (j *job) prepare(models Model, messages [][2]int, d *policy.Decision) error {
 	p := j.page
 	if models != nil {
 		if err := p.CheckLayout(models.Layout(p.Model)); err != nil {
@@ -47,7 +47,7 @@ func (j *job) prepare(models Model, d *policy.Decision) error {
 		}
 	}
 	j.shape()
-	if err := j.protect(models, d); err != nil {
+	if err := j.protect(models, messages, d); err != nil {
 		return err
 	}
 	return j.delimit(models, d)
@@ -104,14 +104,14 @@ func rope(r page.Rope) compress.Rope {
 const algorithm = "semproxy.semantic.1"
 
 // object is the key of the page's cores: a digest of the tenant, the content, the policy, the delimiters and, where the
-// policy protects texts, what the tokenizer made of them. An earlier policy's cores are never served for this one, nor
+// policy protects texts or messages, their tokens. An earlier policy's cores are never served for this one, nor
 // another tenant's, nor those of another tokenizer.
 func (j *job) object(d *policy.Decision) string {
 	h := sha256.New()
 	content := j.page.Digest()
 	boundary := sha256.Sum256(j.in.Boundary)
 	parts := [][]byte{[]byte(algorithm), []byte(j.tenant), content[:], []byte(d.PolicyDigest), boundary[:]}
-	if len(d.Plan.Protect.Patterns) > 0 {
+	if len(d.Plan.Protect.Patterns) > 0 || len(d.Plan.Protect.Roles) > 0 {
 		protect := sha256.Sum256(j.in.Protect)
 		parts = append(parts, protect[:])
 	}

@@ -83,13 +83,35 @@ func (p *Pipeline) attempt(ctx context.Context, j *job) error {
 	r.Cores, r.Dropped = int(r.Ratio*float64(r.Tokens)+0.5), meanDropped(&j.res)
 	if j.in.Q == nil {
 		r.ValueError, _ = j.res.MeanValueError()
+		j.perLayer(nil)
 		return nil
 	}
 	f := &j.fidelity
 	f.Compare(&j.full, &j.got)
 	r.Measured, r.AttentionError, r.WorstError = true, f.Error, f.Worst
 	r.WorstHead = fmt.Sprintf("%d/%d", int(j.page.LayerFirst)+f.WorstLayer, f.WorstHead)
+	j.perLayer(f.Heads)
 	return nil
+}
+
+// perLayer fills the report's layers in. errs, [Layers, QHeads], are the heads' attention errors; nil: not measured.
+func (j *job) perLayer(errs []float64) {
+	res := &j.res
+	j.layers = j.layers[:0]
+	for l := range res.Layers {
+		one := LayerReport{Layer: int(j.page.LayerFirst) + l}
+		for h := l * res.Heads; h < (l+1)*res.Heads; h++ {
+			one.Ratio += float64(res.Slots[h]) / float64(res.Heads*res.Tokens)
+			one.KeySimilarity += float64(res.KeySimilarity[h]) / float64(res.Heads)
+		}
+		if n := len(errs) / res.Layers; n > 0 {
+			for _, e := range errs[l*n : (l+1)*n] {
+				one.AttentionError += e / float64(n)
+			}
+		}
+		j.layers = append(j.layers, one)
+	}
+	j.report.PerLayer = j.layers
 }
 
 // measure fills j.res and, where the page brings queries, j.full and j.got.
@@ -137,7 +159,7 @@ func (p *Pipeline) exact(ctx context.Context, j *job) error {
 	}
 	r := &j.report
 	r.Outcome, r.Ratio, r.KeySimilarity, r.Cores = semconv.OutcomeExact, 1, 1, r.Tokens
-	r.Dropped = 0
+	r.Dropped, r.PerLayer = 0, nil
 	r.Measured, r.AttentionError, r.WorstError, r.WorstHead = j.in.Q != nil, 0, 0, ""
 	return nil
 }

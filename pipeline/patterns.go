@@ -18,13 +18,27 @@ func (e *NoTokenizerError) Error() string {
 		"configure models[].tokenizerFile, or remove the patterns", e.Profile, e.Model)
 }
 
-// protect adds the tokens that overlap one of the policy's patterns to those that the page protects.
-func (j *job) protect(models Model, d *policy.Decision) error {
-	patterns := d.Plan.Protect.Patterns
+// protect adds to the tokens that the page protects those that overlap one of the policy's patterns, and those of messages:
+// ranges [from, to) of positions.
+func (j *job) protect(models Model, messages [][2]int, d *policy.Decision) error {
+	patterns, p := d.Plan.Protect.Patterns, j.page
+	if len(patterns) == 0 && len(messages) == 0 {
+		return nil
+	}
+	j.mask = grow(j.mask, p.Tokens)
+	clear(j.mask)
+	copy(j.mask, p.Protect)
+	j.in.Protect = j.mask
+	for i, at := range j.positions {
+		for _, m := range messages {
+			if int(at) >= m[0] && int(at) < m[1] {
+				j.mask[i] = 1
+			}
+		}
+	}
 	if len(patterns) == 0 {
 		return nil
 	}
-	p := j.page
 	refused := &NoTokenizerError{Model: p.Model, Profile: d.Profile}
 	if models == nil {
 		return refused
@@ -36,14 +50,10 @@ func (j *job) protect(models Model, d *policy.Decision) error {
 	if !ok {
 		return refused
 	}
-	j.mask = grow(j.mask, p.Tokens)
-	clear(j.mask)
-	copy(j.mask, p.Protect)
 	j.starts = grow(j.starts, p.Tokens)
 	for _, pattern := range patterns {
 		markPattern(j.mask, j.starts, pattern, func(i int) (string, bool) { return text(p.TokenIDs.At(i)) })
 	}
-	j.in.Protect = j.mask
 	return nil
 }
 

@@ -70,6 +70,9 @@ type Config struct {
 	Progress   func(done, total int)
 	// Headers are those of the request that a sequence of a tenant belongs to, for rules that look at them; nil: none are known.
 	Headers func(tenant, sequence string) map[string]string
+	// Messages are the positions, ranges [from, to), of those messages of a sequence that its policy protects, as far as they
+	// are known here; nil: none are. An adapter that marks them in the page itself is not relied on.
+	Messages func(tenant, sequence string) [][2]int
 	// Observer is told of every page when it is done; the report is only valid during the call, which holds the page up.
 	Observer func(ctx context.Context, r *Report, err error)
 }
@@ -115,6 +118,7 @@ type job struct {
 	boundary  []byte
 	scales    []float32
 	weights   []float64
+	layers    []LayerReport
 	mask      []byte // the page's protected tokens and the policy's
 	starts    []int  // of the tokens' texts
 	res       compress.Result
@@ -164,7 +168,11 @@ func (p *Pipeline) live(ctx context.Context, j *job) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := j.prepare(p.cfg.Models, &decision); err != nil {
+	var messages [][2]int
+	if p.cfg.Messages != nil && len(decision.Plan.Protect.Roles) > 0 {
+		messages = p.cfg.Messages(j.tenant, j.page.Sequence)
+	}
+	if err := j.prepare(p.cfg.Models, messages, &decision); err != nil {
 		return err
 	}
 

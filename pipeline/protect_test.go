@@ -110,6 +110,39 @@ func TestPatternsProtectTheirTokens(t *testing.T) {
 	}
 }
 
+func TestMessagesOfTheRequestKeepTheirTokens(t *testing.T) {
+	rules := "apiVersion: semproxy.io/v1\nprofiles:\n  half: { method: semantic, ratio: 0.25, assign: true }\n  roles: { method: semantic, ratio: 0.25, assign: true, protect: { roles: [system] } }\n" +
+		"tenants:\n  plain: { rules: [ { profile: half } ] }\n  acme: { rules: [ { profile: roles } ] }\n"
+	known := true
+	r := newRigOf(t, rules, func(c *pipeline.Config) {
+		c.Messages = func(tenant, sequence string) [][2]int {
+			if tenant != "acme" || sequence == "" {
+				t.Errorf("asked for %q, %q, want the page's own, and only where the policy protects messages", tenant, sequence)
+			}
+			if !known {
+				return nil
+			}
+			return [][2]int{{20, 120}, {200, 210}}
+		}
+	})
+	blob := demoPage(t, configs.Pages()[0])
+	merged := func(counts [][]int) (inside int) {
+		for i := range counts {
+			if (i >= 20 && i < 120 || i >= 200 && i < 210) && slices.Max(counts[i]) > 1 {
+				inside++
+			}
+		}
+		return inside
+	}
+	_, plain := send(t, r, "plain", blob)
+	_, kept := send(t, r, "acme", blob)
+	known = false
+	_, unknown := send(t, r, "acme", blob) // not what is stored for the page with its messages
+	if a, b, c := merged(counted(plain)), merged(counted(kept)), merged(counted(unknown)); a == 0 || b != 0 || c == 0 {
+		t.Errorf("merged tokens of messages: got %d without a policy, %d with, %d where they are not known, want some, none, some", a, b, c)
+	}
+}
+
 func TestThePagesOwnProtectionStaysBesideThePatterns(t *testing.T) {
 	table := demoTokenizer(t)
 	r := newRigOf(t, patternRules, func(c *pipeline.Config) { c.Models = model{texts: table.Text} })

@@ -42,8 +42,18 @@ type Report struct {
 	Guard          string  // semconv.GuardOff ...
 	ValueError     float64 // relative error of the values, where no queries measure the attention; an estimate that only ranks
 
+	PerLayer []LayerReport // of a page that was compressed now; valid as long as the report's Body
+
 	Stages  Stages
 	Elapsed time.Duration
+}
+
+// LayerReport is what became of one layer of a page.
+type LayerReport struct {
+	Layer          int     // of the model
+	Ratio          float64 // cores / tokens, mean over KV heads
+	KeySimilarity  float64 // mean over KV heads
+	AttentionError float64 // mean over query heads; meaningful where the page is Measured
 }
 
 // Stages are the times of a page's steps.

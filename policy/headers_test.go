@@ -94,7 +94,7 @@ func TestRolesArePartOfWhatAPageBecomes(t *testing.T) {
 	if digest("[tool, system]") != digest("[system, tool, system]") || digest("[system]") == digest("[]") {
 		t.Error("roles: want equal digests for equal sets, and other ones for others")
 	}
-	_, err := policy.Compile(policy.Source{Name: "p.yaml", Data: []byte("apiVersion: semproxy.io/v1\nprofiles: { p: { method: weighted, protect: { roles: [sytem] } } }\n")})
+	_, err := policy.Compile(policy.Source{Name: "p.yaml", Data: []byte("apiVersion: semproxy.io/v1\nprofiles: { p: { method: weighted, protect: { roles: [robot] } } }\n")})
 	if err == nil || !strings.Contains(err.Error(), "system, developer, user, assistant, tool") {
 		t.Errorf("got %v, want the words that there are", err)
 	}

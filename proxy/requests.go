@@ -97,6 +97,18 @@ func summary(r *recent.Request, f recent.Fidelity) []string {
 	if r.Gate != nil {
 		out = append(out, "Gate: "+string(r.Gate.Reason)+", because "+r.Gate.Why+".")
 	}
+	if p := r.Spans; p != nil {
+		text := "Protected messages: " + strconv.Itoa(p.Tokens) + " tokens in " + strconv.Itoa(len(p.Spans)) + " ranges"
+		switch {
+		case p.Why != "":
+			text = "Protected messages: not found, because " + p.Why + "; so the prompt stays exact"
+		case len(p.Spans) == 0:
+			text = "Protected messages: the request has none"
+		}
+		if out = append(out, text+"."); p.Mismatch {
+			out = append(out, "The engine counted other tokens for the prompt than its /tokenize: the ranges may be wrong.")
+		}
+	}
 	switch {
 	case r.Decision == nil:
 		out = append(out, "It was refused or cut before anything was decided.")

@@ -15,12 +15,14 @@ import (
 
 	"github.com/semproxy/semproxy/cmd/semproxy/config"
 	"github.com/semproxy/semproxy/pipeline"
+	"github.com/semproxy/semproxy/proxy/canary"
 	"github.com/semproxy/semproxy/proxy/forward"
 	"github.com/semproxy/semproxy/proxy/gate"
 	"github.com/semproxy/semproxy/proxy/identity"
 	"github.com/semproxy/semproxy/proxy/limit"
 	"github.com/semproxy/semproxy/proxy/recent"
 	"github.com/semproxy/semproxy/proxy/reload"
+	"github.com/semproxy/semproxy/proxy/spans"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
@@ -81,6 +83,16 @@ func (s *service) startProxy(context.Context, serviceOptions) error {
 		cfg.KVUsage = usage.Value
 		s.requests.actors = append(s.requests.actors, usage.Run)
 	}
+	if c.Engine.Kind == forward.VLLM {
+		finder := spans.New(engine, spans.Options{Key: key, Transport: forward.NewTransport(engine, 16), Timeout: time.Duration(c.Engine.TokenizeTimeout)})
+		s.onStop(func(context.Context) error { finder.Close(); return nil })
+		cfg.Spans = finder
+	}
+	if c.Canary.Tenant != "" {
+		if cfg.Off, err = s.startCanary(engine, key); err != nil {
+			return err
+		}
+	}
 	p, err := forward.New(cfg)
 	if err != nil {
 		return err
@@ -101,6 +113,22 @@ func (s *service) startProxy(context.Context, serviceOptions) error {
 		s.log.Warn("proxy_anonymous", "tenant", c.Identity.AnonymousTenant, "effect", "requests without a credential are served")
 	}
 	return nil
+}
+
+// startCanary prepares what runProxy runs, and returns what says why nothing is to be compressed.
+func (s *service) startCanary(engine *url.URL, key func() string) (off func() string, err error) {
+	c := &s.cfg.Proxy.Canary
+	k, err := canary.New(engine, canary.Options{
+		Plane: &forward.CanaryPlane{Tenant: c.Tenant, Policy: s.rules, Recent: s.requests.ring},
+		Key:   key, Transport: forward.NewTransport(engine, 1), Model: c.Model, Tokens: c.MaxTokens,
+		Limit: canary.Limit{Agreement: c.MinAgreement, Logprob: c.MaxLogprobDiff},
+		Every: time.Duration(c.Interval), Timeout: time.Duration(c.Timeout), Meter: s.tel.MeterProvider, Logger: s.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.requests.actors = append(s.requests.actors, k.Run)
+	return k.Off, nil
 }
 
 // runProxy starts what startProxy has bound.
@@ -207,6 +235,19 @@ func (s *service) headers() func(tenant, sequence string) map[string]string {
 	return s.requests.ring.Headers
 }
 
+// messages finds those of a page's request that its policy protects; nil without a request plane.
+func (s *service) messages() func(tenant, sequence string) [][2]int {
+	if s.requests == nil {
+		return nil
+	}
+	return func(tenant, sequence string) (out [][2]int) {
+		for _, one := range s.requests.ring.Protected(tenant, sequence) {
+			out = append(out, one)
+		}
+		return out
+	}
+}
+
 // observer remembers pages with their requests, and teaches the gate what they cost; nil without a request plane.
 func (s *service) observer() func(context.Context, *pipeline.Report, error) {
 	if s.requests == nil {
@@ -221,8 +262,13 @@ func (s *service) observer() func(context.Context, *pipeline.Report, error) {
 			WorstError: r.WorstError, WorstHead: r.WorstHead, DecideMS: ms(r.Stages.Decide), CompressMS: ms(r.Stages.Compress),
 			StoreMS: ms(r.Stages.Store), TotalMS: ms(r.Elapsed),
 		}
+		for _, l := range r.PerLayer {
+			one.PerLayer = append(one.PerLayer, recent.Layer{
+				Layer: l.Layer, Tokens: r.Tokens, Ratio: l.Ratio, KeySimilarity: l.KeySimilarity, Measured: r.Measured, AttentionError: l.AttentionError,
+			})
+		}
 		if err != nil {
-			one.Error = pipeline.CodeOf(err)
+			one.Error, one.PerLayer = pipeline.CodeOf(err), nil
 		}
 		id := ""
 		if trace := trace.SpanContextFromContext(ctx).TraceID(); trace.IsValid() {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -86,6 +87,16 @@ func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
 	r := explained.Request
 	if len(r.Pages) != 1 || r.Pages[0].Ratio <= 0 || r.Pages[0].Ratio > 0.51 || !r.Pages[0].Measured || r.Pages[0].Device == "" || r.Decision.Profile != "half" {
 		t.Errorf("got %+v", explained)
+	}
+	sum := 0.0
+	for _, l := range r.Layers {
+		sum += l.Ratio / float64(len(r.Layers))
+		if l.Tokens != r.Pages[0].Tokens || !l.Measured || l.AttentionError <= 0 || l.KeySimilarity <= 0.5 || l.KeySimilarity > 1 {
+			t.Errorf("layer: got %+v", l)
+		}
+	}
+	if len(r.Layers) != r.Pages[0].Layers || math.Abs(sum-r.Pages[0].Ratio) > 1e-3 {
+		t.Errorf("got %d layers with a mean ratio of %v, want the page's %d and %v", len(r.Layers), sum, r.Pages[0].Layers, r.Pages[0].Ratio)
 	}
 	if got := getJSON[[]tenantView](t, sc.admin.URL()+"/api/v1/tenants"); len(got) == 0 {
 		t.Error("got no tenants")

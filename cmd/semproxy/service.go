@@ -138,7 +138,7 @@ func (s *service) startCompressor(context.Context, serviceOptions) (err error) {
 	s.pipeline, err = pipeline.New(pipeline.Config{
 		Policy: s.rules, Compressor: s.backend, Store: s.store, Prefixes: s.prefixes, Claims: s.claims, Models: known, Limits: limits,
 		Tracer: s.tel.TracerProvider, Meter: s.tel.MeterProvider, Logger: s.log,
-		Observer: s.observer(), Headers: s.headers(),
+		Observer: s.observer(), Headers: s.headers(), Messages: s.messages(),
 	})
 	s.log.Info("compressor_ready", "device", s.backend.Device(), "reason", why, "workers", s.compressor.Workers())
 	return err

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -14,10 +15,12 @@ import (
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/proxy/dialect"
 	"github.com/semproxy/semproxy/proxy/gate"
 	"github.com/semproxy/semproxy/proxy/identity"
 	"github.com/semproxy/semproxy/proxy/limit"
 	"github.com/semproxy/semproxy/proxy/recent"
+	"github.com/semproxy/semproxy/proxy/spans"
 )
 
 // Kinds of engines.
@@ -33,6 +36,12 @@ type Resolver interface {
 	Strip(h http.Header)
 }
 
+// Spans finds which tokens belong to the messages of roles. *spans.Finder is one.
+type Spans interface {
+	Find(ctx context.Context, tenant string, chat *dialect.Chat, roles []string) (spans.Found, error)
+	Mismatch(model string) // the engine has counted other tokens than its /tokenize
+}
+
 // Config is what a proxy works with. Engine, Identity and Policy are required; the zero value of every other field is
 // useful.
 type Config struct {
@@ -44,6 +53,8 @@ type Config struct {
 	Admission *limit.Admission   // nil: with default options
 	Gate      *gate.Gate         // nil: with default options
 	Recent    *recent.Ring       // nil: nothing is remembered
+	Spans     Spans              // finds messages that policies protect; nil: they are not found, and the prompts stay exact
+	Off       func() string      // why nothing is to be compressed on this engine; nil or "": it may be
 	KVUsage   func() float64     // share of the engine's KV memory in use; nil or negative: not known
 
 	MaxJSON       int64         // a longer JSON body is refused; 0: 16 MiB
@@ -80,6 +91,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.KVUsage == nil {
 		c.KVUsage = func() float64 { return -1 }
+	}
+	if c.Off == nil {
+		c.Off = func() string { return "" }
 	}
 	if c.EngineKey == nil {
 		c.EngineKey = func() string { return "" }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,6 +42,8 @@ func startEngine(t *testing.T, h2c bool) *engine {
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprint(w, "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.25\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.75\n")
 	})
+	mux.HandleFunc("POST /tokenize", tokenize)
+	mux.HandleFunc("POST /detokenize", detokenize)
 	mux.HandleFunc("POST /{$}", func(w http.ResponseWriter, r *http.Request) { // TGI: either of the two, by the body
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
@@ -178,6 +181,64 @@ func (e *engine) chat(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "data: {\"id\":\"x\",\"choices\":[],\"usage\":%s}\n\n", usage)
 	}
 	_, _ = io.WriteString(w, "data: [DONE]\n\n")
+}
+
+// words are the tokens of tokenize; a token is a place in it.
+var words struct {
+	sync.Mutex
+	all []string
+}
+
+// tokenize renders a chat into words and numbers them.
+func tokenize(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Model    string                           `json:"model"`
+		Messages []struct{ Role, Content string } `json:"messages"`
+		Prompt   *bool                            `json:"add_generation_prompt"`
+	}
+	switch err := json.NewDecoder(r.Body).Decode(&q); {
+	case err != nil, q.Model == "untokenizable":
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	case q.Messages == nil:
+		_, _ = io.WriteString(w, `{"path":"/tokenize"}`)
+		return
+	}
+	text := []string{"<s>"}
+	for _, m := range q.Messages {
+		text = append(append(text, "<|"+m.Role+"|>"), strings.Fields(m.Content)...)
+	}
+	if q.Prompt == nil || *q.Prompt {
+		text = append(text, "<|assistant|>")
+	}
+	words.Lock()
+	defer words.Unlock()
+	tokens := make([]int, len(text))
+	for i, word := range text {
+		if tokens[i] = slices.Index(words.all, word); tokens[i] < 0 {
+			tokens[i], words.all = len(words.all), append(words.all, word)
+		}
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"tokens": tokens, "count": len(tokens)})
+}
+
+func detokenize(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Model  string
+		Tokens []int
+	}
+	words.Lock()
+	defer words.Unlock()
+	_ = json.NewDecoder(r.Body).Decode(&q)
+	if q.Model == "" {
+		_, _ = io.WriteString(w, `{"path":"/detokenize"}`)
+		return
+	}
+	text := make([]string, len(q.Tokens))
+	for i, t := range q.Tokens {
+		text[i] = words.all[t]
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"prompt": strings.Join(text, " ")})
 }
 
 func (e *engine) hang(r *http.Request) {

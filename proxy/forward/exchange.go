@@ -18,6 +18,8 @@ import (
 	"github.com/semproxy/semproxy/proxy/gate"
 	"github.com/semproxy/semproxy/proxy/identity"
 	"github.com/semproxy/semproxy/proxy/limit"
+	"github.com/semproxy/semproxy/proxy/recent"
+	"github.com/semproxy/semproxy/proxy/spans"
 )
 
 // exchange is one request and its answer. One goroutine works on it, but for the body's reader in net/http's transport.
@@ -49,7 +51,9 @@ type exchange struct {
 	exact    bool
 	decision *policy.Decision
 	verdict  *gate.Verdict
-	hide     bool // the usage event was asked for by the proxy
+	found    spans.Found   // messages that the policy protects
+	spans    *recent.Spans // what became of looking for them; nil: nobody looked
+	hide     bool          // the usage event was asked for by the proxy
 
 	status     int
 	err        error
@@ -110,6 +114,9 @@ type KVParams struct {
 	Object       string `json:"object"` // to be the sequence of the pages that are sent
 	Traceparent  string `json:"traceparent,omitempty"`
 	Compress     bool   `json:"compress"`
+	// Protect are ranges [from, to) of the prompt's tokens that are never to be merged: the adapter sets them in the protect
+	// tensors of the pages that they lie in.
+	Protect []spans.Span `json:"protect,omitempty"`
 }
 
 // open is another reader of the body: the transport asks again when a kept connection turns out to be dead before anything

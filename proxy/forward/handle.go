@@ -104,6 +104,8 @@ func (p *Proxy) serve(ctx context.Context, x *exchange, r *http.Request) (err er
 	if err := p.decide(ctx, x, r); err != nil {
 		return err
 	}
+	p.protect(ctx, x)
+	p.metrics.gate.Add(ctx, 1, p.metrics.reason(x.verdict.Reason)...)
 	if err := x.ticket.Reserve(x.tokens + x.request.MaxTokens); err != nil {
 		return err
 	}
@@ -151,7 +153,7 @@ const headerCompress = "Semproxy-Compress"
 
 // decide asks the policy, then the gate.
 func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error {
-	ctx, span := p.tracer.Start(ctx, semconv.SpanDecide)
+	_, span := p.tracer.Start(ctx, semconv.SpanDecide)
 	defer span.End()
 	start := p.cfg.Now()
 	defer func() { x.decideTime = p.cfg.Now().Sub(start) }()
@@ -177,12 +179,15 @@ func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error 
 	case wish == "off":
 		verdict = gate.Verdict{Reason: gate.Asked, Why: "the client asked for the exact cache"}
 	default:
+		if off := p.cfg.Off(); off != "" {
+			verdict = gate.Verdict{Reason: gate.Held, Why: off}
+			break
+		}
 		verdict = p.cfg.Gate.Decide(gate.Request{
 			Model: q.Model, Tokens: x.tokens, MaxOutput: q.MaxTokens, Ratio: decision.Plan.Ratio, KVUsage: p.cfg.KVUsage(),
 		})
 	}
 	x.verdict = &verdict
-	p.metrics.gate.Add(ctx, 1, p.metrics.reason(verdict.Reason)...)
 	if !span.IsRecording() {
 		return nil
 	}
@@ -199,7 +204,7 @@ func (p *Proxy) params(x *exchange, traceparent string) dialect.Params {
 	}
 	out.KV = KVParams{
 		Tenant: x.who.Tenant, PolicyDigest: x.decision.PolicyDigest, Object: x.object,
-		Traceparent: traceparent, Compress: x.verdict.Compress,
+		Traceparent: traceparent, Compress: x.verdict.Compress, Protect: x.found.Spans,
 	}
 	out.CacheSalt = cacheSalt(x.who.Tenant, x.request.ClientSalt())
 	return out

@@ -17,7 +17,7 @@ const modelLabels = 64
 
 type instruments struct {
 	http, genai, first, perToken, usage metric.Float64Histogram
-	refused, gate                       metric.Int64Counter
+	refused, gate, spans                metric.Int64Counter
 	active                              metric.Int64UpDownCounter
 	tenants                             *semconv.TenantLabel
 	models                              *semconv.TenantLabel // the same bound, for other names
@@ -33,7 +33,7 @@ func newInstruments(provider metric.MeterProvider) (*instruments, error) {
 		semconv.MetricHTTPDuration: &m.http, semconv.MetricGenAIDuration: &m.genai, semconv.MetricFirstToken: &m.first,
 		semconv.MetricPerToken: &m.perToken, semconv.MetricTokenUsage: &m.usage,
 	}
-	counters := map[string]*metric.Int64Counter{semconv.MetricProxyRefused: &m.refused, semconv.MetricGate: &m.gate}
+	counters := map[string]*metric.Int64Counter{semconv.MetricProxyRefused: &m.refused, semconv.MetricGate: &m.gate, semconv.MetricSpans: &m.spans}
 	for _, x := range semconv.Metrics() {
 		var err error
 		unit, description := metric.WithUnit(x.Unit), metric.WithDescription(x.Description)

@@ -59,6 +59,7 @@ func (p *Proxy) finish(ctx context.Context, x *exchange, r *http.Request, aborte
 	p.measure(ctx, x, r, since(x.start, end)/1e3, perToken)
 	p.describe(x, r)
 	if x.request != nil {
+		p.verifySpans(ctx, x)
 		p.learn(x, perToken)
 		p.cfg.Recent.Update(x.object, func(q *recent.Request) {
 			q.Model, q.Stream, q.Done, q.Status, q.Error = x.request.Model, x.request.Stream, true, x.status, errorCode(x.err)
@@ -66,7 +67,7 @@ func (p *Proxy) finish(ctx context.Context, x *exchange, r *http.Request, aborte
 			if x.usage.Prompt >= 0 {
 				q.PromptTokens = x.usage.Prompt
 			}
-			q.Decision, q.Gate, q.KV = x.decision, x.verdict, x.usage.KV
+			q.Decision, q.Gate, q.KV, q.Spans = x.decision, x.verdict, x.usage.KV, x.spans
 			q.Timings = p.timings(x, perToken)
 			q.Timings.Total = since(x.start, end)
 		})

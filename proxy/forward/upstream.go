@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -43,6 +44,12 @@ func newTransport(cfg Config) *http.Transport {
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true, // an answer passes as the engine wrote it
 	}
+}
+
+// NewTransport is one like the proxy's own, for other questions to the engine, with so many kept connections. The caller
+// closes what is idle when it is done.
+func NewTransport(engine *url.URL, connections int) *http.Transport {
+	return newTransport(Config{Engine: engine, IdleConns: connections})
 }
 
 // send forwards the request and its answer. body replaces the request's own where it is not nil; a request that produces

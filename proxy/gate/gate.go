@@ -40,16 +40,18 @@ type Reason string
 
 // Reasons.
 const (
-	Exact    Reason = "policy_exact" // the policy compresses nothing here
-	Asked    Reason = "client_asked" // the client wants the exact cache
-	Off      Reason = "gate_off"     // the gate is switched off
-	Short    Reason = "too_short"    // below the least number of tokens
-	Pressure Reason = "kv_pressure"  // the engine's KV memory is nearly full
-	Learning Reason = "learning"     // not enough was measured to predict
-	Pays     Reason = "pays"         // saves more than it costs
-	Loses    Reason = "does_not_pay" // costs more than it saves
-	Probe    Reason = "probe"        // does not pay by what is known; done to learn whether that still holds
-	Baseline Reason = "baseline"     // left exact to learn what a step over the whole context costs
+	Exact    Reason = "policy_exact"      // the policy compresses nothing here
+	Asked    Reason = "client_asked"      // the client wants the exact cache
+	Off      Reason = "gate_off"          // the gate is switched off
+	Short    Reason = "too_short"         // below the least number of tokens
+	Pressure Reason = "kv_pressure"       // the engine's KV memory is nearly full
+	Learning Reason = "learning"          // not enough was measured to predict
+	Pays     Reason = "pays"              // saves more than it costs
+	Loses    Reason = "does_not_pay"      // costs more than it saves
+	Probe    Reason = "probe"             // does not pay by what is known; done to learn whether that still holds
+	Held     Reason = "canary"            // the canary has not passed on this engine
+	Unknown  Reason = "protected_unknown" // where the messages lie that the policy protects is not known
+	Baseline Reason = "baseline"          // left exact to learn what a step over the whole context costs
 )
 
 // Gate learns and decides. It is safe for concurrent use.

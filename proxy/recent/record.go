@@ -1,11 +1,14 @@
 package recent
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/proxy/gate"
+	"github.com/semproxy/semproxy/proxy/spans"
 )
 
 // Request is what is known of one request. Times are in milliseconds.
@@ -34,15 +37,29 @@ type Request struct {
 
 	Decision *policy.Decision `json:"decision,omitempty"`
 	Gate     *gate.Verdict    `json:"gate,omitempty"`
-	KV       json.RawMessage  `json:"engineKv,omitempty"` // kv_transfer_params that the engine returned
+	Spans    *Spans           `json:"protected,omitempty"` // nil: the policy protects no messages, or nothing was to be compressed
+	KV       json.RawMessage  `json:"engineKv,omitempty"`  // kv_transfer_params that the engine returned
 
 	Timings Timings `json:"timings"`
+	Layers  []Layer `json:"layers,omitempty"` // of all pages that were compressed for it, by layer
 	Pages   []Page  `json:"pages"`
 	Omitted int     `json:"pagesOmitted,omitempty"` // pages beyond those kept
 }
 
 // Header is the value of a header that the tenant's rules look at.
 func (r *Request) Header(name string) string { return r.Headers[name] }
+
+// Spans are the messages that the policy protects.
+type Spans struct {
+	Roles   []policy.Role `json:"roles"`
+	Outcome string        `json:"outcome"` // as package spans names it
+	Why     string        `json:"why,omitempty"`
+	Spans   []spans.Span  `json:"spans,omitempty"`
+	Tokens  int           `json:"tokens,omitempty"` // of all of them
+	// Mismatch: the engine has counted other tokens for the prompt than its /tokenize, so the spans may be wrong.
+	Mismatch bool    `json:"mismatch,omitempty"`
+	MS       float64 `json:"ms"` // to find them
+}
 
 // Timings are a request's, in milliseconds. What did not happen is 0.
 type Timings struct {
@@ -83,6 +100,42 @@ type Page struct {
 	CompressMS     float64   `json:"compressMs"`
 	StoreMS        float64   `json:"storeMs"`
 	TotalMS        float64   `json:"totalMs"`
+
+	PerLayer []Layer `json:"-"` // given to Ring.Page, which sums them up in the request
+}
+
+// Layer sums up what became of one layer of the model, over pages. A page that was stored already says nothing of its layers.
+type Layer struct {
+	Layer          int     `json:"layer"`
+	Tokens         int     `json:"tokens"`
+	Ratio          float64 `json:"ratio"`          // cores / tokens, mean over KV heads
+	KeySimilarity  float64 `json:"keySimilarity"`  // mean over KV heads
+	Measured       bool    `json:"measured"`       // a page brought queries
+	AttentionError float64 `json:"attentionError"` // the worst page's, mean over query heads
+}
+
+// maxLayers bounds the layers kept of a request.
+const maxLayers = 512
+
+// add takes a page's layers over.
+func (r *Request) add(layers []Layer) {
+	for _, l := range layers {
+		i, found := slices.BinarySearchFunc(r.Layers, l.Layer, func(a Layer, layer int) int { return cmp.Compare(a.Layer, layer) })
+		if !found {
+			if len(r.Layers) < maxLayers {
+				r.Layers = slices.Insert(r.Layers, i, l)
+			}
+			continue
+		}
+		to := &r.Layers[i]
+		share := float64(l.Tokens) / float64(max(1, to.Tokens+l.Tokens))
+		to.Tokens += l.Tokens
+		to.Ratio += share * (l.Ratio - to.Ratio)
+		to.KeySimilarity += share * (l.KeySimilarity - to.KeySimilarity)
+		if l.Measured {
+			to.Measured, to.AttentionError = true, max(to.AttentionError, l.AttentionError)
+		}
+	}
 }
 
 // Fidelity sums the pages up.

@@ -3,6 +3,8 @@ package recent
 import (
 	"slices"
 	"sync"
+
+	"github.com/semproxy/semproxy/proxy/spans"
 )
 
 // maxPages bounds the pages kept of one request.
@@ -72,6 +74,8 @@ func (r *Ring) Page(tenant, traceID string, p Page) bool {
 	if request == nil || request.Tenant != tenant {
 		return false
 	}
+	request.add(p.PerLayer)
+	p.PerLayer = nil
 	if len(request.Pages) >= maxPages {
 		request.Omitted++
 		return true
@@ -98,6 +102,17 @@ func (r *Ring) Headers(tenant, object string) map[string]string {
 	defer r.mu.Unlock()
 	if request := r.objects[object]; request != nil && request.Tenant == tenant {
 		return request.Headers
+	}
+	return nil
+}
+
+// Protected are the tokens of messages that the policy protects in the request of an object's name; nil when it is not the
+// tenant's. The slice is read only.
+func (r *Ring) Protected(tenant, object string) []spans.Span {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if request := r.objects[object]; request != nil && request.Tenant == tenant && request.Spans != nil {
+		return request.Spans.Spans
 	}
 	return nil
 }
@@ -129,6 +144,7 @@ func (r *Ring) List() []Request {
 
 func (r *Request) copy() Request {
 	out := *r
+	out.Layers = slices.Clone(r.Layers)
 	out.Pages = append([]Page{}, slices.Clone(r.Pages)...)
 	return out
 }

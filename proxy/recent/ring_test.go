@@ -72,6 +72,13 @@ func TestPagesFindTheirRequest(t *testing.T) {
 	if got.Pages != 2 || math.Abs(got.Ratio-0.3125) > 1e-9 || got.AttentionError != 0.2 || !got.Measured {
 		t.Errorf("got %+v, want the ratio over all tokens and the worst error", got)
 	}
+	r.Page("acme", "t1", recent.Page{Sequence: "o2", Tokens: 100, PerLayer: []recent.Layer{{Layer: 1, Tokens: 100, Ratio: 0.5, KeySimilarity: 0.8, Measured: true, AttentionError: 0.1}}})
+	r.Page("acme", "t1", recent.Page{Sequence: "o2", Tokens: 300, PerLayer: []recent.Layer{{Layer: 0, Tokens: 300, Ratio: 0.3}, {Layer: 1, Tokens: 300, Ratio: 0.25, KeySimilarity: 0.9, AttentionError: 9}}})
+	x, _ := r.Get("id2")
+	if len(x.Layers) != 2 || x.Layers[0].Layer != 0 || x.Layers[1].Tokens != 400 || math.Abs(x.Layers[1].Ratio-0.3125) > 1e-9 || math.Abs(x.Layers[1].KeySimilarity-0.875) > 1e-9 ||
+		x.Layers[1].AttentionError != 0.1 {
+		t.Errorf("layers: got %+v, want means over all tokens and the worst error that was measured", x.Layers)
+	}
 	untraced := request(3)
 	untraced.TraceID = ""
 	r.Add(untraced)

@@ -35,6 +35,9 @@ const (
 	MetricProxyActive   = "semproxy.proxy.active"               // gauge, by tenant
 	MetricProxyRefused  = "semproxy.proxy.refused"              // counter, by code
 	MetricGate          = "semproxy.gate.decisions"             // counter, by reason
+	MetricCanaryRuns    = "semproxy.canary.runs"                // counter, by outcome
+	MetricCanaryHeld    = "semproxy.canary.held"                // gauge
+	MetricSpans         = "semproxy.proxy.spans"                // counter, by outcome
 )
 
 // Kind is the kind of an instrument.
@@ -88,6 +91,9 @@ func Metrics() []Metric {
 		{Name: MetricTokenUsage, Unit: "{token}", Kind: Histogram, Buckets: tokenBuckets(), Description: "Tokens that a request used, as the engine counted them."},
 		{Name: MetricProxyActive, Unit: "{request}", Kind: Gauge, Description: "Requests that are being served, by tenant."},
 		{Name: MetricProxyRefused, Unit: "{request}", Kind: Counter, Description: "Requests that the proxy refused, by code."},
+		{Name: MetricCanaryRuns, Unit: "{run}", Kind: Counter, Description: "Runs of the canary, by outcome."},
+		{Name: MetricCanaryHeld, Unit: "{engine}", Kind: Gauge, Description: "1 while the canary lets nothing be compressed on the engine, else 0."},
+		{Name: MetricSpans, Unit: "{request}", Kind: Counter, Description: "Searches for the tokens of messages that policies protect, by outcome."},
 		{Name: MetricGate, Unit: "{request}", Kind: Counter, Description: "Verdicts of the cost gate, by reason."},
 	}
 }

@@ -10,6 +10,7 @@ type Proxy struct {
 	Identity ProxyIdentity `yaml:"identity"`
 	Limits   ProxyLimits   `yaml:"limits"`
 	Gate     ProxyGate     `yaml:"gate"`
+	Canary   ProxyCanary   `yaml:"canary"`
 	Recent   int           `yaml:"recent" help:"requests that the admin API remembers"`
 	Headers  bool          `yaml:"headers" help:"tell clients what was decided, in Semproxy- headers"`
 }
@@ -23,12 +24,13 @@ type ProxyTLS struct {
 
 // ProxyEngine is what the proxy stands in front of.
 type ProxyEngine struct {
-	URL           string          `yaml:"url" help:"base URL: http, https, or h2c for HTTP/2 without TLS"`
-	Kind          string          `yaml:"kind" help:"vllm (is given kv_transfer_params and cache_salt), tgi or openai (are not)"`
-	APIKeyFile    string          `yaml:"apiKeyFile" help:"file of the bearer token that the engine wants"`
-	HeaderTimeout policy.Duration `yaml:"headerTimeout" help:"how long the engine may take to begin an answer"`
-	IdleTimeout   policy.Duration `yaml:"idleTimeout" help:"how long the engine may be silent in the middle of an answer"`
-	Connections   int             `yaml:"connections" help:"idle connections to the engine that are kept"`
+	URL             string          `yaml:"url" help:"base URL: http, https, or h2c for HTTP/2 without TLS"`
+	Kind            string          `yaml:"kind" help:"vllm (is given kv_transfer_params and cache_salt), tgi or openai (are not)"`
+	APIKeyFile      string          `yaml:"apiKeyFile" help:"file of the bearer token that the engine wants"`
+	HeaderTimeout   policy.Duration `yaml:"headerTimeout" help:"how long the engine may take to begin an answer"`
+	IdleTimeout     policy.Duration `yaml:"idleTimeout" help:"how long the engine may be silent in the middle of an answer"`
+	TokenizeTimeout policy.Duration `yaml:"tokenizeTimeout" help:"how long the engine's /tokenize may take to say where the messages lie that a policy protects"`
+	Connections     int             `yaml:"connections" help:"idle connections to the engine that are kept"`
 }
 
 // ProxyIdentity says how tenants are told apart.
@@ -75,10 +77,21 @@ type ProxyGate struct {
 	KVInterval policy.Duration `yaml:"kvInterval" help:"how often the engine's /metrics is read for the use of its KV memory"`
 }
 
+// ProxyCanary compares answers with and without compressed KV.
+type ProxyCanary struct {
+	Tenant         string          `yaml:"tenant" help:"tenant whose policy compresses the canary's prompt; nothing is compressed until its answers are alike; empty: no canary"`
+	Model          string          `yaml:"model" help:"model to ask; empty: the first of the engine's"`
+	MaxTokens      int             `yaml:"maxTokens" help:"length of an answer"`
+	MinAgreement   float64         `yaml:"minAgreement" help:"share of the answer that must be the same from its beginning on"`
+	MaxLogprobDiff float64         `yaml:"maxLogprobDiff" help:"how far apart the log probabilities of that share may be, on average"`
+	Interval       policy.Duration `yaml:"interval" help:"how often the engine is looked at, to see that it has started anew"`
+	Timeout        policy.Duration `yaml:"timeout" help:"how long an answer may take"`
+}
+
 func defaultProxy() Proxy {
 	return Proxy{
 		Engine: ProxyEngine{
-			Kind: "vllm", HeaderTimeout: policy.Duration(600e9), IdleTimeout: policy.Duration(300e9), Connections: 512,
+			Kind: "vllm", HeaderTimeout: policy.Duration(600e9), IdleTimeout: policy.Duration(300e9), TokenizeTimeout: policy.Duration(1e9), Connections: 512,
 		},
 		Identity: ProxyIdentity{JWT: ProxyJWT{Claim: "tenant"}, Header: ProxyHeader{Peers: []string{}, Subjects: []string{}}},
 		Limits: ProxyLimits{
@@ -86,6 +99,7 @@ func defaultProxy() Proxy {
 			MaxJSONBytes: 16 << 20, MaxBodyBytes: 1 << 30, BufferedBytes: 256 << 20, ClientTimeout: policy.Duration(30e9),
 		},
 		Gate:   ProxyGate{Enabled: true, MinTokens: 512, KVInterval: policy.Duration(2e9)},
+		Canary: ProxyCanary{MaxTokens: 32, MinAgreement: 0.9, MaxLogprobDiff: 0.5, Interval: policy.Duration(5e9), Timeout: policy.Duration(60e9)},
 		Recent: 1000, Headers: true,
 	}
 }

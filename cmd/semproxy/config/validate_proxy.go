@@ -37,6 +37,21 @@ func (c *checker) proxy() {
 	}
 	c.identity()
 	c.proxyLimits()
+	c.canary()
+}
+
+func (c *checker) canary() {
+	k := c.l.Proxy.Canary
+	if k.Tenant != "" && c.l.Proxy.Engine.Kind != "vllm" {
+		c.report("proxy.canary.tenant", "needs proxy.engine.kind vllm: no other engine is told to compress")
+	}
+	c.number("proxy.canary.maxTokens", k.MaxTokens, 1, 4096)
+	if !(k.MinAgreement > 0 && k.MinAgreement <= 1) {
+		c.report("proxy.canary.minAgreement", "must be in (0,1], got %v", k.MinAgreement)
+	}
+	if !(k.MaxLogprobDiff > 0) {
+		c.report("proxy.canary.maxLogprobDiff", "must be larger than 0, got %v", k.MaxLogprobDiff)
+	}
 }
 
 func (c *checker) identity() {

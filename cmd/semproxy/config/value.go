@@ -19,7 +19,7 @@ func kindOf(t reflect.Type) string {
 		return "duration"
 	case t.Kind() == reflect.Bool:
 		return "true|false"
-	case t.Kind() == reflect.Int:
+	case t.Kind() == reflect.Int, t.Kind() == reflect.Float64:
 		return "number"
 	case t == reflect.TypeFor[[]string]():
 		return "texts"
@@ -65,6 +65,12 @@ func setText(v reflect.Value, s, source, path string) error {
 			return errors.New("must be a whole number")
 		}
 		v.SetInt(int64(n))
+	case reflect.Float64:
+		x, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			return errors.New("must be a number")
+		}
+		v.SetFloat(x)
 	default:
 		return setList(v, s, source, path)
 	}
