@@ -37,7 +37,8 @@ def llm(own: LocalSidecar) -> Iterator[Any]:
     vllm_cpu.install()
     engine = LLM(
         model=str(MODEL), skip_tokenizer_init=True, dtype="float32", enforce_eager=True, max_model_len=1280, block_size=16,
-        kv_cache_memory_bytes=64 << 20, max_num_seqs=4, max_num_batched_tokens=1280, disable_log_stats=False,
+        kv_cache_memory_bytes=64 << 20, max_num_seqs=4, max_num_batched_tokens=1280,
+        hf_overrides={"max_position_embeddings": 1280},  # the questions go a little further than the model's 1024
         kv_transfer_config=KVTransferConfig(
             kv_connector="SemproxyConnector", kv_connector_module_path="semproxy_kv.vllm", kv_role="kv_both",
             kv_load_failure_policy="recompute",
@@ -80,7 +81,7 @@ def test_recall_with_a_quarter_of_the_slots(llm: Any, recall_cases: list[dict[st
         small += sum(list(o.outputs[0].token_ids) == w for o, w in zip(cores, want, strict=True))
         for o, prompt in zip(cores, prompts, strict=True):
             assert list(o.prompt_token_ids) == prompt, "the client's prompt, and so its usage, is what it sent"
-            assert o.num_cached_tokens in range(224, 368), "848 tokens in 212 cores, in 14 blocks; more of the questions asked before"
+            assert 224 <= o.num_cached_tokens <= len(prompt) - 848 + 224, "848 tokens in 212 cores, in 14 blocks"
     print(f"\nrecall full {full}/{asked}, with cores {small}/{asked}; requests that loaded cores: {worker.loaded}")
     assert worker.loaded >= CASES
     assert small >= 0.99 * full
@@ -91,21 +92,17 @@ def test_killing_semproxy_while_the_engine_generates(llm: Any, own: LocalSidecar
     known, fresh = recall_cases[0]["context"], recall_cases[CASES]["context"]
     want = generate(llm, [known + fresh[:20]], 24)[0].outputs[0].token_ids
     want_full = generate(llm, [fresh[:600]], 24, compress=False)[0].outputs[0].token_ids
-    engine, before, got, steps = llm.llm_engine, sum(faults().values()), {}, 0
+    engine, before, got = llm.llm_engine, sum(faults().values()), {}
     sampling = SamplingParams(max_tokens=24, min_tokens=24, temperature=0, detokenize=False)
     engine.add_request("running", {"prompt_token_ids": known + fresh[:20]}, sampling)
+    deadline = time.monotonic() + 60
     while engine.has_unfinished_requests():
-        steps += 1
-        if steps == 8:
-            own.kill()
-            engine.add_request("new", {"prompt_token_ids": fresh[:600]}, sampling)
+        assert time.monotonic() < deadline, "the engine does not come to an end"
         for o in engine.step():
-            if o.finished:
-                got[o.request_id] = o.outputs[0].token_ids
+            got[o.request_id] = o.outputs[0].token_ids
+            if len(got["running"]) == 8 and own.process.poll() is None:
+                own.kill()
+                engine.add_request("new", {"prompt_token_ids": fresh[:600]}, sampling)
     assert list(got["running"]) == list(want)
     assert list(got["new"]) == list(want_full)
-    deadline = time.monotonic() + 30
-    while sum(faults().values()) < before + 1 and time.monotonic() < deadline:
-        engine.step()
-        time.sleep(0.01)
     assert sum(faults().values()) > before

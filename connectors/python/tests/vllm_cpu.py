@@ -7,7 +7,6 @@ import os
 
 os.environ.update(
     VLLM_TARGET_DEVICE="cpu",  # vLLM's own switch: its CPU platform on a wheel that was built for something else
-    VLLM_ALLOW_LONG_MAX_MODEL_LEN="1",  # the trained model knows 1024 positions, and its questions go a little further
     VLLM_USE_V2_MODEL_RUNNER="0",  # the other one needs Triton
     VLLM_ENABLE_V1_MULTIPROCESSING="0",
     VLLM_CPU_CI_ENV="1",  # no warming up
