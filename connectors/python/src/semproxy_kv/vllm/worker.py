@@ -131,8 +131,8 @@ class WorkerSide:
         s = self.shape
         cells: dict[tuple[int, int], list[Any]] = {}
         for page in cores:
-            for (layer, head), found in heads(page, s.dtype).items():
-                cells.setdefault((page.layer_first + layer, head), []).append(found)
+            for (number, head), found in heads(page, s.dtype).items():
+                cells.setdefault((page.layer_first + number, head), []).append(found)
         where = torch.tensor(load.blocks[load.skip :], dtype=torch.long)
         with self._after(fence):
             where = where.to(self.device)
