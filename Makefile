@@ -110,6 +110,18 @@ $(CONNECTORS)/.venv/.ready: $(CONNECTORS)/requirements.txt $(CONNECTORS)/pyproje
 	$(CONNECTORS_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable $(CONNECTORS)
 	touch $@
 
+.PHONY: test-vllm
+test-vllm: build $(CONNECTORS)/.venv-vllm/.ready ## set up vLLM beside them and run the connector under it, without a GPU (9 GB once)
+	cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy SEMPROXY_TEST_REQUIRE=vllm,torch,go OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
+		.venv-vllm/bin/python -m pytest -q tests/test_vllm_*.py
+
+$(CONNECTORS)/.venv-vllm/.ready: $(CONNECTORS)/requirements-vllm.txt $(CONNECTORS)/pyproject.toml
+	[ -x $(CONNECTORS)/.venv-vllm/bin/python ] || $(PYTHON) -m venv $(CONNECTORS)/.venv-vllm
+	$(CONNECTORS)/.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r $(CONNECTORS)/requirements-vllm.txt || \
+		{ echo "vLLM could not be installed from PyPI (connectors/python/requirements-vllm.txt: 9 GB, Linux, Python 3.10 to 3.13)" >&2; exit 1; }
+	$(CONNECTORS)/.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable $(CONNECTORS)
+	touch $@
+
 .PHONY: tools
 tools: ## install the pinned golangci-lint into ./bin unless it is there
 	@if [ -z "$(golangci)" ]; then \

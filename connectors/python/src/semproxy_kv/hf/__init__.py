@@ -6,11 +6,12 @@
 Needs torch and transformers (pip install semproxy-kv[transformers]); the versions that were tested are in the README.
 """
 
+from ..tensors import rotate
 from .attention import NAME, capture_queries, install
 from .compress import Pending, Report, begin, compress, faults
 from .layer import CompressedLayer, cache_bytes
 from .model import check_model, rope_of
-from .rotate import rebase, rotate
+from .positions import rebase
 
 __all__ = [
     "NAME",

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 import transformers
 
+from ..config import MODEL_TYPES, rope_of_config
 from ..errors import UnsupportedModel
 from ..wire import Rope, fingerprint
-
-# Decoders that rotate the halves of a key against each other and attend with a plain softmax of q.k.
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def check_model(model: Any) -> None:
@@ -30,28 +28,7 @@ def check_model(model: Any) -> None:
 
 def rope_of(model: Any) -> Rope:
     """How the model rotates its keys, read from its configuration and held against the frequencies that it really uses."""
-    config = model.config
-    said = dict(getattr(config, "rope_parameters", None) or {})
-    kind = said.get("rope_type", "default")
-    if kind not in ("default", "linear", "llama3", "yarn"):
-        raise UnsupportedModel(f"rope type {kind} cannot be undone from positions alone")
-    if "mrope_section" in said:
-        raise UnsupportedModel("M-RoPE gives a token several positions")
-    if kind == "yarn" and said.get("truncate") is False:
-        raise UnsupportedModel("YaRN without truncation is not known to semproxy")
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    partial = said.get("partial_rotary_factor") or 1.0
-    rope = Rope(
-        type=kind,
-        theta=float(said["rope_theta"]),
-        rotary_dim=int(head_dim * partial),
-        factor=float(said.get("factor") or 0) if kind != "default" else 0.0,
-        low_freq_factor=float(said.get("low_freq_factor") or 0) if kind == "llama3" else 0.0,
-        high_freq_factor=float(said.get("high_freq_factor") or 0) if kind == "llama3" else 0.0,
-        original_max_position=int(said.get("original_max_position_embeddings") or 0) if kind in ("llama3", "yarn") else 0,
-        beta_fast=float(said.get("beta_fast") or 0) if kind == "yarn" else 0.0,
-        beta_slow=float(said.get("beta_slow") or 0) if kind == "yarn" else 0.0,
-    )
+    rope = rope_of_config(model.config)
     want = torch.tensor(rope.frequencies(), dtype=torch.float64)
     tables = [m.inv_freq for m in model.modules() if isinstance(getattr(m, "inv_freq", None), torch.Tensor)]
     if not tables:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from ..errors import SemproxyError
+from ..tensors import Head, heads, to_wire
 from ..wire import Cores, Page, Rope
 from .layer import Prefix
-from .tensors import from_wire, to_wire
 
 OVERHEAD = 4096  # bytes of a page besides its large tensors: header, checksums
 PER_TOKEN = 16  # token id, position, marks
@@ -110,31 +110,6 @@ def encode(s: Snapshot, which: list[Part], model: str, layout: str, rope: Rope, 
             boundary=mark(s.boundary),
             protect=mark(s.protect),
         ).encode()
-
-
-@dataclass
-class Head:
-    """Cores of one head: keys and values [n, head_dim], bias and positions [n]."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    bias: torch.Tensor
-    positions: torch.Tensor
-
-
-def heads(cores: Cores, dtype: torch.dtype) -> dict[tuple[int, int], Head]:
-    """The cores of every (layer of the page, head), without padding, as dtype; 8-bit cores are scaled back."""
-    flat = {name: from_wire(getattr(cores, name)) for name in ("k", "v", "bias", "positions")}
-    k, v = (flat[name].reshape(-1, cores.head_dim) for name in ("k", "v"))
-    bias, positions = flat["bias"].reshape(-1), flat["positions"].reshape(-1)
-    scales = [None if t is None else from_wire(t) for t in (cores.k_scale, cores.v_scale)]
-    out = {}
-    for layer, head, rows in cores.rows():
-        pair = []
-        for data, scale in zip((k[rows], v[rows]), scales, strict=True):
-            pair.append(data.to(dtype) if scale is None else (data.float() * scale[layer, head]).to(dtype))
-        out[layer, head] = Head(pair[0], pair[1], bias[rows], positions[rows])
-    return out
 
 
 def assemble(s: Snapshot, which: list[Part], replies: list[Cores]) -> list[Prefix]:

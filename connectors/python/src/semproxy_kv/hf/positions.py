@@ -1,28 +1,12 @@
-"""Keys at other positions: RoPE is relative and linear, so merged keys rotate exactly."""
+"""A cache at other positions: RoPE is relative and linear, so merged keys rotate exactly."""
 
 from __future__ import annotations
 
-import torch
 from transformers.cache_utils import Cache
 
+from ..tensors import rotate
 from ..wire import Rope
 from .layer import CompressedLayer
-
-
-def rotate(keys: torch.Tensor, rope: Rope, by: float) -> torch.Tensor:
-    """Rotate keys [..., head_dim] by so many positions, which may be negative. Returns new keys of the same type."""
-    if not by or rope.type == "none":
-        return keys.clone()
-    angle = torch.tensor(rope.frequencies(), dtype=torch.float64) * by
-    cos, sin = (f(angle).to(keys.device, torch.float32) for f in (torch.cos, torch.sin))
-    turned, rest = keys[..., : rope.rotary_dim].float(), keys[..., rope.rotary_dim :]
-    if rope.interleaved:
-        u, v = turned[..., 0::2], turned[..., 1::2]
-        turned = torch.stack([u * cos - v * sin, v * cos + u * sin], -1).flatten(-2)
-    else:
-        u, v = turned.chunk(2, -1)
-        turned = torch.cat([u * cos - v * sin, v * cos + u * sin], -1)
-    return torch.cat([turned.to(keys.dtype), rest], -1)
 
 
 def rebase(cache: Cache, rope: Rope, tokens: int) -> None:

@@ -1,0 +1,40 @@
+"""What the scheduler's side tells the workers in each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata
+
+
+@dataclass(frozen=True)
+class Load:
+    """Put cores into slots. blocks are those of all slots, of which the first `skip` hold their cores already."""
+
+    request: str
+    tenant: str
+    objects: tuple[tuple[str, ...], ...]  # of each rank, in the order of tokens, then layers
+    slots: int  # for the cores, a multiple of the block
+    shift: int  # of positions, added to those of the cores: slots less tokens
+    blocks: tuple[int, ...]
+    skip: int  # blocks
+
+
+@dataclass(frozen=True)
+class Save:
+    """Send the KV of a finished request. ids are those of all logical tokens; token t is at slot t + shift."""
+
+    request: str
+    tenant: str
+    sequence: str
+    ids: tuple[int, ...]
+    pages: tuple[tuple[int, int], ...]  # (from, to), logical
+    shift: int
+    blocks: tuple[int, ...]
+    traceparent: str = ""
+
+
+@dataclass
+class StepMeta(KVConnectorMetadata):
+    loads: list[Load] = field(default_factory=list)
+    saves: list[Save] = field(default_factory=list)
