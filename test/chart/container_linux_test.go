@@ -55,7 +55,7 @@ func start(t *testing.T, pod corev1.PodSpec, manifests []object) *container {
 		}
 		c.mount(t, pod.Volumes, m, manifests)
 	}
-	program, err := os.ReadFile(binary(t, "semproxy"))
+	program, err := os.ReadFile(binary(t, "semproxy-static"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,7 +178,7 @@ func TestAnOlderKubernetesIsRefused(t *testing.T) {
 
 // What is injected into a pod is taken by the versions that inject it, and the whole pod by those that only read it.
 func TestInjectedPodsAreValid(t *testing.T) {
-	semproxy := binary(t, "semproxy")
+	semproxy := binary(t, "semproxy-static")
 	rendered := writeFile(t, "injection.yaml", render(t, "--set=injection.mode=template", valuesFile(t, values["everything"])))
 	files, _ := filepath.Glob("openapi/v*.json.gz")
 	for _, file := range files {

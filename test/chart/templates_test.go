@@ -42,7 +42,7 @@ spec: { containers: [ { name: vllm, image: "vllm:1" } ] }
 			if strings.Contains(values, "dshm") {
 				bare = strings.Replace(bare, `"vllm:1" }`, `"vllm:1", volumeMounts: [ { name: dshm, mountPath: /dev/shm } ] }`, 1)
 			}
-			out, err := output(t, bare, binary(t, "semproxy"), "inject", "--injection", writeFile(t, "injection.yaml", text))
+			out, err := output(t, bare, binary(t, "semproxy-static"), "inject", "--injection", writeFile(t, "injection.yaml", text))
 			if err != nil {
 				t.Fatal(err)
 			}

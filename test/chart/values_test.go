@@ -3,6 +3,7 @@ package chart
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -40,6 +41,22 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 	}
 }
 
+func TestEveryValueIsDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(chartDir, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile(`(?m)^\| ([a-zA-Z.]+) \| \w+ \| .* \| (.*) \|$`).FindAllStringSubmatch(string(text), -1)
+	if len(rows) < 100 {
+		t.Fatalf("got %d values in README.md", len(rows))
+	}
+	for _, row := range rows {
+		if strings.TrimSpace(row[2]) == "" {
+			t.Errorf("%s has no description in values.yaml", row[1])
+		}
+	}
+}
+
 // Whoever takes an example gets a chart that renders and pods that can be made.
 func TestTheExamplesRender(t *testing.T) {
 	examples, err := filepath.Glob("../../helm/examples/*/semproxy.yaml")
@@ -65,7 +82,7 @@ func TestTheExamplesRender(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				out, err := output(t, string(in), binary(t, "semproxy"), "inject", "--injection", writeFile(t, "injection.yaml", text))
+				out, err := output(t, string(in), binary(t, "semproxy-static"), "inject", "--injection", writeFile(t, "injection.yaml", text))
 				if err != nil {
 					t.Fatal(err)
 				}
