@@ -204,3 +204,12 @@ func sameJSON(t *testing.T, a, b any) bool {
 	}
 	return bytes.Equal(x, y)
 }
+
+var errNotYet = errors.New("not yet")
+
+func decode(t *testing.T, manifest string, into any) {
+	t.Helper()
+	if err := yaml.UnmarshalStrict([]byte(manifest), into); err != nil {
+		t.Fatalf("%v\n%s", err, manifest)
+	}
+}
