@@ -106,6 +106,20 @@ func HideUsage(data []byte) (shown []byte, changed bool) {
 	return object.Bytes(), true
 }
 
+// HideKV is a reply, or an event of one, without the kv_transfer_params that the engine returned: a client cannot use them, and
+// they name what lies behind the proxy. What is not JSON stays.
+func HideKV(text []byte) (shown []byte, changed bool) {
+	if !bytes.Contains(text, []byte(`"`+memberKVParams+`"`)) {
+		return text, false
+	}
+	object, err := ParseObject(text)
+	if err != nil || object.Count(memberKVParams) == 0 {
+		return text, false
+	}
+	object.Delete(memberKVParams)
+	return object.Bytes(), true
+}
+
 func emptyList(value []byte) bool {
 	return len(value) >= 2 && value[0] == '[' && len(bytes.TrimSpace(value[1:len(value)-1])) == 0
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,9 @@ func TestWhatTheEngineIsGiven(t *testing.T) {
 	if d := got.header.Values("Semproxy-Decision"); len(d) != 1 || d[0] != `compress; profile="half"; rule="tenants.acme.rules[0]"; gate="learning"` {
 		t.Errorf("Semproxy-Decision: got %q", d)
 	}
+	if strings.Contains(got.body, "kv_transfer_params") || !strings.Contains(got.body, `"content":"hello"`) || got.header.Get("Content-Length") != strconv.Itoa(len(got.body)) {
+		t.Errorf("got %v %s, want the answer without what the engine returned of its KV", got.header, got.body)
+	}
 	if record.PromptTokens != 200 || record.OutputTokens != 3 || string(record.KV) != `{"object":"returned"}` || !record.UsageKnown {
 		t.Errorf("got %+v, want what the engine said", record)
 	}
@@ -128,6 +132,63 @@ func TestWhatTheEngineIsGiven(t *testing.T) {
 	}
 	if got = s.call(t, "POST", "/v1/chat/completions", acmeKey, body, "Semproxy-Compress: maybe"); got.status != 400 {
 		t.Errorf("Semproxy-Compress: maybe: got %d, want 400", got.status)
+	}
+}
+
+func TestAnAnswerThatBreaksOffIsAnError(t *testing.T) {
+	target := newTarget(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"choices":[`)
+		w.(http.Flusher).Flush()
+		if strings.Contains(r.URL.Path, "chat") {
+			panic(http.ErrAbortHandler)
+		}
+		<-r.Context().Done()
+	})
+	s := startProxy(t, target, func(c *forward.Config, _ *forward.ServerConfig) { c.IdleTimeout = 50 * time.Millisecond })
+	if got := s.call(t, "POST", "/v1/chat/completions", acmeKey, chat("", 1, "")); got.status != 502 || !strings.Contains(got.body, "engine.broken") {
+		t.Errorf("an engine that dies: got %d %s, %v, want 502 engine.broken", got.status, got.body, got.err)
+	}
+	if got := s.call(t, "POST", "/v1/completions", acmeKey, `{"prompt":"x"}`); got.status != 504 || !strings.Contains(got.body, "engine.timeout") {
+		t.Errorf("an engine that stops: got %d %s, %v, want 504 engine.timeout", got.status, got.body, got.err)
+	}
+}
+
+func TestLongAnswersPass(t *testing.T) {
+	long := `{"choices":[{"text":"` + strings.Repeat("x", 3<<20) + `"}],"kv_transfer_params":null}`
+	target := newTarget(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, long)
+	})
+	s := startProxy(t, target, nil)
+	if got := s.call(t, "POST", "/v1/completions", acmeKey, `{"prompt":"x"}`); got.body != long || got.err != nil {
+		t.Errorf("got %d bytes, %v, want all %d", len(got.body), got.err, len(long))
+	}
+}
+
+func TestTrailersOfARequestDoNotPass(t *testing.T) {
+	seen := make(chan http.Header, 2)
+	target := newTarget(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		trailer := r.Trailer.Clone()
+		if v := r.Header.Get("Trailer"); v != "" {
+			trailer.Set("Trailer", v)
+		}
+		seen <- trailer
+	})
+	s := startProxy(t, target, nil)
+	upload, kind := form(t, 1<<10)
+	for path, body := range map[string][2]string{"/v1/chat/completions": {chat("", 1, ""), "application/json"}, "/v1/audio/transcriptions": {upload, kind}} {
+		r := newRequest(t, "POST", s.URL()+path, acmeKey, body[0], "Content-Type: "+body[1])
+		r.ContentLength, r.Trailer = -1, http.Header{"Authorization-Of-Mine": {"x"}, "Semproxy-Tenant": {"globex"}}
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if got := <-seen; len(got) != 0 || response.StatusCode != 200 {
+			t.Errorf("%s: got %d, %v at the engine, want 200 and none", path, response.StatusCode, got)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -68,6 +69,9 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 		}
 		res.Body = dialect.NewEvents(body, x.see)
 	case "application/json":
+		if p.cfg.Kind == VLLM {
+			return x.whole(res, body)
+		}
 		res.Body = &kept{ReadCloser: body, usage: &x.usage, text: make([]byte, 0, min(max(res.ContentLength+1, 512), maxReply))}
 	}
 	return nil
@@ -81,10 +85,45 @@ func (x *exchange) see(data []byte) (shown []byte, changed bool) {
 		x.first = x.last
 	}
 	dialect.ReadUsage(data, &x.usage)
-	if x.hide {
-		return dialect.HideUsage(data)
+	if x.p.cfg.Kind == VLLM {
+		data, changed = dialect.HideKV(data)
 	}
-	return data, false
+	if !x.hide {
+		return data, changed
+	}
+	shown, hidden := dialect.HideUsage(data)
+	return shown, changed || hidden
+}
+
+// whole reads an answer, which engines write in one piece, before it passes, and removes what is not the client's. A very long
+// one passes as it comes.
+func (x *exchange) whole(res *http.Response, body io.ReadCloser) error {
+	var text bytes.Buffer
+	text.Grow(int(min(max(res.ContentLength, 0), maxReply)) + bytes.MinRead)
+	n, err := text.ReadFrom(io.LimitReader(body, maxReply+1))
+	switch {
+	case err != nil && errors.Is(context.Cause(x.ctx), errIdle):
+		return refuse(http.StatusGatewayTimeout, "engine.timeout", "the engine stopped in the middle of the answer")
+	case err != nil && context.Cause(x.ctx) != nil:
+		return errClientGone
+	case err != nil:
+		return refuse(http.StatusBadGateway, "engine.broken", "the engine died in the middle of the answer")
+	case n > maxReply:
+		res.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(&text, body), body}
+		return nil
+	}
+	_ = body.Close() // read to its end
+	dialect.ReadUsage(text.Bytes(), &x.usage)
+	shown, changed := dialect.HideKV(text.Bytes())
+	if changed {
+		res.ContentLength = int64(len(shown))
+		res.Header.Set("Content-Length", strconv.Itoa(len(shown)))
+	}
+	res.Body = io.NopCloser(bytes.NewReader(shown))
+	return nil
 }
 
 // decisionText is what the client is told of the decision, as the parameters of a structured header.

@@ -92,6 +92,7 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 		out.URL.Scheme = "http"
 	}
 	out.Host = ""
+	out.Trailer = nil // it comes when all is decided: some servers make headers of it
 	p.cfg.Identity.Strip(out.Header)
 	for name := range out.Header {
 		if strings.HasPrefix(name, ownPrefix) {
