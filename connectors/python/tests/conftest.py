@@ -26,7 +26,7 @@ def missing(need: str, why: str) -> Any:
     """Skip, unless SEMPROXY_TEST_REQUIRE names the need."""
     if need in os.environ.get("SEMPROXY_TEST_REQUIRE", "").split(","):
         pytest.fail(f"SEMPROXY_TEST_REQUIRE names {need}, but {why}")
-    pytest.skip(why)
+    pytest.skip(why, allow_module_level=True)
 
 
 @pytest.fixture(scope="session")

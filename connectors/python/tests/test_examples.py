@@ -29,3 +29,7 @@ def test_transformers_generate(torch: Any, sidecar: LocalSidecar) -> None:
     out = run("transformers_generate.py", "--url", sidecar.url, "--tenant", "quarter", "--new", "8", "--context", "400")
     assert "compressed: 399 tokens" in out
     assert out.count("tokens/s") == 2
+
+
+def test_local_backend(torch: Any, binary: str) -> None:
+    assert "compressed: 799 tokens" in run("local_backend.py")

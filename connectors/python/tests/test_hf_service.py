@@ -14,6 +14,7 @@ import pytest
 from conftest import POLICY, TOKENIZER, missing
 
 from semproxy_kv import Backoff, Client, LocalSidecar, Options, SemproxyError, UnsupportedModel
+from semproxy_kv.client.local import local_policy
 
 try:
     import torch
@@ -284,6 +285,25 @@ def test_the_local_backend_runs_a_sidecar_of_its_own(binary: str, tinylm: Any, c
             report = compress(tinylm, cache, context, backend="local", ratio=0.25, on_error="raise")
             assert report.bytes_after < 0.27 * report.bytes_before
             assert report.shared == 1
+    finally:
+        close_local()
+
+
+def test_the_local_backend_cuts_pages_where_its_tokenizer_says(binary: str, tinylm: Any, context: Any, tmp_path: Any) -> None:
+    """With the tokenizer the cores are those of a sidecar that has it, and without it they are others."""
+    try:
+        first = {}
+        for name, tokenizer in (("without", ""), ("with", str(TOKENIZER))):
+            cache = prefill(tinylm, context)
+            compress(tinylm, cache, context, backend="local", ratio=0.25, tokenizer=tokenizer, on_error="raise")
+            first[name] = cache.layers[0].prefix.keys
+        with LocalSidecar(local_policy(0.25), tokenizer=str(TOKENIZER)) as s, s.client() as client:
+            cache = prefill(tinylm, context)
+            compress(tinylm, cache, context, client=client, on_error="raise")
+        assert torch.equal(first["with"], cache.layers[0].prefix.keys)
+        assert first["with"].shape != first["without"].shape or not torch.equal(first["with"], first["without"])
+        with pytest.raises(SemproxyError, match=r"local\.no_tokenizer.*nowhere"):
+            compress(tinylm, prefill(tinylm, context), context, backend="local", tokenizer=tmp_path / "nowhere.json")
     finally:
         close_local()
 

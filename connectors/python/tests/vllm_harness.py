@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-import vllm_cpu  # noqa: F401  before vllm
+import vllm_cpu  # noqa: F401  sets vLLM up for a CPU
 from conftest import MODEL
 from vllm import SamplingParams
 from vllm.config import KVTransferConfig, VllmConfig

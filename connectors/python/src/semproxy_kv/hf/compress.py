@@ -32,7 +32,7 @@ CHANGED = "engine.changed"  # the cache is no longer the one that was sent
 
 _faults: Counter[str] = Counter()
 _lock = threading.Lock()
-_local: dict[float, tuple[LocalSidecar, Client]] = {}
+_local: dict[tuple[float, str], tuple[LocalSidecar, Client]] = {}
 
 
 def faults() -> dict[str, int]:
@@ -71,6 +71,7 @@ def compress(
     client: Client | None = None,
     backend: Literal["local"] | None = None,
     ratio: float = 0.5,
+    tokenizer: str | Path = "",
     attention_mask: torch.Tensor | None = None,
     on_error: Literal["keep", "raise"] = "keep",
     **options: Any,
@@ -79,15 +80,17 @@ def compress(
 
     cache is a DynamicCache, or one that was compressed before (then only what came after its cores is sent). input_ids are
     the ids of all its tokens, [batch, tokens]; more, at the end, are ignored. attention_mask is that of the prompt, padded on
-    the left. Give a client, or backend="local", which runs the semproxy binary with one policy: ratio.
+    the left. Give a client, or backend="local", which runs the semproxy binary with one policy: ratio. tokenizer is then the
+    path of the model's tokenizer.json, so that pages are cut where the text pauses; a client's sidecar has its own.
 
     A fault of semproxy leaves the cache as it is (on_error="keep"), and is in the report, in faults() and in the log. A model
     or a cache that is not supported raises UnsupportedModel; a local semproxy that cannot be started raises SemproxyError.
     Options are those of begin().
     """
-    return begin(model, cache, input_ids, client=client, backend=backend, ratio=ratio, attention_mask=attention_mask, **options).finish(
-        on_error
+    pending = begin(
+        model, cache, input_ids, client=client, backend=backend, ratio=ratio, tokenizer=tokenizer, attention_mask=attention_mask, **options
     )
+    return pending.finish(on_error)
 
 
 def begin(
@@ -98,6 +101,7 @@ def begin(
     client: Client | None = None,
     backend: Literal["local"] | None = None,
     ratio: float = 0.5,
+    tokenizer: str | Path = "",
     attention_mask: torch.Tensor | None = None,
     position_ids: torch.Tensor | None = None,
     queries: dict[int, torch.Tensor] | None = None,
@@ -121,7 +125,7 @@ def begin(
     if client is None:
         if backend != "local":
             raise TypeError('give a client, or backend="local"')
-        client = local_client(ratio)
+        client = local_client(ratio, tokenizer)
     install(model)
     pending = Pending(model, cache, snapshot)
     try:
@@ -297,25 +301,28 @@ def _cut(marks: torch.Tensor | None, s: pages.Snapshot) -> torch.Tensor | None:
     return marks[:, s.first : s.first + s.tokens].cpu()
 
 
-def local_client(ratio: float) -> Client:
-    """A client of the semproxy binary with that ratio, run as a child of this process and ended with it."""
+def local_client(ratio: float, tokenizer: str | Path = "") -> Client:
+    """A client of the semproxy binary with that ratio and tokenizer.json, run as a child of this process and ended with it."""
+    which = ratio, str(Path(tokenizer).resolve()) if tokenizer else ""
+    if tokenizer and not Path(tokenizer).is_file():
+        raise SemproxyError("local.no_tokenizer", f"there is no file {tokenizer}; give the path of the model's tokenizer.json")
     with _lock:
-        if ratio in _local:
-            sidecar, client = _local[ratio]
+        if which in _local:
+            sidecar, client = _local[which]
             if sidecar.process.poll() is None:
                 return client
-            _close(ratio)
-        sidecar = LocalSidecar(local_policy(ratio))
+            _close(which)
+        sidecar = LocalSidecar(local_policy(ratio), tokenizer=which[1])
         try:
-            _local[ratio] = sidecar, sidecar.client()
+            _local[which] = sidecar, sidecar.client()
         except BaseException:
             sidecar.close()
             raise
-        return _local[ratio][1]
+        return _local[which][1]
 
 
-def _close(ratio: float) -> None:
-    sidecar, client = _local.pop(ratio)
+def _close(which: tuple[float, str]) -> None:
+    sidecar, client = _local.pop(which)
     client.close()
     sidecar.close()
 
@@ -324,5 +331,5 @@ def _close(ratio: float) -> None:
 def close_local() -> None:
     """End every child of backend="local"."""
     with _lock:
-        for ratio in list(_local):
-            _close(ratio)
+        for which in list(_local):
+            _close(which)
