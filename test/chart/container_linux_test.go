@@ -213,13 +213,17 @@ func (c *container) probe(t *testing.T, what string, p *corev1.Probe) {
 func freePorts(t *testing.T, n int) []int {
 	t.Helper()
 	var ports []int
+	var all []net.Listener
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		all = append(all, l)
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	for _, l := range all {
+		_ = l.Close()
 	}
 	return ports
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -47,7 +46,7 @@ func TestTheRenderedContainerServes(t *testing.T) {
 	c.probe(t, "readiness", c.spec.ReadinessProbe)
 	c.probe(t, "liveness", c.spec.LivenessProbe)
 
-	socket := filepath.Join(c.root, "run/semproxy/semproxy.sock")
+	socket := c.root + "/run/semproxy/semproxy.sock"
 	url := fmt.Sprintf("nats://127.0.0.1:%d", natsPort)
 	sender, err := client.Dial(url, transport.ConnectOptions{Once: true}, client.Options{Tenant: "acme", SharedMemory: shm.Options{Socket: socket, RegionBytes: 16 << 20}})
 	if err != nil {
@@ -72,7 +71,7 @@ func TestTheRenderedContainerServes(t *testing.T) {
 
 	t.Run("the proxy forwards to the engine's port", func(t *testing.T) { throughProxy(t, c, enginePort) })
 
-	policies := filepath.Join(c.root, "etc/semproxy/policy")
+	policies := c.root + "/etc/semproxy/policy"
 	t.Run("a new policy is followed", func(t *testing.T) {
 		c.project(t, policies, find(t, with("balanced"), "ConfigMap", "demo-semproxy-policy"))
 		until(t, "the page is compressed", func() bool {
@@ -104,8 +103,8 @@ func throughProxy(t *testing.T, c *container, port int) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"object":"chat.completion","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}`)
 	})}
-	done := make(chan error, 1)
-	go func() { done <- engine.ListenAndServe() }()
+	done := make(chan struct{})
+	go func() { defer close(done); _ = engine.ListenAndServe() }()
 	t.Cleanup(func() { _ = engine.Close(); <-done })
 	chat := func() (*http.Response, error) {
 		return http.Post(c.url(t, intstr.FromString("semproxy"))+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"m","messages":[]}`))

@@ -23,7 +23,7 @@ func TestTheNamedTemplatesGiveWhatInjectGives(t *testing.T) {
 			if err := os.CopyFS(parent, os.DirFS("testdata/parent")); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.CopyFS(filepath.Join(parent, "charts/semproxy"), os.DirFS(chartDir)); err != nil {
+			if err := os.CopyFS(filepath.Join(parent, "charts", "semproxy"), os.DirFS(chartDir)); err != nil {
 				t.Fatal(err)
 			}
 			text, err := helmTemplate(t, parent, newest, valuesFile(t, values))
