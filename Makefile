@@ -15,7 +15,7 @@ golangci = $$(for p in $(BIN)/golangci-lint $(GOPATH_BIN)/golangci-lint; do if $
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build ./bin/semproxy (needs only the C library's loader; see nogpu)
@@ -126,6 +126,20 @@ $(CONNECTORS)/.venv-vllm/.ready: $(CONNECTORS)/requirements-vllm.txt $(CONNECTOR
 		{ echo "vLLM could not be installed from PyPI (connectors/python/requirements-vllm.txt: 9 GB, Linux, Python 3.10 to 3.13)" >&2; exit 1; }
 	$(CONNECTORS)/.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable $(CONNECTORS)
 	touch $@
+
+.PHONY: image
+image: ## build the container images into dist/image, without a container engine (VERSION=..., REGISTRY=host:port/name to push)
+	cd .ci/image && go run . $(if $(VERSION),--version $(VERSION)) $(if $(REGISTRY),--push $(REGISTRY))
+
+.PHONY: test-image
+test-image: tools ## build the images twice, run them, push them to a registry on loopback
+	cd .ci/image && go vet ./... && $(golangci) run --config ../../.golangci.yml && go test -count 1 -timeout 30m ./...
+
+.PHONY: test-control-plane
+test-control-plane: tools ## test the chart on a real Kubernetes control plane (built once from Go modules: minutes)
+	cd test/helm && go vet ./... && $(golangci) run --config ../../.golangci.yml
+	cd test/helm && go run ./build >/dev/null
+	cd test/helm && SEMPROXY_TEST_REQUIRE=$${SEMPROXY_TEST_REQUIRE:+$$SEMPROXY_TEST_REQUIRE,}controlplane go test -count 1 -timeout 20m ./...
 
 .PHONY: tools
 tools: ## install the pinned golangci-lint into ./bin unless it is there

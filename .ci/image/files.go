@@ -72,7 +72,7 @@ func layerOf(files []file, at time.Time) (v1.Layer, error) {
 		return nil, err
 	}
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil },
-		tarball.WithCompressionLevel(9))
+		tarball.WithCompressionLevel(9), tarball.WithCompressedCaching)
 }
 
 // baseFiles are what a program without a shell needs: names for its user, the public roots, and a folder for temporary files.

@@ -71,7 +71,7 @@ func fetchGlibc(ctx context.Context, arch string) (string, error) {
 		return "", err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	cmd := exec.CommandContext(ctx, "apt-get", "download", "-qq", "libc6:"+arch)
+	cmd := exec.CommandContext(ctx, "apt-get", "download", "-qq", "-o", "APT::Sandbox::User=", "libc6:"+arch)
 	cmd.Dir, cmd.Stderr = tmp, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("apt-get download libc6:%s: %w", arch, err)

@@ -76,6 +76,13 @@ func (o *options) build(ctx context.Context) (imageSet, error) {
 
 // one makes the image of an architecture.
 func (o *options) one(ctx context.Context, work, arch string, gpu bool) (*built, error) {
+	var libc *glibc
+	if gpu { // first: it fails sooner
+		var err error
+		if libc, err = readGlibc(ctx, arch, o.debs[arch]); err != nil {
+			return nil, err
+		}
+	}
 	program, err := o.compile(ctx, work, arch, gpu)
 	if err != nil {
 		return nil, err
@@ -85,11 +92,7 @@ func (o *options) one(ctx context.Context, work, arch string, gpu bool) (*built,
 		return nil, err
 	}
 	layers := [][]file{baseFiles(), own}
-	var libc *glibc
-	if gpu {
-		if libc, err = readGlibc(ctx, arch, o.debs[arch]); err != nil {
-			return nil, err
-		}
+	if libc != nil {
 		layers = [][]file{baseFiles(), libc.files, own}
 	}
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -42,6 +43,9 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	o, err := parse(ctx, args)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil // it has been printed
+	}
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package helm
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -198,7 +197,7 @@ func (c *running) get(t *testing.T, port intstr.IntOrString, path string) (strin
 		}
 	}
 	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", number, path), nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", number, path), http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,15 +216,17 @@ func (c *running) get(t *testing.T, port intstr.IntOrString, path string) (strin
 // freePorts are ports that nobody listens on.
 func freePorts(t *testing.T, n int) []int {
 	t.Helper()
-	var config net.ListenConfig
 	ports := make([]int, n)
+	taken := make([]net.Listener, n) // all are closed at the end, so that they differ
 	for i := range ports {
-		l, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = l.Close() }() // all at the end, so that they differ
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		taken[i], ports[i] = l, l.Addr().(*net.TCPAddr).Port
+	}
+	for _, l := range taken {
+		_ = l.Close()
 	}
 	return ports
 }
