@@ -30,7 +30,7 @@ func ParseObject(text []byte) (*Object, error) {
 	if s.text[s.at] != '{' {
 		return nil, errNotObject
 	}
-	o := &Object{members: make([]member, 0, 12)} // more than most requests have, with what is added
+	o := &Object{members: make([]member, 0, 8)}
 	for s.at++; ; {
 		s.space()
 		switch s.text[s.at] {

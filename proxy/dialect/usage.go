@@ -65,8 +65,11 @@ func (u *Usage) merge(value []byte) {
 	}
 	take := func(names [3]string, into *int) {
 		for _, name := range names {
-			value, _ := object.Get(name)
-			if n, err := strconv.Atoi(string(value)); err == nil && n >= 0 {
+			value, ok := object.Get(name)
+			if !ok || value[0] < '0' || value[0] > '9' {
+				continue
+			}
+			if n, err := strconv.Atoi(string(value)); err == nil {
 				*into = n
 			}
 		}

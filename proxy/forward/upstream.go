@@ -69,7 +69,9 @@ func (p *Proxy) send(ctx context.Context, x *exchange, r *http.Request, body []b
 	switch {
 	case body != nil:
 		x.body = body
-		out = out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) { x.written.Store(info.Err == nil) }}))
+		if x.request != nil && x.request.Stream { // another answer ends soon after it has begun
+			out = out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) { x.written.Store(info.Err == nil) }}))
+		}
 		out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, int64(len(body)), nil // rewrite gives it the body
 	case r.Body != nil && r.Body != http.NoBody:
 		out.Body = &streamed{ReadCloser: r.Body, deadline: http.NewResponseController(x.w), limit: p.cfg.ClientTimeout, left: p.cfg.MaxBody}
