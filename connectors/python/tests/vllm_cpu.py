@@ -6,14 +6,17 @@ from __future__ import annotations
 import os
 
 os.environ.update(
-    VLLM_TARGET_DEVICE="cpu",  # vLLM's own switch: its CPU platform on a wheel that was built for something else
-    VLLM_USE_V2_MODEL_RUNNER="0",  # the other one needs Triton
-    VLLM_ENABLE_V1_MULTIPROCESSING="0",
-    VLLM_CPU_CI_ENV="1",  # no warming up
-    VLLM_CPU_OMP_THREADS_BIND="nobind",
-    VLLM_NO_USAGE_STATS="1",
-    VLLM_LOGGING_LEVEL="ERROR",
-    HF_HUB_OFFLINE="1",
+    {
+        "VLLM_TARGET_DEVICE": "cpu",  # vLLM's own switch: its CPU platform on a wheel that was built for something else
+        "VLLM_USE_V2_MODEL_RUNNER": "0",  # the other one needs Triton
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_CI_ENV": "1",  # no warming up
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "HF_HUB_OFFLINE": "1",
+    }
+    | os.environ
 )
 
 import torch
