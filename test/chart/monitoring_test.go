@@ -115,6 +115,10 @@ func TestEveryMetricOfTheDashboardExists(t *testing.T) {
 func TestMonitorsAreThoseOfTheOperator(t *testing.T) {
 	m := readManual(t)
 	all := objects(t, render(t, "--set=podMonitor.enabled=true,prometheusRule.enabled=true,gpu.access=visibleDevices"))
+	docs, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var rule monitoring.PrometheusRule
 	convert(t, find(t, all, "PrometheusRule", "demo-semproxy"), &rule)
 	for _, g := range rule.Spec.Groups {
@@ -123,6 +127,9 @@ func TestMonitorsAreThoseOfTheOperator(t *testing.T) {
 		}
 		for _, r := range g.Rules {
 			m.check(t, r.Expr.StrVal)
+			if !strings.Contains(string(docs), "`"+r.Alert+"`") {
+				t.Errorf("docs/kubernetes.md does not explain %s", r.Alert)
+			}
 			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || r.Labels["severity"] == "" {
 				t.Errorf("%s: wants a summary, a description and a severity", r.Alert)
 			}

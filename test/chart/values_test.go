@@ -1,6 +1,8 @@
 package chart
 
 import (
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -27,6 +29,7 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 		{"a protocol that is not", "otel: { protocol: http/json }", "value must be one of 'http/protobuf', 'grpc'"},
 		{"a collector that is no URL", "otel: { endpoint: \"collector:4317\" }", "'/otel/endpoint'"},
 		{"a limit of the test out of range", "prove: { maxRatio: 0 }", "'/prove/maxRatio'"},
+		{"a variable that is no text", "extraEnv: [ { name: A, value: 1 } ]", "'/extraEnv/0/value': got number, want string"},
 		{"an engine without an image", "injection: { mode: engine }", "needs engine.deployment.image"},
 		{"an engine with a claim of no class", "injection: { mode: engine }\nengine: { deployment: { image: x } }\ngpu: { access: dra }", "needs gpu.dra.deviceClassName"},
 		{"the same port twice", "admin: { port: 8080 }", "proxy.port and admin.port are both 8080"},
@@ -38,6 +41,27 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestHelm3RendersWhatHelm4Renders(t *testing.T) {
+	for name, vals := range values {
+		args := []string{"template", "demo", chartDir, "--namespace", "llm", "--kube-version", newest, valuesFile(t, vals)}
+		var rendered []map[string]string
+		for _, helm := range []string{"helm", "helm3"} {
+			text, err := output(t, "", binary(t, helm), args...)
+			if err != nil {
+				t.Fatalf("%s: %v", helm, err)
+			}
+			byName := map[string]string{}
+			for _, o := range objects(t, text) {
+				byName[fmt.Sprint(o["kind"], at(o, "metadata", "namespace"), at(o, "metadata", "name"))] = asJSON(t, o)
+			}
+			rendered = append(rendered, byName)
+		}
+		if len(rendered[0]) < 8 || !maps.Equal(rendered[0], rendered[1]) {
+			t.Errorf("%s: got %d manifests by helm 4 that differ from the %d by helm 3", name, len(rendered[0]), len(rendered[1]))
+		}
 	}
 }
 

@@ -66,7 +66,7 @@ true
 {{- define "semproxy.policyFiles" -}}
 policy.yaml: |
 {{ toYaml (mergeOverwrite (dict "apiVersion" "semproxy.io/v1") (deepCopy .Values.policy)) | indent 2 }}
-{{- if .Values.prove.enabled }}
+{{- if and .Values.prove.enabled (not (hasKey (default dict .Values.policy.tenants) .Values.prove.tenant)) }}
 prove.yaml: |
   # The tenant of `helm test`.
   apiVersion: semproxy.io/v1
