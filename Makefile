@@ -85,7 +85,7 @@ generate: ## make the generated files again
 	go generate ./...
 
 .PHONY: check
-check: ## what CI runs: build, lint, race, purego, arm64, fuzz, generated files
+check: ## what CI runs: build, lint, race, purego, arm64, fuzz, the chart, generated files
 	go build ./...
 	CGO_ENABLED=0 go build -tags nogpu ./...
 	$(MAKE) --no-print-directory lint
@@ -93,7 +93,12 @@ check: ## what CI runs: build, lint, race, purego, arm64, fuzz, generated files
 	$(MAKE) --no-print-directory fuzz
 	$(MAKE) --no-print-directory purego
 	$(MAKE) --no-print-directory arm64
+	$(MAKE) --no-print-directory test-chart
 	$(MAKE) --no-print-directory race
+
+.PHONY: test-chart
+test-chart: ## lint and test the Helm chart without a cluster (installs the pinned tools into ./bin once)
+	.ci/chart
 
 PYTHON ?= python3
 CONNECTORS := $(CURDIR)/connectors/python

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
@@ -28,12 +29,11 @@ KServe's InferenceService, and lists of them; everything else passes as it is.`,
   helm template vllm vllm/vllm-stack -n llm | semproxy inject --injection semproxy.yaml | kubectl apply -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f, err := os.Open(from)
+			text, err := os.ReadFile(from)
 			if err != nil {
 				return fmt.Errorf("--injection: %w", err)
 			}
-			defer f.Close()
-			in, err := inject.Read(f)
+			in, err := inject.Read(bytes.NewReader(text))
 			if err != nil {
 				return fmt.Errorf("%s: %w", from, err)
 			}

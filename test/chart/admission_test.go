@@ -240,7 +240,7 @@ extraEnv: [ { name: EMPTY, value: "" }, { name: QUOTES, value: "it's \"quoted\"\
 }
 
 func TestInjectMakesOfAPodWhatTheAdmissionPolicyMakes(t *testing.T) {
-	semproxy := binary(t, "semproxy")
+	semproxy := binary(t, "semproxy-static")
 	for what, vals := range values {
 		text := render(t, valuesFile(t, vals))
 		p := compile(t, objects(t, text))
@@ -276,7 +276,7 @@ func TestAPodIsInjectedOnce(t *testing.T) {
 }
 
 func TestThePoliciesAndInjectRefuseTheSame(t *testing.T) {
-	semproxy := binary(t, "semproxy")
+	semproxy := binary(t, "semproxy-static")
 	text := render(t)
 	dra := render(t, "--set=gpu.access=dra")
 	for _, c := range []struct {

@@ -126,3 +126,11 @@ func writeFile(t testing.TB, name, text string) string {
 	}
 	return path
 }
+
+// decode reads YAML.
+func decode(t testing.TB, text string, into any) {
+	t.Helper()
+	if err := yaml.Unmarshal([]byte(text), into); err != nil {
+		t.Fatal(err)
+	}
+}

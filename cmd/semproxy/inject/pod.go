@@ -22,7 +22,7 @@ type pod struct {
 // modelContainer is what KServe calls the container that it makes of a predictor's model.
 const modelContainer = "kserve-container"
 
-var portPattern = regexp.MustCompile(`^[1-9][0-9]{0,4}$`)
+var portPattern = regexp.MustCompile(`^[1-9]\d{0,4}$`)
 
 // wanted says whether the pod asks for the sidecar of this release.
 func (in *Injection) wanted(p pod) bool {

@@ -4,6 +4,7 @@ Deployment and `semproxy inject` are all made of it. Two words in it are replace
 engine listens, and ${SHM_VOLUME}, the volume that is the engine's /dev/shm.
 */}}
 {{- define "semproxy.injection" -}}
+{{- include "semproxy.ports" . -}}
 apiVersion: semproxy.io/v1
 kind: Injection
 release: {{ include "semproxy.fullname" . }}
@@ -60,6 +61,18 @@ volumes:
     secret:
       secretName: {{ .secret }}
   {{- end }}
+{{- end -}}
+
+{{/* semproxy.ports writes nothing, and fails where two of the pod's ports are one. */}}
+{{- define "semproxy.ports" -}}
+{{- $taken := dict (.Values.admin.port | int | toString) "admin.port" -}}
+{{- range $name, $port := dict "engine.port" .Values.engine.port "proxy.port" (ternary .Values.proxy.port 0 .Values.proxy.enabled) -}}
+{{- $port = $port | int | toString -}}
+{{- with get $taken $port -}}
+{{- fail (printf "\n\n%s and %s are both %s: engine and sidecar share the pod's ports.\n" $name . $port) -}}
+{{- end -}}
+{{- $_ := set $taken $port $name -}}
+{{- end -}}
 {{- end -}}
 
 {{/* semproxy.secrets lists the secrets that are mounted below /etc/semproxy, as YAML: {list: [{dir, secret}]}. */}}

@@ -51,7 +51,7 @@ func write(version string) error {
 	defer remove()
 	schemas := map[string]any{}
 	for file, wanted := range kinds {
-		if err := collect(schemas, filepath.Join(dir, "api/openapi-spec/v3", file+"_openapi.json"), wanted); err != nil {
+		if err := collect(schemas, filepath.Join(dir, "api", "openapi-spec", "v3", file+"_openapi.json"), wanted); err != nil {
 			return err
 		}
 	}

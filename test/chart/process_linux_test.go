@@ -1,0 +1,194 @@
+package chart
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/prometheus/prometheus/promql/parser"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/semproxy/semproxy/transport"
+	"github.com/semproxy/semproxy/transport/client"
+	"github.com/semproxy/semproxy/transport/shm"
+)
+
+const tenants = `
+policy:
+  tenants:
+    acme: { rules: [ { profile: %s } ] }
+    unknown: { rules: [ { profile: exact } ] }
+`
+
+// The rendered sidecar runs: the binary with exactly its arguments, environment and files, in a root folder of its own.
+func TestTheRenderedContainerServes(t *testing.T) {
+	ports := freePorts(t, 4)
+	proxyPort, adminPort, natsPort, enginePort := ports[0], ports[1], ports[2], ports[3]
+	args := []string{"--set=injection.mode=engine,engine.deployment.image=vllm:1,dashboard.enabled=true,prometheusRule.enabled=true", fmt.Sprintf(
+		"--set=proxy.port=%d,admin.port=%d,config.nats.embedded.listen=127.0.0.1:%d,engine.port=%d", proxyPort, adminPort, natsPort, enginePort)}
+	with := func(profile string) []object {
+		return objects(t, render(t, append(args, valuesFile(t, fmt.Sprintf(tenants, profile)))...))
+	}
+	manifests := with("exact")
+	var deployment appsv1.Deployment
+	convert(t, find(t, manifests, "Deployment", "demo-semproxy"), &deployment)
+	c := start(t, deployment.Spec.Template.Spec, manifests)
+
+	// The engine is not there yet.
+	c.probe(t, "startup", c.spec.StartupProbe)
+	c.probe(t, "readiness", c.spec.ReadinessProbe)
+	c.probe(t, "liveness", c.spec.LivenessProbe)
+
+	socket := c.root + "/run/semproxy/semproxy.sock"
+	url := fmt.Sprintf("nats://127.0.0.1:%d", natsPort)
+	sender, err := client.Dial(url, transport.ConnectOptions{Once: true}, client.Options{Tenant: "acme", SharedMemory: shm.Options{Socket: socket, RegionBytes: 16 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	page, err := os.ReadFile("../../configs/demo/kjv.page.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func() *client.Result {
+		t.Helper()
+		reply, err := sender.Compress(t.Context(), page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply
+	}
+	if got := send(); got.Header.Get("Semproxy-Outcome") != "exact" || !got.Shared {
+		t.Errorf("got %v, shared %v, want an exact page through shared memory", got.Header, got.Shared)
+	}
+
+	t.Run("the proxy forwards to the engine's port", func(t *testing.T) { throughProxy(t, c, enginePort) })
+
+	policies := c.root + "/etc/semproxy/policy"
+	t.Run("a new policy is followed", func(t *testing.T) {
+		c.project(t, policies, find(t, with("balanced"), "ConfigMap", "demo-semproxy-policy"))
+		until(t, "the page is compressed", func() bool {
+			return send().Header.Get("Semproxy-Ratio") != "1" && send().Header.Get("Semproxy-Outcome") == "stored"
+		})
+	})
+	t.Run("a bad one is refused, and its alert fires", func(t *testing.T) {
+		c.project(t, policies, find(t, with("nope"), "ConfigMap", "demo-semproxy-policy"))
+		until(t, "the log tells of it", func() bool { return strings.Contains(c.log.String(), "policy_rejected") })
+		if got := send().Header.Get("Semproxy-Outcome"); got != "stored" {
+			t.Errorf("got %q under the last good policy, want stored", got)
+		}
+		if ready := body(t, c.url(t, intstr.FromString("semproxy-admin"))+"/readyz"); !strings.Contains(ready, `there is no profile \"nope\"`) {
+			t.Errorf("readyz does not name the mistake: %s", ready)
+		}
+		alerts(t, manifests, "SemproxyPolicyRejected", body(t, c.url(t, intstr.FromString("semproxy-admin"))+"/metrics"))
+	})
+}
+
+// throughProxy sends a chat through the proxy's rendered port to an engine that listens on its own.
+func throughProxy(t *testing.T, c *container, port int) {
+	t.Helper()
+	asked := make(chan string, 1)
+	engine := &http.Server{Addr: fmt.Sprintf("127.0.0.1:%d", port), ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, _ := io.ReadAll(r.Body)
+		if r.URL.Path == "/v1/chat/completions" {
+			asked <- string(text)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"object":"chat.completion","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}`)
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = engine.ListenAndServe() }()
+	t.Cleanup(func() { _ = engine.Close(); <-done })
+	chat := func() (*http.Response, error) {
+		return http.Post(c.url(t, intstr.FromString("semproxy"))+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"m","messages":[]}`))
+	}
+	until(t, "the engine answers", func() bool {
+		resp, err := chat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	if got := <-asked; !strings.Contains(got, `"tenant":"anonymous"`) {
+		t.Errorf("the engine got %s, want the tenant anonymous in kv_transfer_params", got)
+	}
+}
+
+// alerts wants that one of the series of /metrics is one that the alert's query is about.
+func alerts(t *testing.T, manifests []object, alert, metrics string) {
+	t.Helper()
+	var rule monitoring.PrometheusRule
+	convert(t, find(t, manifests, "PrometheusRule", "demo-semproxy"), &rule)
+	found := false
+	for _, r := range rule.Spec.Groups[0].Rules {
+		if r.Alert != alert {
+			continue
+		}
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(r.Expr.StrVal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
+			if s, ok := node.(*parser.VectorSelector); ok {
+				found = true
+				if !matches(s, metrics) {
+					t.Errorf("%s: no series of /metrics is %s", alert, s)
+				}
+			}
+			return nil
+		})
+	}
+	if !found {
+		t.Errorf("no alert %s", alert)
+	}
+}
+
+func matches(s *parser.VectorSelector, metrics string) bool {
+	for _, line := range regexp.MustCompile(`(?m)^([a-z_]+)\{(.*)\} [1-9]`).FindAllStringSubmatch(metrics, -1) {
+		has := map[string]string{"__name__": line[1], "namespace": "llm"} // Prometheus adds the namespace
+		for _, l := range regexp.MustCompile(`(\w+)="([^"]*)"`).FindAllStringSubmatch(line[2], -1) {
+			has[l[1]] = l[2]
+		}
+		all := true
+		for _, m := range s.LabelMatchers {
+			all = all && m.Matches(has[m.Name])
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+func body(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url) //nolint:gosec // the test's own
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); <-again.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("30 s passed before %s", what)
+		}
+	}
+}
