@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -130,6 +131,10 @@ func leafOf(k Key) map[string]any {
 	case "size":
 		return map[string]any{"type": []string{"string", "integer"}}
 	case "number":
+		c := Default()
+		if k.field(&c).Kind() == reflect.Float64 {
+			return map[string]any{"type": "number"}
+		}
 		return map[string]any{"type": "integer"}
 	case "true|false":
 		return map[string]any{"type": "boolean"}
