@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ from vllm.distributed.kv_transfer import get_kv_transfer_group
 
 from semproxy_kv.vllm.faults import faults
 
-CASES = 3
+CASES = int(os.environ.get("SEMPROXY_RECALL_CASES", "3"))
 
 
 @pytest.fixture(scope="module")

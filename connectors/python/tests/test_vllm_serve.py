@@ -58,9 +58,9 @@ def served(binary: str, tmp_path: Path) -> Iterator[tuple[str, str, LocalSidecar
     made = subprocess.run([binary, "keys", "new", "--tenant", "regular", "--name", "t"], capture_output=True, text=True, check=True).stdout
     (tmp_path / "keys.yaml").write_text("keys:\n" + made)
     port = free_port()
-    args = ("--proxy-listen", "127.0.0.1:0", "--proxy-engine-url", f"http://127.0.0.1:{port}", "--proxy-gate-enabled=false")
-    args += ("--proxy-identity-keys-file", str(tmp_path / "keys.yaml"))
-    with LocalSidecar(POLICY, tokenizer=str(TOKENIZER), args=args) as sidecar:
+    proxy = ["--proxy-listen", "127.0.0.1:0", "--proxy-engine-url", f"http://127.0.0.1:{port}", "--proxy-gate-enabled=false"]
+    proxy += ["--proxy-identity-keys-file", str(tmp_path / "keys.yaml")]
+    with LocalSidecar(POLICY, tokenizer=str(TOKENIZER), args=tuple(proxy)) as sidecar:
         transfer = {
             "kv_connector": "SemproxyConnector",
             "kv_connector_module_path": "semproxy_kv.vllm",

@@ -80,7 +80,11 @@ class SchedulerSide:
 
     def _find(self, t: Tracked, ids: list[int], total: int, salt: str | None) -> Found:
         traceparent.set(t.traceparent)
-        return self.store.find(t.tenant, ids, total, salt, self.shape, self.layout)
+        try:
+            return self.store.find(t.tenant, ids, total, salt, self.shape, self.layout)
+        except SemproxyError as e:
+            self.store.failed(t.tenant, e)
+            raise
 
     def get_num_new_matched_tokens(self, request: Any, computed: int) -> tuple[int | None, bool]:
         t = self._tracked.get(request.request_id)

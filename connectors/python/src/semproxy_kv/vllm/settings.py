@@ -24,7 +24,7 @@ class Settings:
     page_tokens: int = 1024  # a sequence is cut into pages of so many tokens
     timeout: float = 10.0  # of one attempt to send a page
     lookup_timeout: float = 2.0  # how long a new request waits for its cores to be found; then it is computed in full
-    pause: float = 5.0  # for which nothing is sent after NATS could not be reached
+    pause: float = 5.0  # for which nothing is asked or sent after nobody answered
     cache_bytes: int = 1 << 30  # of cores kept in host memory
     save_bytes: int = 1 << 30  # of KV on its way in host memory; what comes on top is not saved
     placeholder: int = 0  # the token id that stands at the slots of cores

@@ -41,19 +41,24 @@ class Store:
         self._connecting = threading.Lock()
 
     def client(self, tenant: str) -> Client:
-        """The tenant's client. Raises SemproxyError, at once where NATS could not be reached a moment ago."""
+        """The tenant's client. Raises SemproxyError, at once where semproxy could not be reached a moment ago."""
         with self._connecting:
+            if time.monotonic() < self._rest_until.get(tenant, 0.0):
+                raise SemproxyError("unreachable", "semproxy could not be reached a moment ago")
             if found := self._clients.get(tenant):
                 return found
-            if time.monotonic() < self._rest_until.get(tenant, 0.0):
-                raise SemproxyError("unreachable", "NATS could not be reached a moment ago")
+            options = replace(self.settings.options(tenant), trace=_trace)
             try:
-                options = replace(self.settings.options(tenant), trace=_trace)
                 self._clients[tenant] = Client(self.settings.url, options)
-            except SemproxyError:
-                self._rest_until[tenant] = time.monotonic() + self.settings.pause
+            except SemproxyError as e:
+                self.failed(tenant, e)
                 raise
             return self._clients[tenant]
+
+    def failed(self, tenant: str, e: BaseException) -> None:
+        """Let a tenant's requests pass without semproxy for a while, when nobody answers."""
+        if isinstance(e, SemproxyError) and e.code in ("unreachable", "deadline"):
+            self._rest_until[tenant] = time.monotonic() + self.settings.pause
 
     def cores(self, tenant: str, name: str) -> Cores:
         """The cores of that name. Raises SemproxyError."""

@@ -165,6 +165,7 @@ class WorkerSide:
             traceparent.set(save.traceparent)
             self._send(save, copied)
         except Exception as e:
+            self.store.failed(save.tenant, e)
             faults.count("its KV is not kept", save.request, e)
         finally:
             with self._lock:
