@@ -7,7 +7,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"text/tabwriter"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,8 @@ measure what each way costs, in turns within one run:
   idle streams  memory of streams that have begun and wait (Linux)
 
 Client, proxy and engine share the machine. With --think 0s the processor is what limits, and a proxy takes from the
-client and the engine what it needs for itself; with the time of a real answer the connections limit, as with real engines.
+client and the engine what it needs for itself; with the time of a real answer the connections limit, as with real engines
+(a turn then takes at least four answers' time).
 semproxy resolves an API key, reads and changes the JSON body, decides by policy and gate, counts tokens and keeps a
 record; nginx and Caddy only forward. Programs that are not found are left out:
 
@@ -40,6 +42,7 @@ record; nginx and Caddy only forward. Programs that are not found are left out:
 		Example: "  semproxy bench proxy\n  semproxy bench proxy --connections 64 --think 0s,20ms --time 3s --streams 1000 --caddy /tmp/caddy --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			signal.Ignore(syscall.SIGPIPE) // a reader that leaves early does not leave the processes behind
 			out := cmd.OutOrStdout()
 			if o.Semproxy == "" {
 				if o.Semproxy, err = os.Executable(); err != nil {
@@ -68,7 +71,7 @@ record; nginx and Caddy only forward. Programs that are not found are left out:
 	}
 	f := cmd.Flags()
 	f.IntSliceVar(&o.Connections, "connections", []int{64, 512}, "connections at once")
-	f.DurationSliceVar(&o.Think, "think", []time.Duration{0, 20 * time.Millisecond, 200 * time.Millisecond}, "how long the engine takes for an answer")
+	f.DurationSliceVar(&o.Think, "think", []time.Duration{0, 20 * time.Millisecond, time.Second}, "how long the engine takes for an answer")
 	f.DurationVar(&o.Time, "time", 6*time.Second, "how long each measurement takes, for each way")
 	f.IntVar(&o.Streams, "streams", 10000, "idle streams; 0: none")
 	f.DurationVar(&o.Hold, "hold", 10*time.Second, "how long streams are idle")
@@ -95,22 +98,21 @@ func lookUp(name string, note func(format string, args ...any)) string {
 
 // proxyTable prints rows as they come, a table for each kind of measurement.
 func proxyTable(out io.Writer, run func(report func(proxybench.Row)) error) error {
+	const loads, idle = "%10s %12v %7v %11s %10s %8s %8s %10s %10s %16s\n", "%10s %8v %11s %10s %17s %15s\n"
 	kind := ""
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	err := run(func(r proxybench.Row) {
+	return run(func(r proxybench.Row) {
 		if r.Measure != kind {
-			_ = w.Flush()
 			kind = r.Measure
-			fmt.Fprintf(w, "\n%s\t\t\t\t\t\t\t\t\t\t\n", kind)
+			fmt.Fprintf(out, "\n%s\n", kind)
 			if kind == proxybench.IdleStreams {
-				fmt.Fprintln(w, "way\tstreams\tMiB before\twhen open\tafter being idle\tKiB per stream\t")
+				fmt.Fprintf(out, idle, "way", "streams", "MiB before", "when open", "after being idle", "KiB per stream")
 			} else {
-				fmt.Fprintln(w, "way\tconnections\tengine\trequests/s\tof direct\tp50\tp99\tadded p50\tadded p99\tCPU per request\t")
+				fmt.Fprintf(out, loads, "way", "connections", "engine", "requests/s", "of direct", "p50", "p99", "added p50", "added p99", "CPU per request")
 			}
 		}
 		if kind == proxybench.IdleStreams {
-			mib := func(n int64) float64 { return float64(n) / (1 << 20) }
-			fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", r.Path, r.Streams, mib(r.Before), mib(r.Open), mib(r.After), float64(r.PerStream)/1024)
+			mib := func(n int64) string { return fmt.Sprintf("%.1f", float64(n)/(1<<20)) }
+			fmt.Fprintf(out, idle, r.Path, r.Streams, mib(r.Before), mib(r.Open), mib(r.After), fmt.Sprintf("%.1f", float64(r.PerStream)/1024))
 			return
 		}
 		rate, ratio, added50, added99, cpu := "", "", "", "", ""
@@ -118,17 +120,21 @@ func proxyTable(out io.Writer, run func(report func(proxybench.Row)) error) erro
 			rate, ratio = fmt.Sprintf("%.0f", r.Rate), fmt.Sprintf("%.1f %%", 100*r.Ratio)
 		}
 		if r.Path != proxybench.Direct {
-			added50, added99 = short(r.AddedP50), short(r.AddedP99)
+			added50, added99 = signed(r.AddedP50), signed(r.AddedP99)
 		}
 		if r.CPU > 0 {
 			cpu = short(r.CPU)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", r.Path, r.Connections, r.Think, rate, ratio, short(r.P50), short(r.P99), added50, added99, cpu)
+		fmt.Fprintf(out, loads, r.Path, r.Connections, r.Think, rate, ratio, short(r.P50), short(r.P99), added50, added99, cpu)
 	})
-	if flushed := w.Flush(); err == nil {
-		err = flushed
+}
+
+// signed is short for a difference.
+func signed(d time.Duration) string {
+	if d < 0 {
+		return "-" + short(-d)
 	}
-	return err
+	return short(d)
 }
 
 // newBenchProxyEngineCommand is the process that "bench proxy" measures against.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -68,14 +69,19 @@ func (l *lane) each(do func(c *conn) error) error {
 	return nil
 }
 
-// closedLoop sends the next request on each connection when the last one was answered, for d.
-func (l *lane) closedLoop(ctx context.Context, request []byte, d time.Duration) error {
+// closedLoop sends the next request on each connection when the last one was answered, for d. The connections begin one after
+// the other within the time that an answer takes: answers that all take the same time would keep them in step for ever.
+func (l *lane) closedLoop(ctx context.Context, request []byte, think, d time.Duration) error {
 	var mu sync.Mutex
-	count := 0
-	used, began := usageOf(l.pid), time.Now()
+	var next atomic.Int64
+	rate := 0.0
+	used := usageOf(l.pid)
 	err := l.each(func(c *conn) error {
 		var times []time.Duration
-		for last := began; last.Sub(began) < d && ctx.Err() == nil; {
+		time.Sleep(think * time.Duration(next.Add(1)-1) / time.Duration(len(l.conns)))
+		began := time.Now()
+		last := began
+		for last.Sub(began) < d && ctx.Err() == nil {
 			if _, err := c.post(request); err != nil {
 				return err
 			}
@@ -85,11 +91,11 @@ func (l *lane) closedLoop(ctx context.Context, request []byte, d time.Duration) 
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		count += len(times)
+		rate += float64(len(times)) / last.Sub(began).Seconds()
 		l.times = append(l.times, times...)
 		return nil
 	})
-	l.rates = append(l.rates, float64(count)/time.Since(began).Seconds())
+	l.rates = append(l.rates, rate)
 	if l.pid != 0 {
 		l.cpu += usageOf(l.pid).cpu - used.cpu
 	}
@@ -166,7 +172,7 @@ func (b *bench) throughput(ctx context.Context) error {
 	for _, think := range b.o.Think {
 		request := b.request(false, thinking(think))
 		for _, n := range b.o.Connections {
-			err := b.inTurns(ctx, n, request, Throughput, think, func(l *lane) error { return l.closedLoop(ctx, request, b.o.Time/turns) })
+			err := b.inTurns(ctx, n, request, Throughput, think, func(l *lane) error { return l.closedLoop(ctx, request, think, max(b.o.Time/turns, 4*think)) })
 			if err != nil {
 				return fmt.Errorf("throughput at %d connections: %w", n, err)
 			}
@@ -204,7 +210,7 @@ func (b *bench) halfLoad(ctx context.Context) error {
 		return err
 	}
 	most := all[1]
-	err = most.closedLoop(ctx, request, max(b.o.Time/turns, 100*time.Millisecond))
+	err = most.closedLoop(ctx, request, 0, max(b.o.Time/turns, 100*time.Millisecond))
 	closed()
 	if err != nil {
 		return err
