@@ -173,6 +173,25 @@ func TestProveSpeaksAsTheTenantsUserOfTheSidecarsOwnServer(t *testing.T) {
 	}
 }
 
+func TestProveSpeaksAsATenantOfANATSSystemThatKeepsTenantsApart(t *testing.T) {
+	for _, mode := range []string{"accounts", "users"} {
+		system := configured(t, mode, 1)
+		args := []string{"--nats-url", system.url, "--nats-nkey-file", filepath.Join(system.dir, "SEMPROXY.nk"), "--policy-path", demoPolicy}
+		if system.private {
+			args = append(args, "--nats-private-inboxes")
+		}
+		startProcess(t, args...)
+		out, errs, code := prove(t, "--nats-url", system.url, "--nats-nkey-file", filepath.Join(system.dir, "acme.nk"), "--tenant", "acme", "--rounds", "1")
+		if code != 0 || !strings.Contains(out, "proved") {
+			t.Errorf("%s: exit code %d\n%s%s", mode, code, out, errs)
+		}
+		_, errs, code = prove(t, "--nats-url", system.url, "--nats-nkey-file", filepath.Join(system.dir, "acme.nk"), "--tenant", "globex", "--timeout", "1s")
+		if code != 1 || !strings.Contains(errs, "prove.") {
+			t.Errorf("%s, as another tenant: exit code %d, want 1\n%s", mode, code, errs)
+		}
+	}
+}
+
 func TestProveRefusesFlagsWithoutMeaning(t *testing.T) {
 	for want, args := range map[string][]string{
 		`required flag(s) "tenant" not set`:     {},
