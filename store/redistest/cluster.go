@@ -3,7 +3,6 @@ package redistest
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,18 +21,16 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
 	Need(t)
 	c := &Cluster{}
-	bus := make([]int, 3)
-	for i := range bus {
-		bus[i] = portOf(freeAddr(t))
-		c.Nodes = append(c.Nodes, Start(t, append([]string{
-			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus[i]), "--cluster-node-timeout", "3000",
-			"--cluster-announce-ip", "127.0.0.1", "--cluster-config-file", "nodes.conf",
-		}, args...)...))
+	for range 3 {
+		c.Nodes = append(c.Nodes, start(t, true, append([]string{
+			"--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1", "--cluster-config-file", "nodes.conf",
+			"--cluster-node-timeout", "15000", // a loaded machine is not a lost node
+		}, args...)))
 	}
 	for i, n := range c.Nodes {
 		node := n.Client(t)
 		must(t, node.ClusterAddSlotsRange(t.Context(), i*slots/3, (i+1)*slots/3-1).Err())
-		must(t, node.Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", portOf(c.Nodes[0].Addr), bus[0]).Err())
+		must(t, node.Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", portOf(c.Nodes[0].Addr), c.Nodes[0].bus).Err())
 	}
 	c.Wait(t)
 	return c

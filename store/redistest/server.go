@@ -39,6 +39,7 @@ type Server struct {
 	dir      string
 	args     []string
 	sentinel string // file of a sentinel's configuration; empty: a server
+	bus      int    // port between the nodes of a cluster; 0: no cluster
 	cmd      *exec.Cmd
 	done     chan struct{} // closed when the process has ended
 }
@@ -47,10 +48,18 @@ type Server struct {
 // with the test.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
+	return start(t, false, args)
+}
+
+func start(t testing.TB, clustered bool, args []string) *Server {
+	t.Helper()
 	Need(t)
 	s := &Server{dir: t.TempDir(), args: args}
 	for attempt := 0; ; attempt++ {
 		s.Addr = freeAddr(t)
+		if clustered {
+			s.bus = portOf(freeAddr(t))
+		}
 		err := s.run()
 		if err == nil {
 			break
@@ -92,6 +101,9 @@ func (s *Server) run() error {
 		return err
 	}
 	args := append([]string{"--bind", host, "--port", port, "--dir", s.dir, "--save", "", "--daemonize", "no"}, s.args...)
+	if s.bus > 0 {
+		args = append(args, "--cluster-port", strconv.Itoa(s.bus))
+	}
 	if s.sentinel != "" {
 		args = []string{s.sentinel, "--sentinel"}
 	}
