@@ -88,6 +88,16 @@ def test_cores_that_the_engine_holds_already_are_not_loaded_again(make: Callable
     assert PLACEHOLDER not in another.prompt_token_ids
 
 
+@pytest.mark.parametrize("tenant", ["quarter", "half8"])
+def test_heads_that_keep_more_than_others_and_cores_of_8_bits_fit_too(tenant: str, make: Callable[..., Engine]) -> None:
+    """An adaptive budget: every head is padded to the longest. check() sees that each head stands for all tokens."""
+    engine, prompt = make(tenant=tenant), text(15 if tenant == "quarter" else 16, 300)
+    engine.generate("first", prompt)
+    second = engine.generate("second", [*prompt, *text(17, 20)])
+    assert engine.worker.connector.worker.loaded == 1
+    assert (80 if tenant == "quarter" else 144) <= second.num_prompt_tokens - (320 - 288) < 288
+
+
 def test_what_came_after_cores_is_kept_at_its_own_positions(make: Callable[..., Engine]) -> None:
     engine, longest = make(), text(21, 490)  # no token twice
     prompt, longer = longest[:300], longest[:450]

@@ -124,6 +124,7 @@ class WorkerSide:
             if self._loading.pop(load.request):
                 self._pinned.pop(load.request, None)
 
+    @torch.inference_mode()
     def _write(self, load: Load, cores: list[Cores], fence: Fence) -> None:
         """Cores of all pages, one after the other, into the slots; what is left over is padding that nothing attends to."""
         if max(sum_of_heads(cores, self.shape)) > load.slots:
@@ -179,6 +180,7 @@ class WorkerSide:
                     "busy", f"{self._on_the_way} bytes of KV are on their way; save_bytes allows {self.settings.save_bytes}"
                 )
 
+    @torch.inference_mode()
     def _gather(self, save: Save, first: int, last: int, fence: Fence) -> list[Views]:
         """Keys and values of every layer for the logical tokens from first to last, [kv_heads, tokens, dims], on the CPU."""
         block = self.shape.block
