@@ -36,11 +36,11 @@ var fields = []string{"version", "seq", "size", "tile", "kind", "sums", "created
 
 const digestBytes = 16 // of a tile's SHA-256 and of the manifest's own
 
-// blobField holds a blob of at most inlineBytes, so that reading it is one round trip. More than that is quicker by itself,
-// straight into the buffer of whoever wants it.
+// blobField holds a blob of at most inlineBytes, so that reading it is one round trip. More than that costs a put, whose script
+// copies it, more than it saves a get.
 const (
 	blobField   = "blob"
-	inlineBytes = 128 << 10
+	inlineBytes = 16 << 10
 )
 
 func (m *manifest) inline() bool { return m.tile == 0 }
