@@ -20,12 +20,14 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheGroupSpec, SlidingWindowSpec
 from vllm_harness import cache_config, engine_config
 
-from semproxy_kv import UnsupportedModel
+from semproxy_kv import SemproxyError, UnsupportedModel
 from semproxy_kv.vllm.check import check_engine
 from semproxy_kv.vllm.layout import LAYOUTS, detect
+from semproxy_kv.vllm.metadata import ranges
 from semproxy_kv.vllm.prefix import cuts, links
 from semproxy_kv.vllm.settings import Settings
 from semproxy_kv.vllm.substitute import Plan, digest_of, restore, substitute
+from semproxy_kv.vllm.worker import marks
 
 
 @pytest.fixture
@@ -49,6 +51,24 @@ def test_the_engine_that_is_supported(config: Any) -> None:
     shape = check_engine(config, cache_config(10), vllm.__version__)
     assert (shape.layers, shape.kv_heads, shape.head_dim, shape.block, shape.dtype, shape.ranks) == (5, 2, 64, 16, torch.float32, 1)
     assert shape.rope.rotary_dim == 64
+
+
+def test_protected_ranges_are_marked_in_the_pages_that_they_lie_in() -> None:
+    given = ranges([[0, 3], [7, 12], [30, 40]])
+    assert given == ((0, 3), (7, 12), (30, 40))
+    pages = {(0, 4): [1, 1, 1, 0], (4, 8): [0, 0, 0, 1], (8, 11): [1, 1, 1], (11, 14): [1, 0, 0]}
+    for (first, last), want in pages.items():
+        got = marks(given, first, last)
+        assert got is not None
+        assert (got.dtype, list(got.data)) == ("U8", want)
+    assert marks(given, 14, 30) is None
+    assert ranges(None) == ranges([]) == ()
+
+
+@pytest.mark.parametrize("given", [5, "ab", [1], [[1, 2, 3]], [[2, 1]], [[-1, 1]], [[0.0, 1]], [[True, 2]], {"a": 1}])
+def test_malformed_ranges_are_refused(given: Any) -> None:
+    with pytest.raises(SemproxyError, match="protect"):
+        ranges(given)
 
 
 REFUSED = {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata
+
+from ..errors import SemproxyError
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,20 @@ class Save:
     shift: int
     blocks: tuple[int, ...]
     traceparent: str = ""
+    protect: tuple[tuple[int, int], ...] = ()  # ranges [from, to) of tokens that stay exact
+
+
+def ranges(given: Any) -> tuple[tuple[int, int], ...]:
+    """What a request's `protect` says, or SemproxyError: what is to stay exact is never guessed."""
+    if given is None:
+        return ()
+    try:
+        pairs = tuple((first, last) for first, last in given)
+    except (TypeError, ValueError):
+        pairs = ((1, 0),)
+    if not all(type(first) is int and type(last) is int and 0 <= first <= last for first, last in pairs):
+        raise SemproxyError("page.bad_metadata", "protect must list ranges [from, to) of the prompt's tokens")
+    return pairs
 
 
 @dataclass

@@ -20,7 +20,7 @@ from ..errors import SemproxyError
 from ..wire import Cores
 from . import faults
 from .check import Shape
-from .metadata import Load, Save, StepMeta
+from .metadata import Load, Save, StepMeta, ranges
 from .prefix import cuts
 from .settings import Settings
 from .store import Store, store_of, traceparent
@@ -40,6 +40,7 @@ class Tracked:
     sequence: str
     traceparent: str
     deadline: float  # of the lookup
+    protect: tuple[tuple[int, int], ...] = ()
     lookup: Future[Found] | None = None
     plan: Plan | None = None
     original: Original | None = None
@@ -65,8 +66,14 @@ class SchedulerSide:
         if not isinstance(tenant, str) or not TENANT.match(tenant) or not allowed:
             faults.count("it is computed without semproxy", request.request_id, SemproxyError("policy.denied", "the tenant is not allowed"))
             return
+        try:
+            protect = ranges(params.get("protect"))
+        except SemproxyError as e:
+            faults.count("it is computed without semproxy", request.request_id, e)
+            return
         t = Tracked(
             request=request,
+            protect=protect,
             tenant=tenant,
             sequence=str(params.get("object") or request.request_id),
             traceparent=str(params.get("traceparent") or ""),
@@ -178,6 +185,7 @@ class SchedulerSide:
                 shift=shift,
                 blocks=tuple(block_ids),
                 traceparent=t.traceparent,
+                protect=t.protect,
             )
         )
         return True

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import SemproxyError, UnsupportedModel
 from ..tensors import heads, rotate, to_wire
-from ..wire import Cores, Page
+from ..wire import Cores, Page, Tensor
 from . import faults
 from .check import Shape
 from .layout import Views, detect
@@ -221,6 +221,7 @@ class WorkerSide:
                     v=to_wire(torch.stack([v[:, cut] for _, v in some])),
                     token_ids=to_wire(torch.tensor(save.ids[from_:to], dtype=torch.int32)),
                     positions=to_wire(torch.arange(from_, to, dtype=torch.int32)),
+                    protect=marks(save.protect, from_, to),
                     extra={"prefix": chain[from_ // BLOCK], **({"prefix_salt": salt} if salt else {})},
                 )
                 futures.append(client.submit(page.encode()))
@@ -263,3 +264,11 @@ class _Stream:
 def _number(name: str) -> tuple[int, ...]:
     """Layers in the order of their numbers: model.layers.2 before model.layers.10."""
     return tuple(int(n) for n in re.findall(r"\d+", name))
+
+
+def marks(ranges: tuple[tuple[int, int], ...], first: int, last: int) -> Tensor | None:
+    """The page's `protect`: which of its tokens lie in one of the ranges. None: none."""
+    out = torch.zeros(last - first, dtype=torch.uint8)
+    for a, b in ranges:
+        out[max(a - first, 0) : max(b - first, 0)] = 1
+    return to_wire(out) if out.any() else None
