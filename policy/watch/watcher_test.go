@@ -370,7 +370,8 @@ func TestASwapHoldsUntilTheFilesChange(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
-	write(t, path, limit(3))
+	write(t, path+".new", limit(3)) // whole at once: a file that is being written is empty first
+	must(t, os.Rename(path+".new", path))
 	if e := <-reloaded; e.Err != nil || w.Current() == set {
 		t.Errorf("got %v, want the files in force again", e.Err)
 	}
