@@ -70,9 +70,9 @@ type Config struct {
 	Progress   func(done, total int)
 	// Headers are those of the request that a sequence of a tenant belongs to, for rules that look at them; nil: none are known.
 	Headers func(tenant, sequence string) map[string]string
-	// Messages are the positions, ranges [from, to), of those messages of a sequence that its policy protects, as far as they
-	// are known here; nil: none are. An adapter that marks them in the page itself is not relied on.
-	Messages func(tenant, sequence string) [][2]int
+	// Messages are the positions, ranges [from, to), of those messages of a sequence that its policy protects; false: they are
+	// not known here. nil: none are known. A page whose messages are not known and that marks nothing itself stays exact.
+	Messages func(tenant, sequence string) ([][2]int, bool)
 	// Observer is told of every page when it is done; the report is only valid during the call, which holds the page up.
 	Observer func(ctx context.Context, r *Report, err error)
 }
@@ -168,10 +168,7 @@ func (p *Pipeline) live(ctx context.Context, j *job) (err error) {
 	if err != nil {
 		return err
 	}
-	var messages [][2]int
-	if p.cfg.Messages != nil && len(decision.Plan.Protect.Roles) > 0 {
-		messages = p.cfg.Messages(j.tenant, j.page.Sequence)
-	}
+	messages := p.messages(j, &decision)
 	if err := j.prepare(p.cfg.Models, messages, &decision); err != nil {
 		return err
 	}
@@ -227,6 +224,25 @@ func (p *Pipeline) decide(ctx context.Context, j *job) (policy.Decision, error) 
 	return d, nil
 }
 
+// messages are the tokens that stay exact because of whose messages they are in. Where that is to be heeded and is not known,
+// d keeps all tokens.
+func (p *Pipeline) messages(j *job, d *policy.Decision) [][2]int {
+	if len(d.Plan.Protect.Roles) == 0 || d.Plan.Method == policy.MethodNone {
+		return nil
+	}
+	if p.cfg.Messages != nil {
+		if found, known := p.cfg.Messages(j.tenant, j.page.Sequence); known {
+			return found
+		}
+	}
+	if j.page.Protect == nil {
+		d.Plan.Method = policy.MethodNone
+		d.Reason = "profile " + d.Profile + " protects messages, and which tokens they are is not known here"
+		j.report.Reason = d.Reason
+	}
+	return nil
+}
+
 // compress fills j.res.
 func (p *Pipeline) compress(ctx context.Context, j *job, d *policy.Decision) error {
 	ctx, span := p.tracer.Start(ctx, semconv.SpanCompress)
@@ -266,7 +282,7 @@ func (p *Pipeline) store(ctx context.Context, j *job, key store.Key, d *policy.D
 // stored replies with the object of an earlier request, under this request's ids. A store that fails to read only costs
 // the work again.
 func (p *Pipeline) stored(ctx context.Context, j *job, key store.Key, d *policy.Decision) (bool, error) {
-	if p.cfg.Store == nil {
+	if p.cfg.Store == nil || d.Plan.Method == policy.MethodNone { // exact pages are not kept
 		return false, nil
 	}
 	blob, err := p.cfg.Store.Get(ctx, key)

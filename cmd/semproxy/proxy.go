@@ -236,15 +236,16 @@ func (s *service) headers() func(tenant, sequence string) map[string]string {
 }
 
 // messages finds those of a page's request that its policy protects; nil without a request plane.
-func (s *service) messages() func(tenant, sequence string) [][2]int {
+func (s *service) messages() func(tenant, sequence string) ([][2]int, bool) {
 	if s.requests == nil {
 		return nil
 	}
-	return func(tenant, sequence string) (out [][2]int) {
-		for _, one := range s.requests.ring.Protected(tenant, sequence) {
+	return func(tenant, sequence string) (out [][2]int, known bool) {
+		found, known := s.requests.ring.Protected(tenant, sequence)
+		for _, one := range found {
 			out = append(out, one)
 		}
-		return out
+		return out, known
 	}
 }
 

@@ -116,7 +116,7 @@ type KVParams struct {
 	Compress     bool   `json:"compress"`
 	// Protect are ranges [from, to) of the prompt's tokens that are never to be merged: the adapter sets them in the protect
 	// tensors of the pages that they lie in.
-	Protect []spans.Span `json:"protect,omitempty"`
+	Protect []spans.Span `json:"protect,omitzero"`
 }
 
 // open is another reader of the body: the transport asks again when a kept connection turns out to be dead before anything

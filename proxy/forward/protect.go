@@ -36,7 +36,10 @@ func (p *Proxy) protect(ctx context.Context, x *exchange) {
 		x.tokens, x.exact = x.found.Tokens, true
 	}
 	p.countSpans(ctx, outcome)
-	if len(x.found.Spans) > 0 { // before the engine sends pages
+	if err == nil { // before the engine sends pages
+		if x.found.Spans == nil {
+			x.found.Spans = []spans.Span{} // known to be none: an adapter is told so
+		}
 		early := *x.spans
 		p.cfg.Recent.Update(x.object, func(q *recent.Request) { q.Spans = &early })
 	}

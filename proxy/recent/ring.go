@@ -106,15 +106,15 @@ func (r *Ring) Headers(tenant, object string) map[string]string {
 	return nil
 }
 
-// Protected are the tokens of messages that the policy protects in the request of an object's name; nil when it is not the
-// tenant's. The slice is read only.
-func (r *Ring) Protected(tenant, object string) []spans.Span {
+// Protected are the tokens of messages that the policy protects in the request of an object's name; false when it is not the
+// tenant's, or they were not found. The slice is read only.
+func (r *Ring) Protected(tenant, object string) (_ []spans.Span, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if request := r.objects[object]; request != nil && request.Tenant == tenant && request.Spans != nil {
-		return request.Spans.Spans
+	if request := r.objects[object]; request != nil && request.Tenant == tenant && request.Spans != nil && request.Spans.Why == "" {
+		return request.Spans.Spans, true
 	}
-	return nil
+	return nil, false
 }
 
 // Fidelity is that of the request of an object's name.

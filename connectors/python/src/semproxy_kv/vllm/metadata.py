@@ -35,13 +35,13 @@ class Save:
     shift: int
     blocks: tuple[int, ...]
     traceparent: str = ""
-    protect: tuple[tuple[int, int], ...] = ()  # ranges [from, to) of tokens that stay exact
+    protect: tuple[tuple[int, int], ...] | None = None  # ranges [from, to) of tokens that stay exact; None: not known
 
 
-def ranges(given: Any) -> tuple[tuple[int, int], ...]:
+def ranges(given: Any) -> tuple[tuple[int, int], ...] | None:
     """What a request's `protect` says, or SemproxyError: what is to stay exact is never guessed."""
     if given is None:
-        return ()
+        return None
     try:
         pairs = tuple((first, last) for first, last in given)
     except (TypeError, ValueError):

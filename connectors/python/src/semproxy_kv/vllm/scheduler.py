@@ -40,7 +40,7 @@ class Tracked:
     sequence: str
     traceparent: str
     deadline: float  # of the lookup
-    protect: tuple[tuple[int, int], ...] = ()
+    protect: tuple[tuple[int, int], ...] | None = None
     lookup: Future[Found] | None = None
     plan: Plan | None = None
     original: Original | None = None

@@ -266,9 +266,11 @@ def _number(name: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r"\d+", name))
 
 
-def marks(ranges: tuple[tuple[int, int], ...], first: int, last: int) -> Tensor | None:
-    """The page's `protect`: which of its tokens lie in one of the ranges. None: none."""
+def marks(ranges: tuple[tuple[int, int], ...] | None, first: int, last: int) -> Tensor | None:
+    """The page's `protect`: which of its tokens lie in one of the ranges; None: they are not known."""
+    if ranges is None:
+        return None
     out = torch.zeros(last - first, dtype=torch.uint8)
     for a, b in ranges:
         out[max(a - first, 0) : max(b - first, 0)] = 1
-    return to_wire(out) if out.any() else None
+    return to_wire(out)
