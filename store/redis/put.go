@@ -179,7 +179,7 @@ func (p *putting) commitment() (keys []string, args []any) {
 	if p.old != nil {
 		replaced = p.old.version
 	}
-	if replaced != "" && replaced != p.m.version { // its own: the answer to a commit was lost
+	if replaced != "" {
 		keys = append(keys, tileKeys(p.object, p.old)...)
 	}
 	args = append([]any{p.m.tiles(), replaced, life.Milliseconds(), tileLife.Milliseconds()}, p.m.values(p.object)...)

@@ -6,6 +6,7 @@
 local tiles = tonumber(ARGV[1])
 local there = redis.call('HMGET', KEYS[1], 'version', 'seq')
 if (tonumber(there[2] or '0') or 0) > tonumber(ARGV[8]) then return 2 end
+if there[1] == ARGV[6] then return 1 end -- its own: the answer was lost, and it is sent again
 if (there[1] or '') ~= ARGV[2] then return 0 end
 for i = 2, tiles + 1 do
   local kept
