@@ -298,3 +298,16 @@ func TestARegionThatIsDroppedOrHolesMadeUnderTheReader(t *testing.T) {
 	close(stop)
 	group.Wait()
 }
+
+// Senders that do not renew their proof are refused by the sidecar, too, not only by this package's own session.
+func TestAProofThatIsTooOldIsRefused(t *testing.T) {
+	f := serve(t, func(c *Config) { c.Proof = time.Nanosecond })
+	f.plane()
+	r := f.raw(t)
+	if err := f.Attach("acme", r.Challenge); err != nil {
+		t.Fatal(err)
+	}
+	if a := r.say(`{"op":"page","id":1,"headers":{"Semproxy-Shm":"{}"}}`); a.ID != 1 || a.header(transport.HeaderCode) != CodeNotAttached {
+		t.Errorf("got %+v, want code %s", a, CodeNotAttached)
+	}
+}
