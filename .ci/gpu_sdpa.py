@@ -1,4 +1,4 @@
-"""Times PyTorch's scaled_dot_product_attention for one decoding step, over the shapes of `semproxy bench decode`.
+"""Times PyTorch's scaled_dot_product_attention for one decoding step, over the shapes of `semproxy-bench decode`.
 
 Prints a JSON object per shape. The cache is contiguous here and paged there, so that PyTorch has the easier task.
 """

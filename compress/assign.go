@@ -73,7 +73,7 @@ const dropped = -1
 // fill makes up for a budget that no threshold meets to the core: the members least similar to their seeds leave their
 // clusters.
 func (w *work) fill(worker, g int, seed []int32) {
-	if w.opt.Budget != Layered && (!w.opt.Regular || w.opt.Budget != Equal) {
+	if !w.opt.Pooled() && (!w.opt.Regular || w.opt.Budget != Equal) {
 		return
 	}
 	slots := w.quota[g]
@@ -107,7 +107,7 @@ func (w *work) fill(worker, g int, seed []int32) {
 
 // strides merges neighbours: the tokens that are not kept are cut into as many runs of equal length as there are slots.
 func (w *work) strides(g int, seed []int32) {
-	slots, _ := w.budget()
+	slots, _ := w.Budget()
 	rest := 0
 	for _, s := range group(w.single, g, w.n) {
 		if s {

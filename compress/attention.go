@@ -4,13 +4,17 @@ import (
 	"context"
 	"math"
 
-	"github.com/semproxy/semproxy/compress/internal/simd"
+	"github.com/semproxy/semproxy/codes"
+	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // Attention holds the outputs of a page's last queries, [Layers, QHeads, Window, Dim]. It may be reused.
 type Attention struct {
 	Layers, Heads, Window, Dim int
 	Out                        []float32
+	// Looks, [Layers, QHeads, Window], is the largest weight that a query gives to one token which is neither among the first nor
+	// among the last: near one, the query looks something up. Over the originals only; empty over cores.
+	Looks []float32
 }
 
 // Fidelity says how close attention over the cores comes to attention over the originals.
@@ -20,6 +24,9 @@ type Fidelity struct {
 	WorstLayer int
 	WorstHead  int       // query head
 	Heads      []float64 // [Layers, QHeads], reused by Compare
+	// Lookup is the relative error of the queries that look one token up, and of the heads that do: it says how many facts are
+	// lost, where the mean over all heads does not (docs/explanation/algorithm.md). 0 when the originals' Looks are not known.
+	Lookup float64
 }
 
 // Attend computes the outputs of in's queries over the originals when res is nil, else over the cores of res with the log
@@ -33,12 +40,15 @@ func (c *Compressor) attend(ctx context.Context, in *Input, res *Result, out *At
 		return err
 	}
 	if in.Q == nil {
-		return badInput("page.no_queries", "the page carries no q: attention error cannot be measured")
+		return badInput(codes.PageNoQueries, "the page carries no q: attention error cannot be measured")
 	}
 	w := c.take()
 	defer c.put(w)
 	out.Layers, out.Heads, out.Window, out.Dim = in.Layers, in.QHeads, in.QWindow, in.Dim
-	out.Out = grow(out.Out, in.Layers*in.QHeads*in.QWindow*in.Dim)
+	out.Out, out.Looks = grow(out.Out, in.Layers*in.QHeads*in.QWindow*in.Dim), out.Looks[:0]
+	if res == nil {
+		out.Looks = grow(out.Looks, in.Layers*in.QHeads*in.QWindow)
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -77,46 +87,8 @@ func keysOf(in *Input, res *Result, plane int) keys {
 	return s
 }
 
-// attendRows is how many keys are widened at a time.
-const attendRows = 32
-
-// weights fills a.logits, [nq, ld], with the attention of every query of the plane's query heads to its keys. Queries of all
-// heads of the group are taken together, so that each key is widened once.
-func (w *work) weights(worker int, in *Input, kv keys, plane int) (nq, ld int) {
-	a, kn := &w.arena[worker], w.kernel
-	d, rb, stride := in.Dim, kv.dtype.Size()*in.Dim, simd.Stride(in.Dim)
-	nq = in.QHeads / in.Heads * in.QWindow
-	nq4 := (nq + 3) &^ 3
-	ld = (kv.n + attendRows - 1) / attendRows * attendRows
-	scale := float32(1 / math.Sqrt(float64(d)))
-	first := in.firstQuery(plane)
-	a.queries = grow(a.queries, nq4*stride)
-	clear(a.queries)
-	for q := range nq {
-		row := a.queries[q*stride : q*stride+d]
-		widen(kn, row, in.Q[(first+q*d)*in.QDType.Size():], in.QDType, 1)
-		kn.Scale(row, scale)
-	}
-	a.rows = grow(a.rows, attendRows*stride)
-	clear(a.rows)
-	a.logits = grow(a.logits, nq4*ld)
-	clear(a.logits)
-	for i := 0; i < kv.n; i += attendRows {
-		for k := range min(attendRows, kv.n-i) {
-			widen(kn, a.rows[k*stride:k*stride+d], kv.k[(i+k)*rb:], kv.dtype, kv.kscale)
-		}
-		kn.Dots(a.logits[i:], ld, a.queries, a.rows, nq4, attendRows, stride)
-	}
-	for q := range nq {
-		logits := a.logits[q*ld : q*ld+kv.n]
-		if kv.bias != nil {
-			kn.Axpy(logits, kv.bias[:kv.n], 1)
-		}
-		softmax(kn, logits)
-		clear(a.logits[q*ld+kv.n : (q+1)*ld]) // what fills up the last rows has no weight
-	}
-	return nq, ld
-}
+// queries is how many queries look at the keys of one KV head.
+func (in *Input) queries() int { return in.QHeads / in.Heads * in.QWindow }
 
 // firstQuery is the index in Q, in elements, of the first query of a plane's query heads.
 func (in *Input) firstQuery(plane int) int {
@@ -125,35 +97,35 @@ func (in *Input) firstQuery(plane int) int {
 	return (layer*in.QHeads + head*per) * in.QWindow * in.Dim
 }
 
-// attendPlane runs every query of the plane's query heads over its keys and values.
+// attendPlane runs every query of the plane's query heads over its keys and values, a block of queries at a time. Queries of all
+// heads of the group are taken together, so that a key is widened once for all of a block.
 func (w *work) attendPlane(worker int, in *Input, kv keys, plane int, out *Attention) {
-	nq, ld := w.weights(worker, in, kv, plane)
-	a, kn := &w.arena[worker], w.kernel
-	d, rb, first := in.Dim, kv.dtype.Size()*in.Dim, in.firstQuery(plane)
-	o := out.Out[first : first+nq*d]
-	clear(o)
-	stride := simd.Stride(d)
-	for i := 0; i < kv.n; i += attendRows {
-		for k := range min(attendRows, kv.n-i) {
-			widen(kn, a.rows[k*stride:k*stride+d], kv.v[(i+k)*rb:], kv.dtype, kv.vscale)
+	nq, a := in.queries(), &w.arena[worker]
+	for from := 0; from < nq; from += mostLanes {
+		n := min(mostLanes, nq-from)
+		first := in.firstQuery(plane)/in.Dim + from
+		w.given(a, in, plane, from, n)
+		if len(out.Looks) > 0 {
+			w.ask(a, n, kv, in.Dim, middle)
+			a.got.lookups(out.Looks[first : first+n])
+		} else {
+			w.ask(a, n, kv, in.Dim, outputsOnly)
 		}
-		for q := range nq {
-			for k := 0; k < attendRows; k += 4 {
-				p := (*[4]float32)(a.logits[q*ld+i+k:])
-				if p[0]+p[1]+p[2]+p[3] > 1e-12 {
-					kn.Axpy4(o[q*d:q*d+d], a.rows[k*stride:], stride, p)
-				}
-			}
-		}
+		a.got.outputs(out.Out[first*in.Dim:(first+n)*in.Dim], in.Dim)
 	}
 }
 
-func softmax(kn *simd.Kernels, x []float32) {
-	top := x[0]
-	for _, v := range x {
-		top = max(top, v)
+// given fills a.queries, [nq rounded up to 4, stride], with nq of the plane's own queries, from one on, scaled by 1/sqrt(dim).
+func (w *work) given(a *arena, in *Input, plane, from, nq int) {
+	kn, d, stride := w.kernel, in.Dim, simd.Stride(in.Dim)
+	first := in.firstQuery(plane) + from*d
+	a.queries = grow(a.queries, (nq+3)&^3*stride)
+	clear(a.queries)
+	for q := range nq {
+		row := a.queries[q*stride : q*stride+d]
+		widen(kn, row, in.Q[(first+q*d)*in.QDType.Size():], in.QDType, 1)
+		kn.Scale(row, float32(1/math.Sqrt(float64(d))))
 	}
-	kn.Scale(x, 1/kn.ExpSum(x, top))
 }
 
 // Compare fills f with the relative error of got against want, per layer and query head.
@@ -162,24 +134,51 @@ func (f *Fidelity) Compare(want, got *Attention) {
 	f.Error, f.Worst, f.WorstLayer, f.WorstHead = 0, -1, 0, 0
 	size := want.Window * want.Dim
 	for i := range f.Heads {
-		diff, full := 0.0, 0.0
-		g := group(got.Out, i, size)
-		for k, x := range group(want.Out, i, size) {
-			e := float64(g[k]) - float64(x)
-			diff += e * e
-			full += float64(x) * float64(x)
-		}
-		e := 0.0
-		switch {
-		case full > 0:
-			e = math.Sqrt(diff / full)
-		case diff > 0:
-			e = 1
-		}
+		e := relativeError(group(want.Out, i, size), group(got.Out, i, size))
 		f.Heads[i] = e
 		f.Error += e / float64(len(f.Heads))
 		if e > f.Worst {
 			f.Worst, f.WorstLayer, f.WorstHead = e, i/want.Heads, i%want.Heads
 		}
 	}
+	f.Lookup = f.lookup(want, got)
+}
+
+// lookup is the geometric mean of two weighed means: of the queries' errors, by the fourth power of their looks, and of the
+// heads' errors, by the square of their mean look.
+func (f *Fidelity) lookup(want, got *Attention) float64 {
+	if len(want.Looks) == 0 {
+		return 0
+	}
+	var byQuery, queries, byHead, heads float64
+	for i, e := range f.Heads {
+		mean := 0.0
+		for q, look := range group(want.Looks, i, want.Window) {
+			row := i*want.Window + q
+			weight := math.Pow(float64(look), 4)
+			byQuery += weight * min(relativeError(group(want.Out, row, want.Dim), group(got.Out, row, want.Dim)), 2)
+			queries += weight
+			mean += float64(look) / float64(want.Window)
+		}
+		byHead += mean * mean * min(e, 2)
+		heads += mean * mean
+	}
+	return math.Sqrt(byQuery / (queries + 1e-30) * byHead / (heads + 1e-30))
+}
+
+// relativeError is |got - want| / |want|; 1 where there is something in place of nothing.
+func relativeError(want, got []float32) float64 {
+	diff, full := 0.0, 0.0
+	for k, x := range want {
+		e := float64(got[k]) - float64(x)
+		diff += e * e
+		full += float64(x) * float64(x)
+	}
+	switch {
+	case full > 0:
+		return math.Sqrt(diff / full)
+	case diff > 0:
+		return 1
+	}
+	return 0
 }

@@ -1,8 +1,5 @@
 package compress
 
-// thresholdSteps is the resolution of a similarity threshold: t stands for t/1024.
-const thresholdSteps = 1024
-
 // chunkBlock is the number of chunks in one task of the similarity phase.
 const chunkBlock = 8
 
@@ -11,28 +8,32 @@ func (w *work) runSimilar(p *pool) {
 	if w.whole {
 		return
 	}
-	w.boundary = nil
-	if w.in.Boundary != nil {
-		w.boundary = w.in.Boundary[w.sinks : w.sinks+w.n]
-	}
+	w.boundary = w.marks()
 	minLen, maxLen := w.opt.ChunkMin, w.opt.ChunkMax
 	if w.isDirect() {
 		w.cut(minLen, maxLen)
 		p.run(&w.phase, w.groups*w.blocks, w.directTask)
 		return
 	}
-	if w.opt.weighs() {
-		w.ages()
+	if w.opt.Weighs() {
+		w.Ages(w.age)
+		w.meanLooks()
 	}
 	for { // until the chunks are long enough for the budget
 		w.cut(minLen, maxLen)
 		w.prepareScores()
 		p.run(&w.phase, w.groups*w.blocks, w.similarTask)
 		w.chooseExact(p)
-		if w.opt.Rest != Cluster || w.opt.Budget == Fixed || maxLen >= maxChunk || w.feasible() {
+		longerMin, longerMax, ok := w.Longer(minLen, maxLen)
+		if !ok || w.feasible() {
 			return
 		}
-		minLen, maxLen = min(2*minLen, maxChunk), min(2*maxLen, maxChunk)
+		minLen, maxLen = longerMin, longerMax
+		need := w.need + w.in.Size().scratch(w.opt, maxLen) // what was there may not have been collected yet
+		if w.opt.MaxScratch > 0 && need > w.opt.MaxScratch {
+			return // the page keeps more cores than asked, as it does where no chunk is long enough
+		}
+		w.need = need
 	}
 }
 
@@ -56,16 +57,10 @@ func (w *work) cut(minLen, maxLen int) {
 // feasible reports whether the chunks leave room for the budget: below every similarity, each chunk with a candidate is
 // one cluster, and every single is one more.
 func (w *work) feasible() bool {
-	slots, _ := w.budget()
-	total := 0
-	for g := range w.groups {
-		least := w.least(g)
-		if w.opt.Budget == Equal && least > slots {
-			return false
-		}
-		total += least
+	for g := range w.counts {
+		w.counts[g] = w.least(g)
 	}
-	return total <= w.groups*slots
+	return Feasible(&w.Plan, w.counts)
 }
 
 // least is the number of cores of group g when everything that may merge does.
@@ -117,7 +112,7 @@ func (w *work) similarChunk(worker, g, k int) {
 	a.near, a.keys = grow(a.near, n*ld), grow(a.keys, n)
 	cent, order := group(w.centrality, g, w.n)[c.lo:c.hi], group(w.order, g, w.n)[c.lo:c.hi]
 	for i := range n {
-		cent[i] = w.kernel.Quantize(a.near[i*ld:(i+1)*ld], a.sim[i*ld:], thresholdSteps/float32(w.heads), n, ld) / float64(w.heads)
+		cent[i] = w.kernel.Quantize(a.near[i*ld:(i+1)*ld], a.sim[i*ld:], ThresholdSteps/float32(w.heads), n, ld) / float64(w.heads)
 		a.keys[i] = uint64(rank(cent[i], int32(i), w.opt.ByPosition))
 	}
 	w.kernel.Rank(order, a.keys)
@@ -133,40 +128,63 @@ func (w *work) runBudget(p *pool) {
 		}
 	case w.opt.Budget == Fixed:
 		for g := range w.threshold {
-			w.threshold[g] = int32(floor(w.opt.Threshold * thresholdSteps))
+			w.threshold[g] = int32(floor(w.opt.Threshold * ThresholdSteps))
 		}
 	case w.opt.Budget == Equal:
-		slots, _ := w.budget()
+		slots, _ := w.Budget()
 		for g := range w.quota {
 			w.quota[g] = slots
 		}
 		p.run(&w.phase, w.groups, w.budgetTask)
+	case w.opt.Pooled():
+		p.run(&w.phase, w.groups/w.Pool(), w.poolTask)
 	default:
 		t := w.adaptive(p)
 		for g := range w.threshold {
 			w.threshold[g] = int32(t)
 		}
-		if w.opt.Budget == Layered {
-			w.layered(p, t)
-			p.run(&w.phase, w.groups, w.budgetTask)
-		}
 	}
 }
 
-// layered gives the heads of a layer equal quotas: what they have together at threshold t, but no less than any of them
-// needs for its exact tokens and one cluster per chunk.
-func (w *work) layered(p *pool, t int) {
-	w.countAll(p, t, w.groups*w.n)
-	heads := w.groups / w.in.Layers
-	for l := 0; l < w.groups; l += heads {
-		quota, least := 0, 0
-		for g := l; g < l+heads; g++ {
-			quota += w.counts[g]
-			least = max(least, w.least(g))
+// meetPool bisects one threshold for the groups that share a budget, those of a layer or of the page, for their largest clusterings
+// that, each rounded up to whole granules, stay within the total, and gives the granules that are left to the groups that merge
+// most.
+func (w *work) meetPool(worker, i int) {
+	pool, spent := w.Pool(), &w.arena[worker].spent
+	first := i * pool
+	slots, _ := w.Budget()
+	total := pool * slots
+	rounded := func(t int) (sum int) {
+		for g := first; g < first+pool; g++ {
+			spent.Store(0)
+			w.quota[g] = w.Round(w.countGroup(g, t, spent, int64(total)))
+			sum += w.quota[g]
 		}
-		for g := l; g < l+heads; g++ {
-			w.quota[g] = max(quota/heads, least)
+		return sum
+	}
+	lo, hi := w.Lowest(), ThresholdSteps+1
+	for hi-lo > 1 {
+		if t := floor(float64(lo+hi) / 2); rounded(t) <= total {
+			lo = t
+		} else {
+			hi = t
 		}
+	}
+	sum := rounded(lo)
+	for granule := max(w.opt.Granule, 1); ; sum += granule {
+		most := -1
+		for g := first; g < first+pool; g++ {
+			if w.Round(w.quota[g]+1) > w.quota[g] && (most < 0 || w.quota[g] < w.quota[most]) {
+				most = g
+			}
+		}
+		if most < 0 || sum+granule > total {
+			break
+		}
+		w.quota[most] += granule
+	}
+	for g := first; g < first+pool; g++ {
+		w.threshold[g] = int32(lo)
 	}
 }
 
@@ -182,7 +200,7 @@ func floor(x float64) int {
 // in the threshold, so the path of the bisection is part of the definition.
 func (w *work) meetBudget(worker, g int) {
 	slots, spent := w.quota[g], &w.arena[worker].spent
-	lo, hi := w.lowest(), thresholdSteps+1
+	lo, hi := w.Lowest(), ThresholdSteps+1
 	best, bestCount := lo, w.least(g)
 	for hi-lo > 1 {
 		t := floor(float64(lo+hi) / 2)
@@ -201,8 +219,8 @@ func (w *work) meetBudget(worker, g int) {
 
 // adaptive bisects one threshold for all groups, so that the total over layers and heads meets the budget.
 func (w *work) adaptive(p *pool) int {
-	slots, _ := w.budget()
-	lo, hi := w.lowest(), thresholdSteps+1
+	slots, _ := w.Budget()
+	lo, hi := w.Lowest(), ThresholdSteps+1
 	for hi-lo > 1 {
 		t := floor(float64(lo+hi) / 2)
 		if w.countAll(p, t, w.groups*slots) <= w.groups*slots {

@@ -1,8 +1,5 @@
 package compress
 
-// maxChunk is the longest chunk. Doubling stops there: a longer one costs more than it can merge.
-const maxChunk = 1024
-
 // chunk is the range [lo, hi) of tokens between the sinks and the recent window.
 type chunk struct{ lo, hi int }
 

@@ -6,16 +6,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/semproxy/semproxy/compress/internal/simd"
+	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // Compressor compresses pages on the CPU. It is safe for concurrent use; concurrent pages share its workers. Memory is
-// kept between pages, so that in steady state a page allocates nothing.
+// kept between pages, so that in steady state a page allocates nothing; after an unusually costly page it is given back.
 type Compressor struct {
 	pool   *pool
 	kernel *simd.Kernels
-	mu     sync.Mutex
-	free   []*work
+	free   sync.Pool // of *work: what no page has used for a while is given back
+	usual  Usual
 }
 
 // New starts a compressor with that many workers; 0 means one per processor. Close stops them.
@@ -27,7 +27,9 @@ func New(workers int) *Compressor {
 }
 
 func newWith(workers int, kernel *simd.Kernels) *Compressor {
-	return &Compressor{pool: newPool(workers), kernel: kernel}
+	c := &Compressor{pool: newPool(workers), kernel: kernel}
+	c.free.New = func() any { return newWork(workers, kernel) }
+	return c
 }
 
 // Device names where the work is done, such as "cpu:avx512".
@@ -68,19 +70,15 @@ func (c *Compressor) Compress(ctx context.Context, in *Input, opt *Options, out 
 }
 
 func (c *Compressor) take() *work {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n := len(c.free); n > 0 {
-		w := c.free[n-1]
-		c.free = c.free[:n-1]
-		return w
-	}
-	return newWork(c.pool.size, c.kernel)
+	w := c.free.Get().(*work)
+	w.need = 0
+	return w
 }
 
 func (c *Compressor) put(w *work) {
 	w.in, w.opt, w.out = nil, nil, nil
-	c.mu.Lock()
-	c.free = append(c.free, w)
-	c.mu.Unlock()
+	w.held = max(w.held, w.need)
+	if c.usual.Keep(w.need, w.held) {
+		c.free.Put(w)
+	}
 }

@@ -10,7 +10,7 @@ func (w *work) isDirect() bool {
 func (w *work) direct(worker, task int) {
 	plane, block := task/w.blocks, task%w.blocks
 	a, d := &w.arena[worker], w.in.Dim
-	t := float32(floor(w.opt.Threshold * thresholdSteps))
+	t := float32(floor(w.opt.Threshold * ThresholdSteps))
 	for k := block * chunkBlock; k < min((block+1)*chunkBlock, len(w.chunks)); k++ {
 		c := &w.chunks[k]
 		w.unitKeys(a, plane, k)
@@ -45,7 +45,7 @@ func (w *work) greedy(a *arena, n int, t float32, seed []int32, base int32) {
 		w.kernel.DotsOf(a.dots[:n4], a.units[s*w.stride:], a.units, a.live[1:n4+1], w.stride)
 		n = 0
 		for k, j := range rest {
-			if a.dots[k]*thresholdSteps < t {
+			if a.dots[k]*ThresholdSteps < t {
 				a.live[n] = j
 				n++
 			} else {

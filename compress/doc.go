@@ -4,7 +4,7 @@
 // exactly, the rest is cut into chunks at delimiters, greedy seed-based clustering (GSC) runs inside each chunk at the
 // threshold that meets the budget, and every cluster becomes one core: a key, a value, a count. A core's log count is the
 // bias that proportional attention adds to its logit. The idea is SemantiCache's (arXiv 2603.14303); what its abstract
-// leaves open was settled by experiment (docs/algorithm.md).
+// leaves open was settled by experiment (docs/explanation/algorithm.md).
 //
 // The package is pure: it does no I/O, logs nothing and imports only the standard library. [Compressor] is the fast path
 // (float32, parallel, no allocation per page in steady state); the package oracle holds the float64 definition that it is

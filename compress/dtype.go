@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/semproxy/semproxy/compress/internal/simd"
+	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // DType is the element type of K, V and Q. All are little-endian in memory.

@@ -1,6 +1,6 @@
 package compress
 
-import "github.com/semproxy/semproxy/compress/internal/simd"
+import "github.com/semproxy/semproxy/internal/simd"
 
 // runFP8 rounds the cores to 8 bits, each head with the scale that maps its largest element to the largest finite code.
 func (w *work) runFP8(p *pool) {

@@ -1,5 +1,7 @@
 package compress
 
+import "github.com/semproxy/semproxy/codes"
+
 // Input is one page. The slices are read, never written or kept after the call that takes them.
 type Input struct {
 	DType                      DType
@@ -15,6 +17,12 @@ type Input struct {
 	QDType  DType
 	QHeads  int // a multiple of Heads
 	QWindow int // queries per head
+	// QPositions, [QWindow], are the positions that the queries of a head were asked at; nil: those of the last QWindow tokens.
+	QPositions []int32
+
+	// Importance, [Layers, Heads, Tokens], says how much each token is needed, from 0 on, in a scale of the sender's choice; or
+	// nil. Options.Attention then goes by it and not by the queries.
+	Importance []float32
 }
 
 // planes is the number of (layer, head) pairs.
@@ -56,40 +64,43 @@ func (in *Input) Check() error {
 	elems := 1
 	for _, n := range [...]int{in.Layers, in.Heads, in.Tokens, in.Dim} {
 		if n <= 0 || elems > maxElements/n {
-			return badInput("page.bad_shape", "K of [layers, kv_heads, tokens, head_dim] = [%d, %d, %d, %d] is not a usable shape",
+			return badInput(codes.PageBadShape, "K of [layers, kv_heads, tokens, head_dim] = [%d, %d, %d, %d] is not a usable shape",
 				in.Layers, in.Heads, in.Tokens, in.Dim)
 		}
 		elems *= n
 	}
 	if in.Tokens > maxTokens {
-		return badInput("page.too_large", "a page has at most %d tokens, got %d", maxTokens, in.Tokens)
+		return badInput(codes.PageTooLarge, "a page has at most %d tokens, got %d", maxTokens, in.Tokens)
 	}
 	if in.DType >= dtypes {
-		return badInput("page.bad_dtype", "element type %s is not supported", in.DType)
+		return badInput(codes.PageBadDType, "element type %s is not supported", in.DType)
 	}
 	want := elems * in.DType.Size()
 	if len(in.K) != want || len(in.V) != want {
-		return badInput("page.bad_shape", "K and V need %d bytes each, got %d and %d", want, len(in.K), len(in.V))
+		return badInput(codes.PageBadShape, "K and V need %d bytes each, got %d and %d", want, len(in.K), len(in.V))
 	}
 	if fp8 := in.DType.FP8(); fp8 != (in.KScale != nil) || fp8 != (in.VScale != nil) {
-		return badInput("page.bad_scale", "K and V of %s: scales are for FP8 and FP8 needs them", in.DType)
+		return badInput(codes.PageBadScale, "K and V of %s: scales are for FP8 and FP8 needs them", in.DType)
 	}
 	if in.DType.FP8() && (len(in.KScale) != in.planes() || len(in.VScale) != in.planes()) {
-		return badInput("page.bad_scale", "FP8 needs %d scales for K and for V, got %d and %d", in.planes(), len(in.KScale), len(in.VScale))
+		return badInput(codes.PageBadScale, "FP8 needs %d scales for K and for V, got %d and %d", in.planes(), len(in.KScale), len(in.VScale))
 	}
 	if len(in.Positions) != in.Tokens {
-		return badInput("page.bad_shape", "%d tokens need as many positions, got %d", in.Tokens, len(in.Positions))
+		return badInput(codes.PageBadShape, "%d tokens need as many positions, got %d", in.Tokens, len(in.Positions))
 	}
 	for i := 1; i < len(in.Positions); i++ {
 		if in.Positions[i] <= in.Positions[i-1] {
-			return badInput("page.bad_positions", "positions must increase, but token %d is at %d after %d", i, in.Positions[i], in.Positions[i-1])
+			return badInput(codes.PageBadPositions, "positions must increase, but token %d is at %d after %d", i, in.Positions[i], in.Positions[i-1])
 		}
 	}
 	if (in.Boundary != nil && len(in.Boundary) != in.Tokens) || (in.Protect != nil && len(in.Protect) != in.Tokens) {
-		return badInput("page.bad_shape", "boundary and protect need %d entries, got %d and %d", in.Tokens, len(in.Boundary), len(in.Protect))
+		return badInput(codes.PageBadShape, "boundary and protect need %d entries, got %d and %d", in.Tokens, len(in.Boundary), len(in.Protect))
 	}
 	if in.Rope.Dim > in.Dim {
-		return badInput("page.bad_rope", "rotary_dim %d exceeds head_dim %d", in.Rope.Dim, in.Dim)
+		return badInput(codes.PageBadRope, "rotary_dim %d exceeds head_dim %d", in.Rope.Dim, in.Dim)
+	}
+	if in.Importance != nil && len(in.Importance) != in.planes()*in.Tokens {
+		return badInput(codes.PageBadShape, "importance needs %d entries, got %d", in.planes()*in.Tokens, len(in.Importance))
 	}
 	return in.checkQ()
 }
@@ -98,11 +109,14 @@ func (in *Input) checkQ() error {
 	if in.Q == nil {
 		return nil
 	}
-	if in.QHeads <= 0 || in.QHeads%in.Heads != 0 || in.QWindow <= 0 || in.QHeads > maxElements/in.QWindow || in.QDType >= F8E4M3 {
-		return badInput("page.bad_shape", "q of %d heads and %d queries in %s does not fit %d kv heads", in.QHeads, in.QWindow, in.QDType, in.Heads)
+	if in.QHeads <= 0 || in.QHeads%in.Heads != 0 || in.QWindow <= 0 || in.QHeads > maxElements/in.QWindow || in.QDType >= dtypes {
+		return badInput(codes.PageBadShape, "q of %d heads and %d queries in %s does not fit %d kv heads", in.QHeads, in.QWindow, in.QDType, in.Heads)
+	}
+	if in.QPositions != nil && len(in.QPositions) != in.QWindow {
+		return badInput(codes.PageBadShape, "q has %d queries a head and %d positions", in.QWindow, len(in.QPositions))
 	}
 	if want := in.Layers * in.QHeads * in.QWindow * in.Dim * in.QDType.Size(); len(in.Q) != want {
-		return badInput("page.bad_shape", "q needs %d bytes, got %d", want, len(in.Q))
+		return badInput(codes.PageBadShape, "q needs %d bytes, got %d", want, len(in.Q))
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/semproxy/semproxy/compress"
-	"github.com/semproxy/semproxy/compress/internal/simd"
+	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // sameCores is how far an element of K or V may lie from what plain Go gives. The sums differ in their last bits by order and

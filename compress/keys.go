@@ -3,7 +3,7 @@ package compress
 import (
 	"math"
 
-	"github.com/semproxy/semproxy/compress/internal/simd"
+	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // unitKeys fills a.units with the unit keys of chunk k of a plane, notes their lengths and sums them up.

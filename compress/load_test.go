@@ -132,13 +132,13 @@ func (p *page) widened(t testing.TB) *oracle.Page {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cut := func(b []byte) [][][][]float64 {
+	cut := func(b []byte, heads, rows int) [][][][]float64 {
 		x := tensor{DType: "F16", data: b}.floats()
 		out := make([][][][]float64, p.in.Layers)
 		for l := range out {
-			out[l] = make([][][]float64, p.in.Heads)
+			out[l] = make([][][]float64, heads)
 			for h := range out[l] {
-				out[l][h] = make([][]float64, p.in.Tokens)
+				out[l][h] = make([][]float64, rows)
 				for i := range out[l][h] {
 					row := make([]float64, p.in.Dim)
 					for k := range row {
@@ -150,7 +150,16 @@ func (p *page) widened(t testing.TB) *oracle.Page {
 		}
 		return out
 	}
-	return &oracle.Page{K: cut(p.in.K), V: cut(p.in.V), Positions: p.in.Positions, Boundary: p.in.Boundary, Freq: freq}
+	out := &oracle.Page{K: cut(p.in.K, p.in.Heads, p.in.Tokens), V: cut(p.in.V, p.in.Heads, p.in.Tokens), Positions: p.in.Positions,
+		Boundary: p.in.Boundary, Freq: freq, Q: cut(p.in.Q, p.in.QHeads, p.in.QWindow), QPositions: p.in.QPositions}
+	for i := 0; i < len(p.in.Importance); i += p.in.Tokens {
+		var row []float64
+		for _, x := range p.in.Importance[i : i+p.in.Tokens] {
+			row = append(row, float64(x))
+		}
+		out.Importance = append(out.Importance, row)
+	}
+	return out
 }
 
 // variants are the option sets of the expected files, by the middle of the tensors' names.

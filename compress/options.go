@@ -1,6 +1,11 @@
 package compress
 
-import "math"
+import (
+	"math"
+
+	"github.com/semproxy/semproxy/codes"
+	"github.com/semproxy/semproxy/defaults"
+)
 
 // Budget says how the slots are spread.
 type Budget uint8
@@ -12,9 +17,8 @@ const (
 	Adaptive
 	// Fixed takes Options.Threshold as it is; the number of cores follows.
 	Fixed
-	// Layered spreads the slots over layers as Adaptive does and evenly over the heads of a layer, to the core: every layer
-	// has a regular shape of its own, which is what an engine with a block table per layer takes. A layer gets no fewer
-	// slots than its most demanding head needs for its exact tokens and a cluster per chunk.
+	// Layered gives every layer the same number of slots and finds a threshold for each, so that its heads keep what they need:
+	// a paged engine whose heads have block tables of their own holds such cores in blocks that are as many for every layer.
 	Layered
 )
 
@@ -56,17 +60,29 @@ type Options struct {
 	Keep      Keep
 	Rest      Rest
 	Regular   bool // Equal: meet the budget to the core, so that all heads have one shape; the worst members leave their clusters
-	// Across lets the exact tokens of an Adaptive or Layered budget compete over all layers and heads, instead of giving each head the
-	// same share.
+	// Across lets the exact tokens compete over all heads that share a budget, of the page (Adaptive) or of a layer (Layered),
+	// instead of giving each head the same share.
 	Across bool
+	// Granule, when more than one, makes the number of cores of every head a multiple of it, such as an engine's block size, as
+	// far as the head has so many tokens. Not with Fixed, nor with Equal that is not Regular.
+	Granule int
 	// Recency, when positive, makes recent tokens dearer to merge: a merge costs (1 - similarity) / (age + Recency) and the
 	// threshold applies to that cost, where age is the distance in positions from the last token.
 	Recency float64
 	// Distinct makes unusual tokens dearer to merge: the cost is multiplied by the root of the outlier score.
 	Distinct bool
+	// Attention makes tokens dearer to merge that the page's queries look at, or that the page's importance names, which then
+	// chooses the exact tokens too. It does nothing to a page with neither.
+	Attention bool
+	// Fit moves the values of merged cores so that attention over the cores gives the page's queries, turned to positions behind
+	// the page, what attention over the originals gave them. It does nothing to a page without queries.
+	Fit bool
+	// Fold moves the bias of merged cores into their keys, along the mean query: every bias is 0 then, and any attention kernel
+	// reads the cores. A page without queries is refused.
+	Fold bool
 	// HeadWeights, [Layers, Heads] of the page, make merges in some KV heads dearer: a merge's cost is multiplied by its head's
 	// weight (by the mean, where heads share a clustering), so that at the same total that head keeps more. 1 is neutral, nil is
-	// all 1. They belong to a model and are measured on it: docs/algorithm.md. Read, never written.
+	// all 1. They belong to a model and are measured on it: docs/explanation/algorithm.md. Read, never written.
 	HeadWeights []float64
 	FP8         DType // F8E4M3 or F8E5M2: the cores' type, with a scale per head; any other: the page's own
 
@@ -78,6 +94,9 @@ type Options struct {
 	// merge by the plain mean.
 	Rotated, ByPosition, PlainMean bool
 
+	// MaxScratch, when positive, bounds the bytes of scratch: chunks are not made longer for a budget when that takes more.
+	MaxScratch int64
+
 	// Progress, when set, is called between the phases of a page, with done from 1 to total.
 	Progress func(done, total int)
 }
@@ -87,20 +106,22 @@ type Span struct{ From, To int }
 
 // Semantic is the default preset: the best found (ALGORITHM, adaptive and per head).
 func Semantic() Options {
-	return Options{Ratio: 0.5, Budget: Adaptive, Exact: 0.25, ChunkMin: 64, ChunkMax: 96, Sinks: 4, Recent: 32}
+	return Options{Ratio: defaults.Ratio, Budget: Adaptive, Exact: defaults.Exact, ChunkMin: defaults.ChunkMin, ChunkMax: defaults.ChunkMax,
+		Sinks: defaults.Sinks, Recent: defaults.Recent}
 }
 
 // Weighted is Semantic with merges that cost more the more recent and the more unusual a token is, and exact tokens chosen
 // over all layers and heads. It is the best found.
 func Weighted() Options {
 	o := Semantic()
-	o.Across, o.Recency, o.Distinct, o.Recent = true, 84, true, 16
+	o.Exact, o.Across, o.Recency, o.Distinct, o.Recent = defaults.ExactWeighted, true, 84, true, defaults.RecentWeighted
+	o.Attention, o.Fit = true, true
 	return o
 }
 
 // Paper is the nearest reading of the paper.
 func Paper() Options {
-	return Options{Ratio: 0.5, Budget: Equal, ChunkMin: 16, ChunkMax: 64, Sinks: 4, Recent: 32,
+	return Options{Ratio: defaults.Ratio, Budget: Equal, ChunkMin: defaults.PaperChunkMin, ChunkMax: defaults.PaperChunkMax, Sinks: defaults.Sinks, Recent: defaults.Recent,
 		Rotated: true, ByPosition: true, PlainMean: true}
 }
 
@@ -135,40 +156,48 @@ func baseline(rest Rest, keep Keep, exact float64) Options {
 func (o *Options) Check() error {
 	switch {
 	case !(o.Ratio > 0 && o.Ratio <= 1):
-		return badInput("policy.bad_option", "ratio must be in (0, 1], got %v", o.Ratio)
+		return badInput(codes.BadOption, "ratio must be in (0, 1], got %v", o.Ratio)
 	case o.Budget > Layered:
-		return badInput("policy.bad_option", "unknown budget %d", o.Budget)
+		return badInput(codes.BadOption, "unknown budget %d", o.Budget)
 	case !(math.Abs(o.Threshold) <= 1):
-		return badInput("policy.bad_option", "threshold must be in [-1, 1], got %v", o.Threshold)
+		return badInput(codes.BadOption, "threshold must be in [-1, 1], got %v", o.Threshold)
 	case !(o.Exact >= 0 && o.Exact <= 1):
-		return badInput("policy.bad_option", "exact must be in [0, 1], got %v", o.Exact)
+		return badInput(codes.BadOption, "exact must be in [0, 1], got %v", o.Exact)
 	case o.Keep > Attended || o.Rest > Drop:
-		return badInput("policy.bad_option", "unknown keep %d or rest %d", o.Keep, o.Rest)
+		return badInput(codes.BadOption, "unknown keep %d or rest %d", o.Keep, o.Rest)
 	case o.Rest != Cluster && o.Budget != Equal:
-		return badInput("policy.bad_option", "only clusters have a threshold: a method that does not cluster needs the equal budget")
+		return badInput(codes.BadOption, "only clusters have a threshold: a method that does not cluster needs the equal budget")
+	case o.Granule < 0 || o.Granule > maxGranule:
+		return badInput(codes.BadOption, "granule must be in [0, %d], got %d", maxGranule, o.Granule)
+	case o.Granule > 1 && (o.Budget == Fixed || o.Budget == Equal && !o.Regular):
+		return badInput(codes.BadOption, "a fixed budget, and an equal one that is not regular, is not met in multiples of a granule")
 	case o.Across && o.Budget != Adaptive && o.Budget != Layered:
-		return badInput("policy.bad_option", "exact tokens compete across heads only with the adaptive and the layered budget")
+		return badInput(codes.BadOption, "exact tokens compete across heads only with the adaptive and the layered budget")
 	case !(o.Recency >= 0 && o.Recency <= maxRecency):
-		return badInput("policy.bad_option", "recency must be in [0, %d], got %v", int(maxRecency), o.Recency)
+		return badInput(codes.BadOption, "recency must be in [0, %d], got %v", int(maxRecency), o.Recency)
+	case o.Attention && !o.Distinct:
+		return badInput(codes.BadOption, "attention prices tokens together with distinct")
+	case (o.Fit && o.Rest != Cluster) || (o.Fold && o.Rest == Drop):
+		return badInput(codes.BadOption, "only merged cores can be fitted and folded")
 	case o.Distinct && o.Keep != Outliers:
-		return badInput("policy.bad_option", "distinct weighs by the outlier score, so the exact tokens must be outliers")
-	case o.weighs() && (o.Rest != Cluster || o.Budget == Fixed):
-		return badInput("policy.bad_option", "recency, distinct and head weights weigh the merges that a budget asks for: they need clusters, and a budget that is not fixed")
+		return badInput(codes.BadOption, "distinct weighs by the outlier score, so the exact tokens must be outliers")
+	case o.Weighs() && (o.Rest != Cluster || o.Budget == Fixed):
+		return badInput(codes.BadOption, "recency, distinct and head weights weigh the merges that a budget asks for: they need clusters, and a budget that is not fixed")
 	case o.HeadWeights != nil && o.Budget != Adaptive && o.Budget != Layered:
-		return badInput("policy.bad_option", "head weights move slots between heads, which only the adaptive and the layered budget do")
-	case o.ChunkMin < 1 || o.ChunkMax < o.ChunkMin || o.ChunkMax > maxChunk:
-		return badInput("policy.bad_option", "chunk lengths must satisfy 1 <= min <= max <= %d, got %d and %d", maxChunk, o.ChunkMin, o.ChunkMax)
+		return badInput(codes.BadOption, "head weights move slots between heads, which only the adaptive and the layered budget do")
+	case o.ChunkMin < 1 || o.ChunkMax < o.ChunkMin || o.ChunkMax > MaxChunk:
+		return badInput(codes.BadOption, "chunk lengths must satisfy 1 <= min <= max <= %d, got %d and %d", MaxChunk, o.ChunkMin, o.ChunkMax)
 	case o.Sinks < 0 || o.Recent < 0:
-		return badInput("policy.bad_option", "sinks and recent must not be negative, got %d and %d", o.Sinks, o.Recent)
+		return badInput(codes.BadOption, "sinks and recent must not be negative, got %d and %d", o.Sinks, o.Recent)
 	}
 	for i, w := range o.HeadWeights {
 		if !(w >= 1/maxHeadWeight && w <= maxHeadWeight) {
-			return badInput("policy.bad_option", "weight %d of the heads must be in [1/%d, %d], got %v", i, int(maxHeadWeight), int(maxHeadWeight), w)
+			return badInput(codes.BadOption, "weight %d of the heads must be in [1/%d, %d], got %v", i, int(maxHeadWeight), int(maxHeadWeight), w)
 		}
 	}
 	for _, s := range o.Spans {
 		if s.From < 0 || s.To < s.From {
-			return badInput("policy.bad_option", "protected span [%d, %d) is not a range", s.From, s.To)
+			return badInput(codes.BadOption, "protected span [%d, %d) is not a range", s.From, s.To)
 		}
 	}
 	return nil
@@ -177,11 +206,27 @@ func (o *Options) Check() error {
 // maxRecency bounds Options.Recency: a page has at most so many tokens, beyond it all would weigh the same.
 const maxRecency = 1 << 20
 
-// maxHeadWeight bounds Options.HeadWeights, and its reciprocal does: beyond it weights would leave their 16 bits.
-const maxHeadWeight = 64.0
+// maxHeadWeight bounds Options.HeadWeights, and its reciprocal does.
+const maxHeadWeight = float64(defaults.MaxHeadWeight)
 
-// weighs reports whether the similarities are weighed.
-func (o *Options) weighs() bool { return o.Recency > 0 || o.Distinct || o.HeadWeights != nil }
+// Weighs reports whether the similarities are weighed.
+func (o *Options) Weighs() bool {
+	return o.Recency > 0 || o.Distinct || o.Attention || o.HeadWeights != nil
+}
 
-// slots is the number of cores per head that the ratio allows for n tokens.
-func (o *Options) slots(n int) int { return int(o.Ratio*float64(n) + 1e-9) }
+// Pooled reports whether groups that share a budget meet it to the core: each has a number of cores, in whole granules, that is
+// found beforehand.
+func (o *Options) Pooled() bool { return o.Budget == Layered || o.Budget == Adaptive && o.Granule > 1 }
+
+// maxGranule bounds Options.Granule.
+const maxGranule = 1024
+
+// Slots is the number of cores per head that the ratio allows for n tokens: whole granules, but one at least. Heads that share a
+// budget have whole granules of their own, so that only their total is rounded.
+func (o *Options) Slots(n int) int {
+	slots, g := int(o.Ratio*float64(n)+1e-9), max(o.Granule, 1)
+	if slots >= g && o.Pooled() {
+		return slots
+	}
+	return max(slots/g, 1) * g
+}

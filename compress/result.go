@@ -29,7 +29,7 @@ type Result struct {
 }
 
 // Unmerged stands in Result.Thresholds for a page that was kept whole.
-const Unmerged = thresholdSteps + 1
+const Unmerged = ThresholdSteps + 1
 
 // Kept is the number of cores over all heads divided by the number of tokens: the ratio reached.
 func (r *Result) Kept() float64 {

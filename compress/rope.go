@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/semproxy/semproxy/compress/internal/simd"
+	"github.com/semproxy/semproxy/codes"
+	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // Rope says how the model rotated its keys: position p turns pair i of the rotary dimensions by p * freq[i].
@@ -33,14 +34,14 @@ func (r Rope) Frequencies() ([]float64, error) {
 	half := r.Dim / 2
 	theta, div := r.Theta, 1.0
 	if r.Dim < 0 || r.Dim%2 != 0 || !(theta >= 1) || math.IsInf(theta, 1) {
-		return nil, badInput("page.bad_rope", "rope needs an even rotary_dim and a finite theta of at least 1, got %d and %v", r.Dim, theta)
+		return nil, badInput(codes.PageBadRope, "rope needs an even rotary_dim and a finite theta of at least 1, got %d and %v", r.Dim, theta)
 	}
 	if r.Type != "default" && (!(r.Factor >= 1) || math.IsInf(r.Factor, 1)) {
-		return nil, badInput("page.bad_rope", "rope type %s needs a scaling factor of at least 1, got %v", r.Type, r.Factor)
+		return nil, badInput(codes.PageBadRope, "rope type %s needs a scaling factor of at least 1, got %v", r.Type, r.Factor)
 	}
 	scaled := r.Type == "llama3" || r.Type == "yarn"
 	if scaled && r.OriginalMaxTok <= 0 {
-		return nil, badInput("page.bad_rope", "rope type %s needs original_max_position_embeddings, got %d", r.Type, r.OriginalMaxTok)
+		return nil, badInput(codes.PageBadRope, "rope type %s needs original_max_position_embeddings, got %d", r.Type, r.OriginalMaxTok)
 	}
 	switch r.Type {
 	case "default", "llama3", "yarn":
@@ -48,11 +49,11 @@ func (r Rope) Frequencies() ([]float64, error) {
 		div = r.Factor
 	case "ntk":
 		if r.Dim <= 2 {
-			return nil, badInput("page.bad_rope", "rope type ntk needs more than 2 rotary dims, got %d", r.Dim)
+			return nil, badInput(codes.PageBadRope, "rope type ntk needs more than 2 rotary dims, got %d", r.Dim)
 		}
 		theta *= math.Pow(r.Factor, float64(r.Dim)/float64(r.Dim-2))
 	default:
-		return nil, badInput("page.bad_rope", "rope type %q is not supported: its rotation cannot be undone from positions alone", r.Type)
+		return nil, badInput(codes.PageBadRope, "rope type %q is not supported: its rotation cannot be undone from positions alone", r.Type)
 	}
 	f := make([]float64, half)
 	for i := range f {
@@ -70,7 +71,7 @@ func (r Rope) Frequencies() ([]float64, error) {
 // llama3 divides slow pairs by Factor, keeps fast ones and blends between.
 func (r Rope) llama3(f []float64) error {
 	if !(r.LowFreq > 0) || !(r.HighFreq > r.LowFreq) {
-		return badInput("page.bad_rope", "rope type llama3 needs 0 < low_freq_factor < high_freq_factor, got %v and %v", r.LowFreq, r.HighFreq)
+		return badInput(codes.PageBadRope, "rope type llama3 needs 0 < low_freq_factor < high_freq_factor, got %v and %v", r.LowFreq, r.HighFreq)
 	}
 	for i, w := range f {
 		turns := float64(r.OriginalMaxTok) * w / (2 * math.Pi)

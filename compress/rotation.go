@@ -3,7 +3,7 @@ package compress
 import (
 	"math"
 
-	"github.com/semproxy/semproxy/compress/internal/simd"
+	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // rotation undoes and redoes RoPE inside chunks.

@@ -7,7 +7,7 @@ import (
 
 // prepareScores gets ready for judge.
 func (w *work) prepareScores() {
-	_, w.exact = w.budget()
+	_, w.exact = w.Budget()
 	if w.outlying() {
 		w.bases(w.in.Positions[w.sinks:], w.chunks)
 	}
@@ -33,7 +33,7 @@ func (w *work) judge(worker, g int) {
 	if w.exact > 0 || w.opt.Distinct {
 		w.scoreGroup(worker, g)
 	}
-	if w.opt.weighs() {
+	if w.opt.Weighs() {
 		w.weigh(worker, g)
 	}
 }
@@ -107,14 +107,18 @@ func (w *work) scoreGroup(worker, g int) {
 	score := group(w.score, g, w.n)
 	clear(score)
 	for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
-		switch w.opt.Keep {
-		case Outliers:
+		switch {
+		case w.told():
+			for i, x := range group(w.in.Importance, plane, w.in.Tokens)[w.sinks : w.sinks+w.n] {
+				score[i] += x
+			}
+		case w.opt.Keep == Outliers:
 			w.outliers(worker, plane, score)
-		case SmallKeys:
+		case w.opt.Keep == SmallKeys:
 			for i, n := range group(w.norm, plane, w.n) {
 				score[i] -= n
 			}
-		case Attended:
+		default:
 			w.attended(worker, plane, score)
 		}
 	}
@@ -154,14 +158,47 @@ func (w *work) alongKeys(a *arena, dst, direction []float32, plane int, c *chunk
 // attendedPool is how many neighbours share their attention, so that a token is kept with its surroundings (SnapKV).
 const attendedPool = 7
 
+// lastQueries is how far behind the page's last token a query counts as one of the last.
+const lastQueries = 32
+
+// isLast reports whether query i of a head was asked at the page's end, as all are of a page that does not say where.
+func (in *Input) isLast(i int) bool {
+	return in.QPositions == nil || in.QPositions[i] > in.Positions[in.Tokens-1]-lastQueries
+}
+
+// Last returns in with only those of its queries that were asked at the page's end, which [Attended] goes by.
+func (in *Input) Last() Input {
+	out := *in
+	if in.QPositions == nil {
+		return out
+	}
+	var last []int
+	for i := range in.QWindow {
+		if in.isLast(i) {
+			last = append(last, i)
+		}
+	}
+	size := in.Dim * in.QDType.Size()
+	out.Q, out.QWindow, out.QPositions = make([]byte, 0, in.Layers*in.QHeads*len(last)*size), len(last), nil
+	for head := range in.Layers * in.QHeads {
+		for _, i := range last {
+			out.Q = append(out.Q, in.Q[(head*in.QWindow+i)*size:][:size]...)
+		}
+	}
+	return out
+}
+
 // attended adds the attention that the page's queries give to each token, averaged over its neighbours.
 func (w *work) attended(worker, plane int, score []float32) {
-	nq, ld := w.weights(worker, w.in, keysOf(w.in, nil, plane), plane)
-	a := &w.arena[worker]
+	a, nq := &w.arena[worker], w.in.queries()
 	a.acc = grow(a.acc, w.in.Tokens)
 	clear(a.acc)
-	for q := range nq {
-		w.kernel.Axpy(a.acc, a.logits[q*ld:q*ld+w.in.Tokens], 1)
+	kv := keysOf(w.in, nil, plane)
+	for from := 0; from < nq; from += mostLanes {
+		n := min(mostLanes, nq-from)
+		w.given(a, w.in, plane, from, n)
+		w.ask(a, n, kv, w.in.Dim, looksOnly)
+		w.looks(a, kv, w.in.Dim, a.acc, func(q int) bool { return w.in.isLast((from + q) % w.in.QWindow) })
 	}
 	const half = attendedPool / 2
 	for i := range score {
@@ -187,23 +224,27 @@ func (w *work) mark(g, exact int, score []float32, single []bool) {
 	}
 }
 
-// markAcross makes the tokens with the highest score of all groups singles: exact of them per group on average.
+// markAcross makes the tokens with the highest score of all groups that share a budget singles: exact of them per group on
+// average.
 func (w *work) markAcross(exact int) {
-	idx := w.index[:0]
-	for g := range w.groups {
-		copy(group(w.single, g, w.n), w.keep)
-		for i, k := range w.keep {
-			if !k {
-				idx = append(idx, int32(g*w.n+i))
+	pool := w.Pool()
+	for first := 0; first < w.groups; first += pool {
+		idx := w.index[:0]
+		for g := first; g < first+pool; g++ {
+			copy(group(w.single, g, w.n), w.keep)
+			for i, k := range w.keep {
+				if !k {
+					idx = append(idx, int32(g*w.n+i))
+				}
 			}
 		}
-	}
-	exact = min(exact*w.groups, len(idx))
-	if exact > 0 {
-		selectTop(idx, w.score, exact)
-	}
-	for _, i := range idx[:exact] {
-		w.single[i] = true
+		take := min(exact*pool, len(idx))
+		if take > 0 {
+			selectTop(idx, w.score, take)
+		}
+		for _, i := range idx[:take] {
+			w.single[i] = true
+		}
 	}
 }
 
@@ -211,11 +252,11 @@ func (w *work) markAcross(exact int) {
 // then the lower index.
 type ranked uint64
 
-// rank takes indices below 2^20, as many as a page may have, and centralities within maxChunk of zero, to 2^-32.
+// rank takes indices below 2^20, as many as a page may have, and centralities within MaxChunk of zero, to 2^-32.
 func rank(centrality float64, index int32, byPosition bool) ranked {
 	key := uint64(0)
 	if !byPosition {
-		key = uint64((2*maxChunk - centrality) * (1 << 32))
+		key = uint64((2*MaxChunk - centrality) * (1 << 32))
 	}
 	return ranked(key<<20 | uint64(index))
 }

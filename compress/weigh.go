@@ -8,50 +8,17 @@ const weightOne = 256
 // maxWeight is the largest weight: 16 bits, so that vectors can multiply without widening.
 const maxWeight = math.MaxUint16
 
-// lowest is the threshold below every similarity. Weighed ones go down to the end of int16.
-func (w *work) lowest() int {
-	if w.opt.weighs() {
-		return math.MinInt16
-	}
-	return -thresholdSteps - 1
-}
-
-// ages computes what the age of a token does to its weight: the geometric mean of age + Recency over all tokens, divided by
-// the token's own. So weights are around one whatever the length of the page.
-func (w *work) ages() {
-	if w.opt.Recency == 0 {
-		for i := range w.age {
-			w.age[i] = 1
-		}
-		return
-	}
-	last := float64(w.in.Positions[w.in.Tokens-1])
-	logs := 0.0
-	for i := range w.age {
-		w.age[i] = last - float64(positionOf(w, i)) + w.opt.Recency
-		logs += math.Log(w.age[i])
-	}
-	mean := math.Exp(logs / float64(w.n))
-	for i, a := range w.age {
-		w.age[i] = mean / a
-	}
-}
-
 // weigh turns the similarities s of one group into 1 - weight * (1 - s), the weight being that of the token which would
 // join, so that one threshold on the result is a threshold on the cost of a merge.
 func (w *work) weigh(worker, g int) {
-	score, order, sim, a := group(w.score, g, w.n), group(w.order, g, w.n), group(w.sim, g, w.simSize()), &w.arena[worker]
-	head := w.headWeight(g)
+	order, sim, a := group(w.order, g, w.n), group(w.sim, g, w.simSize()), &w.arena[worker]
+	a.price = grow(a.price, w.n)
+	w.prices(g, a.price)
 	for k, c := range w.chunks {
 		n := c.len()
 		a.cost = grow(a.cost, n)
 		for r, i := range order[c.lo:c.hi] {
-			i := c.lo + int(i)
-			x := w.age[i] * head
-			if w.opt.Distinct {
-				x *= math.Sqrt(max(float64(score[i]), 0) / float64(w.heads))
-			}
-			a.cost[r] = fixedWeight(x)
+			a.cost[r] = fixedWeight(a.price[c.lo+int(i)])
 		}
 		rows := w.simRows(sim, k)
 		for r := range n {
@@ -61,16 +28,77 @@ func (w *work) weigh(worker, g int) {
 	}
 }
 
-// headWeight is the mean weight of a group's heads.
-func (w *work) headWeight(g int) float64 {
-	if w.opt.HeadWeights == nil {
-		return 1
+// prices writes to dst, [n], what it costs to merge each token of a group. With age the share of recency, look that of the
+// queries' attention or of the importance that the page brings, each one on average, and out the outlier score:
+//
+//	age sqrt(out)                 without queries
+//	sqrt(age (1 + look)/2 out)    with queries, which are a sample of those to come
+//	sqrt(age look)                with importance
+func (w *work) prices(g int, dst []float64) {
+	score, head := group(w.score, g, w.n), w.HeadWeight(g)
+	for i, age := range w.age {
+		dst[i] = age
+		if w.opt.Distinct && !w.told() {
+			dst[i] *= math.Sqrt(max(float64(score[i]), 0) / float64(w.heads))
+		}
 	}
-	sum := 0.0
-	for _, x := range group(w.opt.HeadWeights, g, w.heads) {
-		sum += x
+	if look := w.looked(); look != nil {
+		for i, age := range w.age {
+			sum := 0.0
+			for plane := g * w.heads; plane < (g+1)*w.heads; plane++ {
+				of := group(look, plane, w.in.Tokens)[w.sinks:]
+				sum += w.attentive(float64(of[i])/w.meanLook[plane]) / float64(w.heads)
+			}
+			dst[i] *= math.Sqrt(sum / age)
+		}
 	}
-	return sum / float64(w.heads)
+	for i := range dst {
+		dst[i] *= head
+	}
+}
+
+// told reports whether the page says itself how much its tokens matter, and the options listen.
+func (w *work) told() bool { return w.opt.Attention && w.in.Importance != nil }
+
+// leastLook bounds from below how much less than the mean a token can matter.
+const leastLook = 1e-3
+
+// attentive is what look does to a token's price.
+func (w *work) attentive(look float64) float64 {
+	if w.told() {
+		return max(look, leastLook)
+	}
+	return (1 + look) / 2
+}
+
+// looked is what says how much tokens matter, [planes, tokens]: the page's own word, else its queries'; nil: nothing.
+func (w *work) looked() []float32 {
+	switch {
+	case !w.opt.Attention:
+		return nil
+	case w.told():
+		return w.in.Importance
+	case w.learns():
+		return w.look
+	}
+	return nil
+}
+
+// meanLooks is the mean of looked over each plane's tokens behind the sinks, which get attention whatever they mean.
+func (w *work) meanLooks() {
+	look := w.looked()
+	if look == nil {
+		return
+	}
+	w.meanLook = grow(w.meanLook, w.in.planes())
+	for plane := range w.meanLook {
+		sum := 0.0
+		of := group(look, plane, w.in.Tokens)[w.sinks:]
+		for _, x := range of {
+			sum += float64(x)
+		}
+		w.meanLook[plane] = sum/float64(len(of)) + 1e-30
+	}
 }
 
 // fixedWeight rounds a weight to 1/256. It is never nothing, and what is no number weighs least.

@@ -3,26 +3,22 @@ package compress
 import (
 	"sync/atomic"
 
-	"github.com/semproxy/semproxy/compress/internal/simd"
+	"github.com/semproxy/semproxy/codes"
+	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // work is the memory of one page in flight. Its phases run in the order of steps; within a phase every task writes only
 // its own plane, group or block of chunks, so no phase takes a lock.
 //
-// A plane is one (layer, head). A group is the set of planes that share one clustering: a plane, or all heads of a layer.
-// Token indices inside work count from the first token after the sinks.
+// Planes, groups and the indices of tokens are those of the plan.
 type work struct {
-	in  *Input
-	opt *Options
+	Plan
 	out *Result
 
-	n             int // tokens between the sinks and the recent window
-	sinks, recent int
-	slots         int // budget of a head for those n tokens
-	groups, heads int // number of groups, planes in each
-	whole         bool
+	need, held int64 // bytes that this page needs, and that any has needed
 
-	keep     []bool // [n], protected
+	whole bool
+
 	boundary []byte
 	chunks   []chunk
 	chunkOf  []int32        // [n]
@@ -49,6 +45,12 @@ type work struct {
 	live []uint64  // [groups, chunks, words], a bit for each token, by seed priority, that may merge: a candidate
 	age  []float64 // [n], share of the cost of merging a token that depends on its age alone
 
+	teach    future
+	want     []float32 // [planes, asks, dim], what the turned queries get from the originals
+	fold     []float32 // [planes, dim], the direction along which a bias goes into a key
+	look     []float32 // [planes, tokens], attention of the turned queries to each token times its value's length
+	meanLook []float64 // [planes]
+
 	threshold []int32 // [groups]
 	counts    []int   // [groups], cores at the threshold that is being tried
 	try       int
@@ -66,29 +68,36 @@ type work struct {
 	phase phase
 	steps []func(*pool)
 
-	similarTask, singlesTask, budgetTask, countTask, assignTask, mergeTask, fp8Task, directTask func(worker, i int)
+	similarTask, singlesTask, budgetTask, countTask, assignTask, mergeTask, fp8Task, directTask, learnTask, fitTask, poolTask func(worker, i int)
 }
 
 // arena is the scratch of one worker.
 type arena struct {
-	inv             []float32 // [chunk]
-	at              []int32   // [chunk], distances from its first token
-	keys            []uint64  // [chunk], of seed priority
-	row, acc        []float32
-	rows            []float32
-	cos, sin        []float32
-	units           []float32 // [chunk, stride], unit keys of one chunk of one plane
-	sim             []float32
-	near            []int16  // [chunk, ld], similarities by token
-	cost            []uint16 // [chunk], weights by seed priority
-	place           []uint16 // [chunk], seed priorities
-	free            []uint64 // candidates of one chunk that are still free
-	live            []uint16
-	dots            []float32
-	order           []ranked
-	spent           atomic.Int64
-	logits, queries []float32
-	wide            []float64
+	inv      []float32 // [chunk]
+	at       []int32   // [chunk], distances from its first token
+	keys     []uint64  // [chunk], of seed priority
+	row, acc []float32
+	rows     []float32
+	cos, sin []float32
+	units    []float32 // [chunk, stride], unit keys of one chunk of one plane
+	sim      []float32
+	near     []int16   // [chunk, ld], similarities by token
+	cost     []uint16  // [chunk], weights by seed priority
+	price    []float64 // [n]
+	place    []uint16  // [chunk], seed priorities
+	free     []uint64  // candidates of one chunk that are still free
+	live     []uint16
+	dots     []float32
+	order    []ranked
+	spent    atomic.Int64
+	queries  []float32 // [queries, stride]
+	got      answers
+	wide     []float64
+
+	system           // of the fit's equations
+	rest   []float32 // [unknowns, wide], what the cores lack, and the solution
+	merged []float32 // [merged cores, lanes], attention to those that the fit moves
+	moves  []int32   // those cores
 
 	tally tally
 	sums  []float32 // of the clusters in open
@@ -101,39 +110,30 @@ func newWork(workers int, kernel *simd.Kernels) *work {
 	w := &work{arena: make([]arena, workers), kernel: kernel}
 	w.similarTask, w.singlesTask = w.similar, w.chooseSingles
 	w.budgetTask, w.countTask, w.assignTask, w.mergeTask = w.meetBudget, w.count, w.assign, w.merge
-	w.fp8Task, w.directTask = w.toFP8, w.direct
-	w.steps = []func(*pool){w.runSimilar, w.runBudget, w.runAssign, w.runMerge, w.runFP8}
+	w.fp8Task, w.directTask, w.learnTask, w.fitTask = w.toFP8, w.direct, w.learnPlane, w.fitPlane
+	w.poolTask = w.meetPool
+	w.steps = []func(*pool){w.runLearn, w.runSimilar, w.runBudget, w.runAssign, w.runMerge, w.runFit, w.runFP8}
 	return w
 }
 
 // begin takes the page in and sizes the memory that does not depend on the chunks.
 func (w *work) begin(in *Input, opt *Options, out *Result) error {
 	if opt.Keep == Attended && opt.Exact > 0 && in.Q == nil {
-		return badInput("page.no_queries", "the page carries no q, which this method chooses tokens by")
+		return badInput(codes.PageNoQueries, "the page carries no q, which this method chooses tokens by")
+	}
+	if opt.Fold && in.Q == nil {
+		return badInput(codes.PageNoQueries, "the page carries no q, along which a bias is folded into the keys")
 	}
 	if opt.HeadWeights != nil && len(opt.HeadWeights) != in.planes() {
-		return badInput("policy.head_weights", "there are weights for %d heads, the page has %d layers of %d", len(opt.HeadWeights), in.Layers, in.Heads)
+		return badInput(codes.HeadWeights, "there are weights for %d heads, the page has %d layers of %d", len(opt.HeadWeights), in.Layers, in.Heads)
 	}
 	if err := w.use(in.Rope, opt.Rotated); err != nil {
 		return err
 	}
-	w.in, w.opt, w.out = in, opt, out
-	w.sinks = min(opt.Sinks, in.Tokens)
-	w.recent = min(opt.Recent, in.Tokens-w.sinks)
-	if opt.Rest == Drop && opt.Exact == 0 { // a window: it takes the whole budget
-		w.recent = min(max(opt.slots(in.Tokens)-w.sinks, 0), in.Tokens-w.sinks)
-		if w.sinks == 0 {
-			w.recent = max(w.recent, 1) // a page is never emptied
-		}
-	}
-	w.n = in.Tokens - w.sinks - w.recent
-	w.groups, w.heads = in.planes(), 1
-	if opt.Shared {
-		w.groups, w.heads = in.Layers, in.Heads
-	}
-	w.protect()
-	w.slots = opt.slots(in.Tokens) - w.sinks - w.recent
-	w.whole = w.n == 0 || (opt.Budget != Fixed && w.slots >= w.n)
+	w.out = out
+	w.need = in.Size().scratch(opt, opt.ChunkMax)
+	w.prepare(in, opt)
+	w.whole = w.Whole()
 	out.resize(in)
 
 	planes, gn := in.planes(), w.groups*w.n
@@ -142,42 +142,13 @@ func (w *work) begin(in *Input, opt *Options, out *Result) error {
 	w.score, w.single, w.index = grow(w.score, gn), grow(w.single, gn), grow(w.index, gn)
 	w.centrality, w.order = grow(w.centrality, gn), grow(w.order, gn)
 	w.seed, w.label, w.size = grow(w.seed, gn), grow(w.label, gn), grow(w.size, gn)
-	if opt.weighs() {
+	if opt.Weighs() {
 		w.age = grow(w.age, w.n)
 	}
 	w.threshold, w.counts = grow(w.threshold, w.groups), grow(w.counts, w.groups)
 	w.quota = grow(w.quota, w.groups)
 	w.cores = grow(w.cores, w.groups)
 	return nil
-}
-
-// protect gathers the page's and the policy's protected tokens.
-func (w *work) protect() {
-	w.keep = grow(w.keep, w.n)
-	clear(w.keep)
-	if w.in.Protect != nil {
-		for i, p := range w.in.Protect[w.sinks:][:w.n] {
-			w.keep[i] = p != 0
-		}
-	}
-	for _, s := range w.opt.Spans {
-		for i := max(s.From-w.sinks, 0); i < min(s.To-w.sinks, w.n); i++ {
-			w.keep[i] = true
-		}
-	}
-}
-
-// budget is the number of slots that a head has for its n middle tokens, and how many of them go to outliers.
-// Protected tokens come out of the budget; one slot is always left for the rest.
-func (w *work) budget() (slots, exact int) {
-	kept := 0
-	for _, k := range w.keep {
-		if k {
-			kept++
-		}
-	}
-	free := max(w.slots-kept, 1)
-	return free + kept, int(float64(free) * w.opt.Exact)
 }
 
 // group returns the part of s that belongs to group g.

@@ -127,7 +127,7 @@ func (c *Compressor) name() string { return fmt.Sprintf("cuda:%d", c.cfg.Device)
 
 // Compress is compress.Compressor's, on the device where it can be.
 func (c *Compressor) Compress(ctx context.Context, in *compress.Input, opt *compress.Options, out *compress.Result) error {
-	_, err := c.Measure(ctx, in, opt, out, nil, nil)
+	_, err := c.Measure(ctx, in, nil, opt, out, nil, nil)
 	return err
 }
 
@@ -138,9 +138,10 @@ type Stats struct {
 	Batch  int           // pages of its batch; 0 on the CPU
 }
 
-// Measure compresses a page as Compress does and computes the outputs of its queries over the originals and over the cores, as
-// two calls of Attend would, while the page is on the device. full and got may be nil.
-func (c *Compressor) Measure(ctx context.Context, in *compress.Input, opt *compress.Options, out *compress.Result, full, got *compress.Attention) (Stats, error) {
+// Measure compresses a page as Compress does and computes the outputs of probe's queries over the originals and over the cores,
+// as two calls of Attend would, while the page is on the device. probe is the same page with other queries; full and got may be
+// nil, and then probe may be.
+func (c *Compressor) Measure(ctx context.Context, in, probe *compress.Input, opt *compress.Options, out *compress.Result, full, got *compress.Attention) (Stats, error) {
 	start := time.Now()
 	if err := in.Check(); err != nil {
 		return Stats{}, err
@@ -153,33 +154,38 @@ func (c *Compressor) Measure(ctx context.Context, in *compress.Input, opt *compr
 	if err != nil {
 		return Stats{}, err
 	}
+	if why == 0 && (full != nil || got != nil) { // the plan has what it needs of the page's own
+		page.Q, page.QDType, page.QHeads, page.QWindow, page.QPositions = probe.Q, probe.QDType, probe.QHeads, probe.QWindow, nil
+	}
 	if why != 0 {
-		return c.elsewhere(ctx, why, nil, in, opt, out, full, got)
+		return c.elsewhere(ctx, why, nil, in, probe, opt, out, full, got)
 	}
 	for {
-		t := newTask(p, &page, nil, full != nil && in.Q != nil, got != nil && in.Q != nil)
+		t := newTask(p, &page, nil, false, got != nil) // over the originals the CPU also says where queries look
 		if err := c.submit(ctx, t); err != nil {
 			return Stats{}, err
 		}
 		if t.why != 0 {
-			return c.elsewhere(ctx, t.why, t.err, in, opt, out, full, got)
+			return c.elsewhere(ctx, t.why, t.err, in, probe, opt, out, full, got)
 		}
 		if t.again {
 			c.queue.leave(t.slot)
 			p = p.doubled()
 			if p.tooWide() {
-				return c.elsewhere(ctx, reasonShape, nil, in, opt, out, full, got)
+				return c.elsewhere(ctx, reasonShape, nil, in, probe, opt, out, full, got)
 			}
 			continue
 		}
 		t.result(out)
-		if t.full {
-			t.attention(full, t.bytes.full)
-		}
 		if t.got {
 			t.attention(got, t.bytes.got)
 		}
 		c.queue.leave(t.slot)
+		if full != nil {
+			if err := c.cpu.Attend(ctx, probe, nil, full); err != nil {
+				return Stats{}, err
+			}
+		}
 		if opt.Progress != nil {
 			opt.Progress(1, 1)
 		}
@@ -247,20 +253,20 @@ func (c *Compressor) submit(ctx context.Context, t *task) error {
 }
 
 // elsewhere computes a page on the CPU.
-func (c *Compressor) elsewhere(ctx context.Context, why reason, cause error, in *compress.Input, opt *compress.Options,
+func (c *Compressor) elsewhere(ctx context.Context, why reason, cause error, in, probe *compress.Input, opt *compress.Options,
 	out *compress.Result, full, got *compress.Attention) (Stats, error) {
 	stats := Stats{Device: c.cpu.Device()}
 	c.fellBack(why, cause)
 	if err := c.cpu.Compress(ctx, in, opt, out); err != nil {
 		return stats, err
 	}
-	if full != nil && in.Q != nil {
-		if err := c.cpu.Attend(ctx, in, nil, full); err != nil {
+	if full != nil {
+		if err := c.cpu.Attend(ctx, probe, nil, full); err != nil {
 			return stats, err
 		}
 	}
-	if got != nil && in.Q != nil {
-		return stats, c.cpu.Attend(ctx, in, out, got)
+	if got != nil {
+		return stats, c.cpu.Attend(ctx, probe, out, got)
 	}
 	return stats, nil
 }

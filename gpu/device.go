@@ -27,6 +27,10 @@ const (
 	kernelNarrow
 	kernelSoftmax
 	kernelLooks
+	kernelMeanLook
+	kernelSolve
+	kernelFit
+	kernelFold
 	kernelAttend
 	kernelCombine
 	kernelLayout
@@ -35,6 +39,7 @@ const (
 
 var kernelNames = [kernelsLen]string{
 	"similar", "mean", "score", "select", "order", "count", "settle", "quota", "assign", "fill", "rank", "merge", "reduce", "narrow", "softmax", "looks",
+	"meanlook", "solve", "fit", "fold",
 	"attend", "combine", "layout",
 }
 
@@ -42,6 +47,7 @@ var kernelNames = [kernelsLen]string{
 var kernelThreads = [kernelsLen]int{
 	kernelSimilar: 256, kernelMean: 256, kernelScore: 256, kernelSelect: 256, kernelOrder: 256, kernelCount: 128, kernelSettle: 128,
 	kernelQuota: 128, kernelAssign: 128, kernelFill: 256, kernelRank: 256, kernelMerge: 128, kernelReduce: 256, kernelNarrow: 256, kernelSoftmax: 128, kernelLooks: 128,
+	kernelMeanLook: 256, kernelSolve: 128, kernelFit: 128, kernelFold: 128,
 	kernelAttend: 128, kernelCombine: 128, kernelLayout: 32,
 }
 
@@ -108,7 +114,7 @@ func lost(err error) bool {
 // mostShared is the shared memory that launches of a kernel may ask for.
 func (d *device) mostShared(kernel int) int {
 	switch kernel {
-	case kernelSimilar, kernelAttend, kernelSoftmax, kernelLooks:
+	case kernelSimilar, kernelAttend, kernelSoftmax, kernelLooks, kernelSolve, kernelFit:
 		return d.info.SharedMemory
 	}
 	return 0
@@ -214,13 +220,21 @@ func attendShared(dim int) int {
 	return 4 * (attendQueries*dim + attendQueries*attendKeys + attendQueries + attendKeys*(dim+4))
 }
 
+// fitShared is the shared memory of the kernels that fit cores: queries, weights and keys, or the system with its sums.
+func fitShared(dim int) int {
+	return max(4*(attendQueries*dim+teachers*attendKeys+attendKeys*(dim+4)), 8*(teachers*(teachers+1)+4))
+}
+
 // supports reports whether the device has the shared memory for a page.
 func (d *device) supports(t *task) bool {
 	most := 0
 	if t.plan != nil {
 		most = similarShared(t.in.Dim, t.plan.longest)
 	}
-	if t.full || t.got || t.attended() {
+	if t.fits() {
+		most = max(most, fitShared(t.in.Dim))
+	}
+	if t.full || t.got || t.looks() || t.fits() {
 		most = max(most, attendShared(t.in.Dim))
 	}
 	return most <= d.info.SharedMemory
@@ -230,6 +244,8 @@ func (d *device) supports(t *task) bool {
 const (
 	attendQueries = 16 // of a block
 	attendKeys    = 64 // of a tile
+	teachers      = 64 // of a KV head, at most
+	foldShared    = 8*(teachers*(teachers+1)+2*teachers) + 4*maxDim
 )
 
 // blocksOf is the number of blocks that the queries of a KV head take.

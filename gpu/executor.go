@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/semproxy/semproxy/compress"
 	"github.com/semproxy/semproxy/gpu/cuda"
 )
 
@@ -98,7 +99,7 @@ func (e *executor) second(s *slot) error {
 		return err
 	}
 	for _, t := range s.tasks {
-		if p := t.plan; p != nil && !p.feasible(t.head[2*p.groups:]) && p.doubles() {
+		if p := t.plan; p != nil && !compress.Feasible(p.Plan, t.head[2*p.groups:]) && p.doubles() {
 			t.again = true
 		}
 	}

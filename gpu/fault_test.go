@@ -159,7 +159,7 @@ func TestALostDeviceLosesNoPage(t *testing.T) {
 			var full, got compress.Attention
 			for i := range 12 {
 				k := (g + i) % len(pages)
-				if _, err := dev.Measure(context.Background(), pages[k], &opt, &res, &full, &got); err != nil {
+				if _, err := dev.Measure(context.Background(), pages[k], pages[k], &opt, &res, &full, &got); err != nil {
 					t.Error(err)
 					return
 				}

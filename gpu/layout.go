@@ -22,16 +22,18 @@ type job struct {
 	baseCos, baseSin cuda.Pointer
 	chunks, tiles    cuda.Pointer
 	chunkOf          cuda.Pointer
-	age              cuda.Pointer
-	keep, q          cuda.Pointer
+	age, dear        cuda.Pointer
+	keep, q, teach   cuda.Pointer
 	// Between kernels.
 	norm, sums, mean    cuda.Pointer
 	softmax, looks      cuda.Pointer
+	meanLook            cuda.Pointer
+	want, rest, solved  cuda.Pointer
 	score, single, sim  cuda.Pointer
 	centrality          cuda.Pointer
 	cand, candLen       cuda.Pointer
 	totals, singles     cuda.Pointer
-	counts, quota       cuda.Pointer
+	quota               cuda.Pointer
 	seed, label         cuda.Pointer
 	start, member, keys cuda.Pointer
 	// To the host after the first stage.
@@ -53,7 +55,8 @@ type job struct {
 	dtype, out8, flags, budget           int32
 	slots, exact, lowest, fixed          int32
 	launches, width, team                int32
-	queries, qdtype                      int32
+	queries, qdtype, asks                int32
+	pool, granule                        int32
 }
 
 // Flags of a job.
@@ -69,6 +72,10 @@ const (
 	flagNeedsMean
 	flagNeedsScore
 	flagAttended
+	flagLooked
+	flagImportant
+	flagFit
+	flagFold
 )
 
 // batch is the parameter of every kernel that works on pages.
@@ -89,6 +96,7 @@ type attend struct {
 	batch, heads, per, dim, dtype, qdtype int32
 	blockSize, tableStride                int32
 	splits, splitLen, queryBlocks, len    int32
+	plain                                 int32
 	scale                                 float32
 }
 

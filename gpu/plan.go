@@ -7,27 +7,25 @@ import (
 )
 
 const (
-	thresholdSteps = 1024    // the grid of similarities, as compress has it
-	maxChunk       = 1024    // longest chunk
-	maxDim         = 256     // longest head the kernels have shared memory for
-	maxTable       = 4096    // longest distance within a chunk
-	maxRecency     = 1 << 20 // see compress.Options
-	alone          = 128     // a chunk up to that long is one tile
-	tileRows       = 64      // rows of a tile of a longer one
-	nodes          = 3       // thresholds that a launch counts at
-	maxTokens      = 1 << 20 // as compress
-	maxPlanes      = 1 << 12 // layers times heads of a page
-	maxCells       = 1 << 30 // elements of K and others, so that 32-bit indices hold
+	maxDim    = 256     // longest head the kernels have shared memory for
+	maxTable  = 4096    // longest distance within a chunk
+	alone     = 128     // a chunk up to that long is one tile
+	tileRows  = 64      // rows of a tile of a longer one
+	nodes     = 3       // thresholds that a launch counts at
+	maxPlanes = 1 << 12 // layers times heads of a page
+	maxCells  = 1 << 30 // elements of K and others, so that 32-bit indices hold
 )
 
-// plan is what is known of a page before its keys are looked at. Token indices count from the first after the sinks.
+// plan is compress.Plan as the kernels take it.
 type plan struct {
+	*compress.Plan
 	in  *compress.Input
 	opt *compress.Options
 
 	sinks, recent, n   int
 	planes             int
 	groups, groupHeads int
+	pool               int // groups that share a budget
 	slots, exact       int // budget of a group with its protected tokens, exact tokens to choose
 	flags, lowest      int
 	fixed, launches    int
@@ -39,12 +37,14 @@ type plan struct {
 	tiles              []tile
 	chunkOf            []int32
 	span, simLen       int
-	longest            int // chunk
+	longest            int            // chunk
+	teach              compress.Input // the page with the queries that teach in place of its own; no Q: nothing teaches
+	last               compress.Input // the page with its last queries only, which choose the exact tokens
 }
 
 // newPlan says how the device takes a page, or why it does not. Both are checked.
 func newPlan(in *compress.Input, opt *compress.Options) (*plan, reason, error) {
-	p := &plan{in: in, opt: opt}
+	p := &plan{Plan: compress.NewPlan(in, opt), in: in, opt: opt}
 	freq, err := in.Rope.Frequencies()
 	if err != nil {
 		return nil, 0, err
@@ -52,25 +52,26 @@ func newPlan(in *compress.Input, opt *compress.Options) (*plan, reason, error) {
 	if !opt.Rotated {
 		p.freq, p.half = freq, len(freq)
 	}
-	p.sinks = min(opt.Sinks, in.Tokens)
-	p.recent = min(opt.Recent, in.Tokens-p.sinks)
-	p.n = in.Tokens - p.sinks - p.recent
-	p.planes = in.Layers * in.Heads
-	p.groups, p.groupHeads = p.planes, 1
-	if opt.Shared {
-		p.groups, p.groupHeads = in.Layers, in.Heads
-	}
-	middle := int(opt.Ratio*float64(in.Tokens)+1e-9) - p.sinks - p.recent
+	p.sinks, p.recent, p.n = p.Edges()
+	p.groups, p.groupHeads = p.Groups()
+	p.planes, p.pool = p.groups*p.groupHeads, p.Pool()
 	switch {
-	case opt.Rest != compress.Cluster || opt.HeadWeights != nil || (opt.Keep == compress.Attended && opt.Exact > 0 && in.Q == nil):
+	case opt.Rest != compress.Cluster || (opt.HeadWeights != nil && len(opt.HeadWeights) != p.planes) || (opt.Keep == compress.Attended && opt.Exact > 0 && in.Q == nil) || opt.Fold && in.Q == nil:
 		return nil, reasonMethod, nil
-	case p.n == 0 || (opt.Budget != compress.Fixed && middle >= p.n):
+	case p.Whole():
 		return nil, reasonWhole, nil
 	case in.Dim%16 != 0 || in.Dim > maxDim || p.half%8 != 0 || p.planes > maxPlanes || p.planes*in.Tokens > maxCells/in.Dim:
 		return nil, reasonShape, nil
 	}
-	p.protect()
-	p.budget(middle)
+	if in.Q != nil && (opt.Fit || opt.Fold || opt.Attention && in.Importance == nil) {
+		if p.teach, err = new(compress.Probes).Teachers(in); err != nil {
+			return nil, 0, err
+		}
+	}
+	p.budget()
+	if p.flags&flagAttended != 0 {
+		p.last = in.Last()
+	}
 	p.cut(opt.ChunkMin, opt.ChunkMax)
 	if p.tooWide() {
 		return nil, reasonShape, nil
@@ -78,97 +79,72 @@ func newPlan(in *compress.Input, opt *compress.Options) (*plan, reason, error) {
 	return p, 0, nil
 }
 
-// protect gathers the page's and the policy's protected tokens.
-func (p *plan) protect() {
+// budget says how many slots a group has, how many exact tokens those that share a budget choose, and what the kernels are to do.
+func (p *plan) budget() {
+	opt := p.opt
 	p.keep = make([]byte, p.n)
-	if p.in.Protect != nil {
-		for i, x := range p.in.Protect[p.sinks:][:p.n] {
-			if x != 0 {
-				p.keep[i] = 1
-			}
-		}
-	}
-	for _, s := range p.opt.Spans {
-		for i := max(s.From-p.sinks, 0); i < min(s.To-p.sinks, p.n); i++ {
+	for i, k := range p.Protected() {
+		if k {
 			p.keep[i] = 1
 		}
 	}
-}
-
-// budget says how many slots a group has, and how many of them go to exact tokens. Protected tokens come out of the budget;
-// one slot is always left for the rest.
-func (p *plan) budget(middle int) {
-	opt, kept := p.opt, 0
-	for _, k := range p.keep {
-		kept += int(k)
-	}
-	free := max(middle-kept, 1)
-	p.slots = free + kept
-	p.exact = int(float64(free) * opt.Exact)
-	weighed := opt.Recency > 0 || opt.Distinct
+	p.slots, p.exact = p.Budget()
+	important := opt.Attention && p.in.Importance != nil
+	outlying := (p.exact > 0 || opt.Distinct) && opt.Keep == compress.Outliers && !important
 	for _, f := range []struct {
 		on   bool
 		flag int
 	}{
 		{p.in.Rope.Interleaved, flagInterleaved}, {opt.ByPosition, flagByPosition}, {opt.PlainMean, flagPlainMean},
-		{opt.Regular, flagRegular}, {opt.Across, flagAcross}, {weighed, flagWeighed}, {opt.Distinct, flagDistinct},
+		{opt.Regular, flagRegular}, {opt.Across, flagAcross}, {opt.Weighs(), flagWeighed}, {opt.Distinct && !important, flagDistinct},
 		{opt.Keep == compress.SmallKeys, flagSmallKeys},
 		{opt.Keep == compress.Attended && p.exact > 0, flagAttended},
 		{p.exact > 0 || opt.Distinct, flagNeedsScore},
-		{(p.exact > 0 || opt.Distinct) && opt.Keep == compress.Outliers, flagNeedsMean},
+		{outlying, flagNeedsMean},
+		{important || opt.Attention && p.teach.Q != nil, flagLooked}, {important, flagImportant},
+		{opt.Fit && p.teach.Q != nil, flagFit}, {opt.Fold, flagFold},
 	} {
 		if f.on {
 			p.flags |= f.flag
 		}
 	}
+	p.exact = min(p.exact, p.n-p.Kept())
 	if opt.Across {
-		p.exact = min(p.exact*p.groups, p.groups*(p.n-kept))
-	} else {
-		p.exact = min(p.exact, p.n-kept)
+		p.exact *= p.pool
 	}
-	p.lowest = -thresholdSteps - 1
-	if weighed {
-		p.lowest = math.MinInt16
-	}
-	p.fixed = int(math.Floor(opt.Threshold * thresholdSteps))
+	p.lowest = p.Lowest()
+	p.fixed = int(math.Floor(opt.Threshold * compress.ThresholdSteps))
 	// The bisection halves an interval until it is one; each launch takes two of its steps.
 	steps := 0
-	for d := thresholdSteps + 1 - p.lowest; d > 1; d = (d + 1) / 2 {
+	for d := compress.ThresholdSteps + 1 - p.lowest; d > 1; d = (d + 1) / 2 {
 		steps++
 	}
 	p.launches = (steps + 1) / 2
 }
 
-// cut makes the chunks: one closes after a token when a delimiter ends it at minLen or more, at maxLen, or at the end.
+// cut makes the chunks, and the tiles of their similarities.
 func (p *plan) cut(minLen, maxLen int) {
 	p.minLen, p.maxLen = minLen, maxLen
 	p.chunks, p.tiles = p.chunks[:0], p.tiles[:0]
 	p.chunkOf = make([]int32, p.n)
-	var boundary []byte
-	if p.in.Boundary != nil {
-		boundary = p.in.Boundary[p.sinks:][:p.n]
-	}
-	positions := p.in.Positions[p.sinks:]
-	start, sim := 0, 0
+	positions, sim := p.in.Positions[p.sinks:], 0
 	p.span, p.longest = 0, 0
-	for i := range p.n {
-		p.chunkOf[i] = int32(len(p.chunks))
-		l := i - start + 1
-		if (boundary == nil || boundary[i] == 0 || l < minLen) && l < maxLen && i < p.n-1 {
-			continue
+	for lo, hi := range p.Chunks(minLen, maxLen) {
+		of, l := int32(len(p.chunks)), hi-lo
+		for i := lo; i < hi; i++ {
+			p.chunkOf[i] = of
 		}
 		ld := stride(l)
 		if l <= alone {
-			p.tiles = append(p.tiles, tile{chunk: int32(len(p.chunks)), rows: int32(l)})
+			p.tiles = append(p.tiles, tile{chunk: of, rows: int32(l)})
 		} else {
 			for r := 0; r < l; r += tileRows {
-				p.tiles = append(p.tiles, tile{chunk: int32(len(p.chunks)), first: int32(r), rows: int32(min(tileRows, l-r))})
+				p.tiles = append(p.tiles, tile{chunk: of, first: int32(r), rows: int32(min(tileRows, l-r))})
 			}
 		}
-		p.chunks = append(p.chunks, chunk{int32(start), int32(i + 1), int32(sim), int32(ld)})
-		p.span = max(p.span, int(positions[i]-positions[start]))
+		p.chunks = append(p.chunks, chunk{int32(lo), int32(hi), int32(sim), int32(ld)})
+		p.span = max(p.span, int(positions[hi-1]-positions[lo]))
 		p.longest = max(p.longest, l)
-		start = i + 1
 		sim += l * ld
 	}
 	p.simLen = sim
@@ -177,48 +153,35 @@ func (p *plan) cut(minLen, maxLen int) {
 func stride(n int) int { return (n + 15) &^ 15 }
 
 // doubles reports whether longer chunks are tried for a budget that cannot be met.
-func (p *plan) doubles() bool { return p.opt.Budget != compress.Fixed && p.maxLen < maxChunk }
+func (p *plan) doubles() bool {
+	_, _, ok := p.Longer(p.minLen, p.maxLen)
+	return ok
+}
 
 // doubled is the plan with longer chunks.
 func (p *plan) doubled() *plan {
 	d := *p
 	d.chunks, d.tiles = nil, nil
-	d.cut(min(2*p.minLen, maxChunk), min(2*p.maxLen, maxChunk))
+	minLen, maxLen, _ := p.Longer(p.minLen, p.maxLen)
+	d.cut(minLen, maxLen)
 	return &d
 }
 
 // tooWide reports whether the chunks are more than the kernels have indices and angles for.
 func (p *plan) tooWide() bool { return p.span >= maxTable || p.groups*p.simLen > maxCells }
 
-// feasible reports whether the chunks leave room for the budget. least is the number of cores of each group when everything
-// that may merge does.
-func (p *plan) feasible(least []int32) bool {
-	total := 0
-	for _, l := range least {
-		if p.opt.Budget == compress.Equal && int(l) > p.slots {
-			return false
-		}
-		total += int(l)
+// kind is the budget as the kernels know it: groups that share one and have quotas are layered, whichever they are.
+func (p *plan) kind() compress.Budget {
+	if p.opt.Pooled() {
+		return compress.Layered
 	}
-	return total <= p.groups*p.slots
+	return p.opt.Budget
 }
 
-// ages computes what the age of a token does to its weight, as compress does.
-func (p *plan) ages(dst []float64) {
-	if p.opt.Recency == 0 {
-		for i := range dst {
-			dst[i] = 1
-		}
-		return
-	}
-	last, logs := float64(p.in.Positions[p.in.Tokens-1]), 0.0
-	for i := range dst {
-		dst[i] = last - float64(p.in.Positions[p.sinks+i]) + p.opt.Recency
-		logs += math.Log(dst[i])
-	}
-	mean := math.Exp(logs / float64(p.n))
-	for i, a := range dst {
-		dst[i] = mean / a
+// factors are the mean weights of the groups' heads.
+func (p *plan) factors(dst []float64) {
+	for g := range dst {
+		dst[g] = p.HeadWeight(g)
 	}
 }
 

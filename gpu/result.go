@@ -39,6 +39,10 @@ func (t *task) layout(out *arena) {
 	j.outFail, b.fail = out.take(4 * planes)
 	j.outKScale, b.kscale = out.take(4 * planes)
 	j.outVScale, b.vscale = out.take(4 * planes)
+	t.rest.k, t.rest.v, t.rest.counts, t.rest.len = j.outK, j.outV, j.outCounts, int32(t.width)
+	if t.folds() {
+		t.rest.plain, t.own.plain = 1, 1
+	}
 	a := &t.own
 	a.k, a.v, a.kscale, a.vscale = j.outK, j.outV, j.kscale, j.vscale
 	if t.out8() != 0 {
@@ -70,6 +74,9 @@ func (t *task) result(out *compress.Result) {
 	}
 	out.Bias = out.Bias[:0]
 	for _, n := range out.Counts {
+		if t.folds() {
+			n = min(n, 1)
+		}
 		out.Bias = append(out.Bias, logOf(n))
 	}
 	out.Slots, out.Thresholds, out.Dropped = out.Slots[:0], out.Thresholds[:0], out.Dropped[:0]

@@ -34,7 +34,7 @@ func (t *tables) of(rope compress.Rope, freq []float64, rows int) *table {
 			return t.kept[i]
 		}
 	}
-	made := newTable(freq, max(rows, maxChunk))
+	made := newTable(freq, max(rows, compress.MaxChunk))
 	t.rope, t.kept = append(t.rope, rope), append(t.kept, made)
 	if len(t.kept) > mostTables {
 		t.rope, t.kept = t.rope[1:], t.kept[1:]

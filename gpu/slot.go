@@ -50,6 +50,8 @@ const (
 	byTensor  // K and V of planes
 	byQueries // queries of planes, several to a block
 	byTokens  // tokens of planes, several to a block
+	byAsks    // queries of planes that teach, several to a block
+	byWidth   // cores of planes that are fitted, several to a block
 	kinds
 )
 

@@ -11,7 +11,6 @@ import (
 const (
 	countAll = iota
 	countEach
-	countAt
 )
 
 // blocks is the number of blocks of a kind that a page has.
@@ -32,7 +31,7 @@ func blocks(t *task, kind int) int {
 		return planes
 	case bySelection:
 		if p.flags&flagAcross != 0 {
-			return 1
+			return p.groups / p.pool
 		}
 		return p.groups
 	case byJob:
@@ -44,15 +43,25 @@ func blocks(t *task, kind int) int {
 	case byCore:
 		return up(planes*t.width, mergeThreads/team(t.in.Dim))
 	case byQueries:
-		if !t.attended() {
+		if !t.looks() {
 			return 0
 		}
-		return planes * blocksOf(t.queries())
+		return planes * blocksOf(t.lookers())
 	case byTokens:
-		if !t.attended() {
+		if !t.looks() {
 			return 0
 		}
 		return planes * up(t.in.Tokens, attendKeys)
+	case byAsks:
+		if !t.fits() || t.again {
+			return 0
+		}
+		return planes * blocksOf(t.plan.teach.QWindow)
+	case byWidth:
+		if !t.fits() {
+			return 0
+		}
+		return planes * up(t.width, attendKeys)
 	default: // byTensor
 		if t.again {
 			return 0
@@ -96,7 +105,10 @@ func (d *device) stage1(s *slot) error {
 	}
 	for _, t := range s.tasks {
 		if t.full {
-			d.attention(q, t, &t.src)
+			d.attention(q, t, &t.src, t.queries())
+		}
+		if t.fits() {
+			d.attention(q, t, &t.want, t.plan.teach.QWindow)
 		}
 	}
 	q.do(d.ctx.Record(s.events[2], s.stream))
@@ -124,39 +136,41 @@ func (d *device) cluster(q *sequence) {
 		attended = max(attended, attendShared(t.in.Dim))
 		shared = max(shared, similarShared(t.in.Dim, p.longest))
 		launches = max(launches, p.launches)
-		budgets[p.opt.Budget] = true
-		fills = fills || p.opt.Budget == compress.Layered || (p.opt.Regular && p.opt.Budget == compress.Equal)
+		budgets[p.kind()] = true
+		fills = fills || p.opt.Pooled() || (p.opt.Regular && p.opt.Budget == compress.Equal)
 	}
 	q.run(kernelSimilar, byTile, shared, 0)
 	if flags&flagNeedsMean != 0 {
 		q.run(kernelMean, byPlane, maxDim*8, 0)
 	}
-	if flags&flagAttended != 0 {
+	if flags&(flagAttended|flagLooked) != 0 {
 		q.run(kernelSoftmax, byQueries, attended, 0)
 		q.run(kernelLooks, byTokens, attended, 0)
+	}
+	if flags&flagLooked != 0 {
+		q.run(kernelMeanLook, byPlane, 8*256, 0)
 	}
 	if flags&flagNeedsScore != 0 {
 		q.run(kernelScore, byTile, 0, 0)
 	}
 	q.run(kernelSelect, bySelection, selectedBytes, 0)
-	q.run(kernelOrder, byChunk, maxChunk*(8+2)+16, 0)
-	if budgets[compress.Adaptive] || budgets[compress.Layered] {
+	q.run(kernelOrder, byChunk, compress.MaxChunk*(8+2)+16, 0)
+	if budgets[compress.Adaptive] {
 		for i := range launches {
 			q.run(kernelCount, byCount, 0, countAll|i<<2)
 		}
 	}
-	if budgets[compress.Adaptive] || budgets[compress.Layered] || budgets[compress.Fixed] {
+	if budgets[compress.Adaptive] || budgets[compress.Fixed] {
 		q.run(kernelSettle, byJob, 0, countAll)
-	}
-	if budgets[compress.Layered] {
-		q.run(kernelCount, byChunks, 0, countAt)
-		q.run(kernelQuota, byJob, 0, 0)
 	}
 	if budgets[compress.Equal] || budgets[compress.Layered] {
 		for i := range launches {
 			q.run(kernelCount, byCount, 0, countEach|i<<2)
 		}
 		q.run(kernelSettle, byJob, 0, countEach)
+	}
+	if budgets[compress.Layered] {
+		q.run(kernelQuota, byJob, 0, 0)
 	}
 	q.run(kernelAssign, byChunks, 0, 0)
 	if fills {
@@ -165,11 +179,10 @@ func (d *device) cluster(q *sequence) {
 	q.run(kernelRank, byGroup, 4*(1+256), 0)
 }
 
-// attention enqueues one attention of a page.
-func (d *device) attention(q *sequence, t *task, a *attend) {
+// attention enqueues one attention of a page, of so many queries to each KV head.
+func (d *device) attention(q *sequence, t *task, a *attend, queries int) {
 	x := t.in
-	a.batch, a.heads, a.per, a.dim = int32(x.Layers), int32(x.Heads), int32(t.queries()), int32(x.Dim)
-	a.qdtype = int32(x.QDType)
+	a.batch, a.heads, a.per, a.dim = int32(x.Layers), int32(x.Heads), int32(queries), int32(x.Dim)
 	a.rowB, a.rowT, a.rowH = int64(x.Heads)*int64(a.len), 1, int64(a.len)
 	d.attend(q, a)
 }
@@ -191,6 +204,28 @@ func (d *device) attend(q *sequence, a *attend) {
 	}
 }
 
+// fit enqueues the kernels that fold the bias of merged cores and fit their values to the queries that teach.
+func (d *device) fit(q *sequence) {
+	shared, softmax, folds := 0, 0, false
+	for _, t := range q.s.tasks {
+		folds = folds || t.folds()
+	}
+	if folds {
+		q.run(kernelFold, byPlane, foldShared, 0)
+	}
+	for _, t := range q.s.tasks {
+		if t.fits() && !t.again {
+			shared, softmax = max(shared, fitShared(t.in.Dim)), max(softmax, attendShared(t.in.Dim))
+			d.attention(q, t, &t.rest, t.plan.teach.QWindow)
+		}
+	}
+	if shared > 0 {
+		q.run(kernelSoftmax, byAsks, softmax, 1)
+		q.run(kernelSolve, byPlane, shared, 0)
+		q.run(kernelFit, byWidth, shared, 0)
+	}
+}
+
 // stage2 enqueues the cores, whose number is known now, and copies them out.
 func (d *device) stage2(s *slot) error {
 	q := &sequence{d: d, s: s}
@@ -207,13 +242,14 @@ func (d *device) stage2(s *slot) error {
 		}
 		q.run(kernelMerge, byCore, 0, 0)
 		q.run(kernelReduce, byPlane, 3*8*256, 0)
+		d.fit(q)
 		if narrows {
 			q.run(kernelNarrow, byTensor, 4*256, 0)
 		}
 	}
 	for _, t := range s.tasks {
 		if t.got && t.plan != nil && !t.again {
-			d.attention(q, t, &t.own)
+			d.attention(q, t, &t.own, t.queries())
 		}
 	}
 	q.do(d.ctx.Record(s.events[4], s.stream))

@@ -19,7 +19,10 @@ type task struct {
 	slot     *slot
 	dev      job
 	src, own attend // attention over the originals and over the cores
+	want     attend // the same of the queries that teach
+	rest     attend
 	needs    need
+	lessons  int // bytes of the same for the queries that teach
 	parts    int // bytes of what the runs of keys give
 
 	head    []int32 // threshold, cores, least of every group, after the first stage
@@ -52,21 +55,15 @@ func (t *task) measure(multiprocessors int) {
 	var in, work, out sizer
 	x := t.in
 	planes, d, size := x.Layers*x.Heads, x.Dim, x.DType.Size()
-	if t.attended() {
-		work.add(planes*t.queries(), 8)
-		work.add(planes*x.Tokens, 4)
-	}
-	if t.full || t.got || t.attended() {
-		in.add(len(x.Q), 1)
-	}
 	if t.full || t.got {
+		in.add(len(x.Q), 1)
 		rows := x.Tokens
 		if t.res != nil {
 			rows = t.res.Cores
 		}
 		for _, on := range []bool{t.full, t.got} {
 			if on {
-				t.parts = 4 * planes * t.queries() * splits(planes*blocksOf(t.queries()), rows, multiprocessors) * (d + 2)
+				t.parts = t.partsOf(t.queries(), rows, multiprocessors)
 				work.add(t.parts, 1)
 				out.add(len(x.Q)/x.QDType.Size(), 4)
 			}
@@ -80,7 +77,7 @@ func (t *task) measure(multiprocessors int) {
 		} else {
 			in.add(len(t.res.K), 1)
 			in.add(len(t.res.V), 1)
-			in.add(len(t.res.Counts), 4)
+			in.add(len(t.res.Bias), 4)
 		}
 		in.add(planes, 4)
 		in.add(planes, 4)
@@ -101,12 +98,13 @@ func (t *task) measure(multiprocessors int) {
 	in.add(len(p.tiles), 16)
 	in.add(p.n, 4)
 	in.add(p.n, 8)
+	in.add(p.groups, 8)
 	in.add(p.n, 1)
 	in.add((1+p.groups)*p.launches*nodes, 4)
 	in.add(p.groups+1, 4)
 	in.add(p.groups, 4)
-	in.add(p.groups, 4)
 
+	t.measureLearn(&in, &work, multiprocessors)
 	gn := p.groups * p.n
 	work.add(planes*p.n, 4)
 	work.add(planes*len(p.tiles)*d, 4)
@@ -150,8 +148,11 @@ func (t *task) out8() compress.DType {
 	return 0
 }
 
-// attended reports whether the page's queries choose the exact tokens.
-func (t *task) attended() bool { return t.plan != nil && t.plan.flags&flagAttended != 0 }
+// partsOf is the number of bytes that the runs of rows give for so many queries of each KV head.
+func (t *task) partsOf(queries, rows, multiprocessors int) int {
+	planes := t.in.Layers * t.in.Heads
+	return 4 * planes * queries * splits(planes*blocksOf(queries), rows, multiprocessors) * (t.in.Dim + 2)
+}
 
 // queries is the number of queries that share a KV head.
 func (t *task) queries() int { return t.in.QHeads / t.in.Heads * t.in.QWindow }
@@ -192,7 +193,7 @@ func (t *task) fill(in, work *arena, rope *table) {
 		return at
 	}
 	var q cuda.Pointer
-	if t.full || t.got || t.attended() {
+	if t.full || t.got {
 		q = put(x.Q)
 		for _, a := range []*attend{&t.src, &t.own} {
 			if a.out != 0 {
@@ -219,8 +220,11 @@ func (t *task) fill(in, work *arena, rope *table) {
 	j.baseCos, j.baseSin = t.bases(in)
 	j.chunks, j.tiles, j.chunkOf = put(viewBytes(p.chunks)), put(viewBytes(p.tiles)), put(viewBytes(p.chunkOf))
 	j.age, host = in.take(8 * p.n)
+	var factors []byte
+	j.dear, factors = in.take(8 * p.groups)
 	if p.flags&flagWeighed != 0 {
-		p.ages(view[float64](host))
+		p.Ages(view[float64](host))
+		p.factors(view[float64](factors))
 	}
 	j.keep = put(p.keep)
 	zero := func(n int) cuda.Pointer {
@@ -228,7 +232,7 @@ func (t *task) fill(in, work *arena, rope *table) {
 		clear(host)
 		return at
 	}
-	j.totals, j.singles, j.counts = zero((1+p.groups)*p.launches*nodes), zero(p.groups+1), zero(p.groups)
+	j.totals, j.singles = zero((1+p.groups)*p.launches*nodes), zero(p.groups+1)
 	j.quota, host = in.take(4 * p.groups)
 	for i := range p.groups {
 		view[int32](host)[i] = int32(p.slots)
@@ -242,35 +246,33 @@ func (t *task) fill(in, work *arena, rope *table) {
 	j.seed, j.label, j.start = scratch(gn, 4), scratch(gn, 4), scratch(p.groups*(p.n+1), 4)
 	j.member, j.keys = scratch(gn, 4), scratch(p.groups*padded(p.n), 8)
 
-	if t.attended() {
-		j.q, j.queries, j.qdtype = q, int32(t.queries()), int32(x.QDType)
-		j.softmax, j.looks = scratch(planes*t.queries(), 8), scratch(planes*x.Tokens, 4)
-	}
+	t.fillLearn(put, scratch)
 	j.layers, j.heads, j.tokens, j.dim = int32(x.Layers), int32(x.Heads), int32(x.Tokens), int32(x.Dim)
 	j.n, j.sinks, j.recent = int32(p.n), int32(p.sinks), int32(p.recent)
-	j.groups, j.groupHeads = int32(p.groups), int32(p.groupHeads)
+	j.groups, j.groupHeads, j.pool, j.granule = int32(p.groups), int32(p.groupHeads), int32(p.pool), int32(max(p.opt.Granule, 1))
 	j.chunksLen, j.tilesLen, j.simLen, j.padded = int32(len(p.chunks)), int32(len(p.tiles)), int32(p.simLen), int32(padded(p.n))
 	j.half, j.rows = int32(half), int32(p.span+1)
-	j.dtype, j.out8, j.flags, j.budget = int32(x.DType), int32(t.out8()), int32(p.flags), int32(p.opt.Budget)
+	j.dtype, j.out8, j.flags, j.budget = int32(x.DType), int32(t.out8()), int32(p.flags), int32(p.kind())
 	j.slots, j.exact, j.lowest, j.fixed = int32(p.slots), int32(p.exact), int32(p.lowest), int32(p.fixed)
 	j.launches, j.team = int32(p.launches), int32(team(x.Dim))
 	j.partial = scratch(planes*x.Tokens*3, 8)
 	if t.out8() != 0 {
 		j.outK, j.outV = scratch(planes*x.Tokens*x.Dim, x.DType.Size()), scratch(planes*x.Tokens*x.Dim, x.DType.Size())
 	}
-	t.src = attend{q: q, k: j.k, v: j.v, kscale: j.kscale, vscale: j.vscale, dtype: j.dtype, len: j.tokens, out: t.src.out, part: t.src.part}
-	t.own = attend{q: q, out: t.own.out, part: t.own.part}
+	t.src = attend{q: q, k: j.k, v: j.v, kscale: j.kscale, vscale: j.vscale, dtype: int32(x.DType), qdtype: int32(x.QDType), len: int32(x.Tokens),
+		out: t.src.out, part: t.src.part}
+	t.own = attend{q: q, qdtype: int32(x.QDType), out: t.own.out, part: t.own.part}
 }
 
 // fillKeys is fill for attention only.
 func (t *task) fillKeys(q cuda.Pointer, put func([]byte) cuda.Pointer, putScales func([]float32) cuda.Pointer) {
 	x, r := t.in, t.res
 	if r == nil {
-		t.src = attend{q: q, k: put(x.K), v: put(x.V), kscale: putScales(x.KScale), vscale: putScales(x.VScale),
+		t.src = attend{q: q, qdtype: int32(x.QDType), k: put(x.K), v: put(x.V), kscale: putScales(x.KScale), vscale: putScales(x.VScale),
 			dtype: int32(x.DType), len: int32(x.Tokens), out: t.src.out, part: t.src.part}
 		return
 	}
-	a := attend{q: q, k: put(r.K), v: put(r.V), counts: put(viewBytes(r.Counts)), dtype: int32(r.DType), len: int32(r.Cores),
+	a := attend{q: q, qdtype: int32(x.QDType), k: put(r.K), v: put(r.V), bias: put(viewBytes(r.Bias)), dtype: int32(r.DType), len: int32(r.Cores),
 		out: t.src.out, part: t.src.part}
 	if r.DType.FP8() {
 		a.kscale, a.vscale = putScales(r.KScale), putScales(r.VScale)

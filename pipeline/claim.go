@@ -54,7 +54,7 @@ func (f *flights) land(key store.Key) {
 // be called when the object is made, or will not be.
 func (p *Pipeline) claim(ctx context.Context, j *job, key store.Key, d *policy.Decision) (done func(), found bool, err error) {
 	done = func() {}
-	if p.cfg.Store == nil || d.Plan.Method == policy.MethodNone {
+	if p.cfg.Store == nil || d.Plan.Untouched() {
 		return done, false, nil
 	}
 	limit := time.NewTimer(claimWait)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -65,6 +66,18 @@ func (j *job) shape() {
 		K: p.K, V: p.V, Positions: j.positions, Protect: p.Protect, Rope: rope(p.Rope),
 		Q: p.Q, QDType: dtypes[p.QDType], QHeads: p.QHeads, QWindow: p.Window,
 	}
+	if n := p.QPositions.Len(); n > 0 {
+		j.asked = grow(j.asked, n)
+		for i := range j.asked {
+			j.asked[i] = int32(p.QPositions.At(i))
+		}
+		j.in.QPositions = j.asked
+	}
+	if p.Importance != nil {
+		j.important = grow(j.important, len(p.Importance)/4)
+		floats(j.important, p.Importance)
+		j.in.Importance = j.important
+	}
 	if p.DType.IsF8() {
 		n := p.Layers * p.KVHeads
 		j.scales = grow(j.scales, 2*n)
@@ -100,17 +113,21 @@ func rope(r page.Rope) compress.Rope {
 		BetaFast: r.BetaFast, BetaSlow: r.BetaSlow}
 }
 
-// algorithm is part of every object's key: it changes when the same page under the same policy would give other cores.
-const algorithm = "semproxy.semantic.1"
+// terms are all that decides about a page's cores beside the page: the policy, how this program understands it, and what the
+// guard does. Stored objects and marks of prefixes are found under the same terms only.
+func terms(d *policy.Decision) string {
+	o := options(&d.Plan, false, 0) // whether keys are folded is the page's wish, and in its digest
+	return fmt.Sprintf("%s %s relax %v %d codes %d", d.PolicyDigest, o.Identity(), relaxBy, relaxSteps, page.CodesVersion)
+}
 
-// object is the key of the page's cores: a digest of the tenant, the content, the policy, the delimiters and, where the
+// object is the key of the page's cores: a digest of the tenant, the content, the terms, the delimiters and, where the
 // policy protects texts or messages, their tokens. An earlier policy's cores are never served for this one, nor
 // another tenant's, nor those of another tokenizer.
 func (j *job) object(d *policy.Decision) string {
 	h := sha256.New()
 	content := j.page.Digest()
 	boundary := sha256.Sum256(j.in.Boundary)
-	parts := [][]byte{[]byte(algorithm), []byte(j.tenant), content[:], []byte(d.PolicyDigest), boundary[:]}
+	parts := [][]byte{[]byte("semproxy.object.2"), []byte(j.tenant), content[:], []byte(terms(d)), boundary[:]}
 	if len(d.Plan.Protect.Patterns) > 0 || len(d.Plan.Protect.Roles) > 0 {
 		protect := sha256.Sum256(j.in.Protect)
 		parts = append(parts, protect[:])
@@ -124,15 +141,32 @@ func (j *job) object(d *policy.Decision) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// encode writes the reply: packed where padding would cost more than a sixteenth.
+// encode writes the reply.
 func (j *job) encode(ctx context.Context, d *policy.Decision, device string) (err error) {
-	p, res, r := j.page, &j.res, &j.report
+	c := j.cores()
+	c.Policy, c.PolicyDigest, c.Rule, c.Engine = d.Profile, d.PolicyDigest, d.Rule, device
+	c.Ratio, c.Fidelity = j.report.Ratio, j.report.fidelity()
+	if d.Plan.Assign {
+		j.tensors.assign = appendInts(j.tensors.assign[:0], j.res.Assign)
+		c.Assign = j.tensors.assign
+	}
+	if j.report.Dropped > 0 {
+		j.tensors.dropped = appendInts(j.tensors.dropped[:0], j.res.Dropped)
+		c.Dropped = j.tensors.dropped
+	}
+	if j.isCoded {
+		c.Coded = &j.codes
+	}
+	return j.write(ctx, &c)
+}
+
+// cores are the result's tensors: packed where padding would cost more than a sixteenth. They are j's memory.
+func (j *job) cores() page.Cores {
+	p, res := j.page, &j.res
 	t := &j.tensors
 	c := page.Cores{
 		Layout: p.Layout, Tokens: p.Tokens, DType: wire(res.DType), Layers: p.Layers, KVHeads: p.KVHeads, Cores: res.Cores, HeadDim: p.HeadDim,
-		K: res.K, V: res.V,
-		Policy: d.Profile, PolicyDigest: d.PolicyDigest, Rule: d.Rule, Engine: device,
-		Ratio: r.Ratio, Fidelity: r.fidelity(),
+		K: res.K, V: res.V, Folded: p.Folded,
 	}
 	if wasteful(res) {
 		pack(t, res)
@@ -141,19 +175,11 @@ func (j *job) encode(ctx context.Context, d *policy.Decision, device string) (er
 		pad(t, res)
 	}
 	c.Counts, c.Bias, c.Positions = t.counts, t.bias, t.positions
-	if d.Plan.Assign {
-		t.assign = appendInts(t.assign[:0], res.Assign)
-		c.Assign = t.assign
-	}
 	if res.DType.FP8() {
 		t.kScale, t.vScale = appendFloats(t.kScale[:0], res.KScale), appendFloats(t.vScale[:0], res.VScale)
 		c.KScale, c.VScale = t.kScale, t.vScale
 	}
-	if r.Dropped > 0 {
-		t.dropped = appendInts(t.dropped[:0], res.Dropped)
-		c.Dropped = t.dropped
-	}
-	return j.write(ctx, &c)
+	return c
 }
 
 // write gives the cores this request's ids and appends them to the reply.
@@ -179,6 +205,7 @@ func (j *job) again(ctx context.Context, c *page.Cores, key store.Key) error {
 	r.KeySimilarity, r.ValueError = parse(c.Fidelity["key_similarity"]), parse(c.Fidelity["value_error"])
 	if e, ok := c.Fidelity["attention_error"]; ok {
 		r.Measured, r.AttentionError = true, parse(e)
+		r.LookupError, r.FactsLost = parse(c.Fidelity["lookup_error"]), parse(c.Fidelity["facts_lost"])
 		r.WorstError, r.WorstHead = parse(c.Fidelity["attention_worst"]), c.Fidelity["attention_worst_head"]
 	}
 	return j.write(ctx, c)

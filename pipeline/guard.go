@@ -16,16 +16,15 @@ const (
 	relaxSteps = 6
 )
 
-// guarded compresses, and holds the policy's bound on the attention error: relax keeps half as many tokens more each
+// guarded compresses, and holds the policy's bound on the loss: relax keeps half as many tokens more each
 // time, pass lets the page through, report only says so.
 func (p *Pipeline) guarded(ctx context.Context, j *job, d *policy.Decision) error {
 	plan, r := &d.Plan, &j.report
-	j.opt = options(plan)
 	j.opt.Progress = p.cfg.Progress
 	if err := j.weighHeads(d); err != nil {
 		return err
 	}
-	if plan.Method == policy.MethodNone {
+	if plan.Untouched() {
 		r.Guard = semconv.GuardOff
 		return p.exact(ctx, j)
 	}
@@ -33,10 +32,9 @@ func (p *Pipeline) guarded(ctx context.Context, j *job, d *policy.Decision) erro
 	if plan.Threshold == nil {
 		r.Asked = plan.Ratio
 	}
-	limit := plan.Guard.MaxAttentionError
 	guarded := plan.Guard != (policy.Guard{})
 	for try := 0; ; try++ {
-		if err := p.attempt(ctx, j); err != nil {
+		if err := p.attempt(ctx, j, plan.Bits); err != nil {
 			return err
 		}
 		switch {
@@ -45,21 +43,34 @@ func (p *Pipeline) guarded(ctx context.Context, j *job, d *policy.Decision) erro
 		case !r.Measured:
 			r.Guard = semconv.GuardUnmeasured
 			return nil
-		case r.AttentionError <= limit && try == 0:
+		case r.within(plan.Guard) && try == 0:
 			r.Guard = semconv.GuardHeld
 			return nil
-		case r.AttentionError <= limit:
+		case r.within(plan.Guard):
 			r.Guard = semconv.GuardRelaxed
 			return nil
 		case plan.Guard.OnViolation == policy.ViolationReport:
 			r.Guard = semconv.GuardViolated
 			return nil
-		case plan.Guard.OnViolation == policy.ViolationPass || try == relaxSteps || !relax(j, plan):
-			r.Reason += fmt.Sprintf("; passed through exactly: the attention error %.3f exceeds %.3f", r.AttentionError, limit)
+		case plan.Guard.OnViolation == policy.ViolationPass || try == relaxSteps || !j.spend() || !relax(j, plan):
+			r.Reason += "; passed through exactly: " + r.excess(plan.Guard)
 			r.Guard = semconv.GuardPassthrough
 			return p.exact(ctx, j)
 		}
 	}
+}
+
+// within reports whether the loss that was measured is within the guard's bounds.
+func (r *Report) within(g policy.Guard) bool {
+	return (g.MaxFactsLost == 0 || r.FactsLost <= g.MaxFactsLost) && (g.MaxAttentionError == 0 || r.AttentionError <= g.MaxAttentionError)
+}
+
+// excess says which bound is exceeded.
+func (r *Report) excess(g policy.Guard) string {
+	if g.MaxFactsLost > 0 && r.FactsLost > g.MaxFactsLost {
+		return fmt.Sprintf("the expected share of facts lost %.3f exceeds %.3f", r.FactsLost, g.MaxFactsLost)
+	}
+	return fmt.Sprintf("the attention error %.3f exceeds %.3f", r.AttentionError, g.MaxAttentionError)
 }
 
 // relax makes the next attempt keep more. It reports false when that would keep everything.
@@ -73,8 +84,8 @@ func relax(j *job, plan *policy.Profile) bool {
 }
 
 // attempt compresses once and measures.
-func (p *Pipeline) attempt(ctx context.Context, j *job) error {
-	if err := p.measure(ctx, j); err != nil {
+func (p *Pipeline) attempt(ctx context.Context, j *job, bits int) error {
+	if err := p.measure(ctx, j, bits); err != nil {
 		return err
 	}
 	r := &j.report
@@ -88,7 +99,8 @@ func (p *Pipeline) attempt(ctx context.Context, j *job) error {
 	}
 	f := &j.fidelity
 	f.Compare(&j.full, &j.got)
-	r.Measured, r.AttentionError, r.WorstError = true, f.Error, f.Worst
+	r.Measured, r.AttentionError, r.WorstError, r.LookupError = true, f.Error, f.Worst, f.Lookup
+	r.FactsLost = expectedLoss(lossCurve(r.Model), f.Lookup)
 	r.WorstHead = fmt.Sprintf("%d/%d", int(j.page.LayerFirst)+f.WorstLayer, f.WorstHead)
 	j.perLayer(f.Heads)
 	return nil
@@ -115,13 +127,22 @@ func (j *job) perLayer(errs []float64) {
 }
 
 // measure fills j.res and, where the page brings queries, j.full and j.got.
-func (p *Pipeline) measure(ctx context.Context, j *job) error {
+func (p *Pipeline) measure(ctx context.Context, j *job, bits int) error {
+	j.isCoded = false
 	full, got := &j.full, &j.got
-	if j.report.Measured { // the originals do not change between attempts
-		full = nil
-	}
-	if j.in.Q == nil {
+	switch {
+	case j.in.Q == nil:
 		full, got = nil, nil
+	case j.report.Measured: // the originals do not change between attempts
+		full = nil
+	default:
+		var err error
+		if j.probe, err = j.probes.Of(&j.in); err != nil {
+			return err
+		}
+	}
+	if bits > 0 {
+		return p.coded(ctx, j, bits, full, got)
 	}
 	return p.work(ctx, j, &j.opt, full, got)
 }
@@ -130,7 +151,7 @@ func (p *Pipeline) measure(ctx context.Context, j *job) error {
 func (p *Pipeline) work(ctx context.Context, j *job, opt *compress.Options, full, got *compress.Attention) (err error) {
 	r, c := &j.report, p.cfg.Compressor
 	if m, ok := c.(Measurer); ok {
-		r.Device, err = m.Measure(ctx, &j.in, opt, &j.res, full, got)
+		r.Device, err = m.Measure(ctx, &j.in, &j.probe, opt, &j.res, full, got)
 		return err
 	}
 	r.Device = c.Device()
@@ -140,26 +161,27 @@ func (p *Pipeline) work(ctx context.Context, j *job, opt *compress.Options, full
 	start := time.Now()
 	defer func() { r.Stages.Measure += time.Since(start) }()
 	if full != nil {
-		if err := c.Attend(ctx, &j.in, nil, full); err != nil {
+		if err := c.Attend(ctx, &j.probe, nil, full); err != nil {
 			return err
 		}
 	}
 	if got != nil {
-		return c.Attend(ctx, &j.in, &j.res, got)
+		return c.Attend(ctx, &j.probe, &j.res, got)
 	}
 	return nil
 }
 
 // exact makes every token its own core.
 func (p *Pipeline) exact(ctx context.Context, j *job) error {
-	opt := compress.Semantic()
-	opt.Ratio, opt.Progress = 1, j.opt.Progress
+	j.isCoded = false
+	opt := exactOptions()
+	opt.Progress = j.opt.Progress
 	if err := p.work(ctx, j, &opt, nil, nil); err != nil {
 		return err
 	}
 	r := &j.report
 	r.Outcome, r.Ratio, r.KeySimilarity, r.Cores = semconv.OutcomeExact, 1, 1, r.Tokens
 	r.Dropped, r.PerLayer = 0, nil
-	r.Measured, r.AttentionError, r.WorstError, r.WorstHead = j.in.Q != nil, 0, 0, ""
+	r.Measured, r.AttentionError, r.WorstError, r.WorstHead, r.LookupError, r.FactsLost = j.in.Q != nil, 0, 0, "", 0, 0
 	return nil
 }

@@ -4,14 +4,17 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math"
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 	"github.com/semproxy/semproxy/transport/page"
 )
@@ -39,11 +42,12 @@ type instruments struct {
 	pages, tokensIn, coresOut, bytesIn, bytesSaved metric.Int64Counter
 	ratio, attentionError, keySimilarity, duration metric.Float64Histogram
 	label                                          *semconv.TenantLabel
+	series                                         *semconv.Series
 	decide, compress, store                        metric.MeasurementOption
 }
 
 func newInstruments(p metric.MeterProvider) (*instruments, error) {
-	m := &instruments{label: semconv.NewTenantLabel(0)}
+	m := &instruments{label: semconv.NewTenantLabel(0), series: semconv.NewSeries(0)}
 	meter := p.Meter(scope)
 	counters := map[string]*metric.Int64Counter{
 		semconv.MetricPages: &m.pages, semconv.MetricTokensIn: &m.tokensIn, semconv.MetricCoresOut: &m.coresOut,
@@ -83,12 +87,16 @@ func (p *Pipeline) observe(ctx context.Context, j *job, err error) {
 	outcome := r.Outcome
 	if err != nil {
 		outcome = semconv.OutcomeRefused
-		if retryable(CodeOf(err)) {
+		if codes.Retryable(CodeOf(err)) {
 			outcome = semconv.OutcomeRetry
 		}
 	}
 	by := metric.WithAttributes(tenant)
-	m.pages.Add(ctx, 1, metric.WithAttributes(tenant, semconv.Outcome.String(outcome)))
+	labels := []attribute.KeyValue{tenant, semconv.Outcome.String(outcome)}
+	if err != nil { // of the others, the ratio's histogram counts them
+		labels = append(labels, m.series.Of(r.Policy, r.Model, r.Device)...)
+	}
+	m.pages.Add(ctx, 1, metric.WithAttributes(labels...))
 	m.bytesIn.Add(ctx, int64(r.BytesIn), by)
 	span := trace.SpanFromContext(ctx)
 	if err != nil {
@@ -99,14 +107,15 @@ func (p *Pipeline) observe(ctx context.Context, j *job, err error) {
 	m.tokensIn.Add(ctx, int64(r.Tokens), by)
 	m.coresOut.Add(ctx, int64(r.Cores), by)
 	m.bytesSaved.Add(ctx, int64(max(r.BytesIn-r.BytesOut, 0)), by)
-	m.ratio.Record(ctx, r.Ratio, by)
+	what := metric.WithAttributes(append(m.series.Of(r.Policy, r.Model, r.Device), tenant)...)
+	record(ctx, m.ratio, r.Ratio, what)
 	m.seconds(ctx, r.Stages.Decide, m.decide)
 	if r.Outcome == semconv.OutcomeStored {
 		return
 	}
-	m.keySimilarity.Record(ctx, r.KeySimilarity, by)
+	record(ctx, m.keySimilarity, r.KeySimilarity, what)
 	if r.Measured {
-		m.attentionError.Record(ctx, r.AttentionError, by)
+		record(ctx, m.attentionError, r.AttentionError, what)
 	}
 	m.seconds(ctx, r.Stages.Compress, m.compress)
 	if r.Object != "" {
@@ -114,12 +123,27 @@ func (p *Pipeline) observe(ctx context.Context, j *job, err error) {
 	}
 }
 
+// record leaves out what is no number: a page of zeros has no direction, and one NaN would spoil a sum for ever.
+func record(ctx context.Context, h metric.Float64Histogram, x float64, by metric.MeasurementOption) {
+	if !math.IsNaN(x) && !math.IsInf(x, 0) {
+		h.Record(ctx, x, by)
+	}
+}
+
+// atZero makes the counters of the tenants that the policy names be there before the first page: what begins at one has not
+// increased.
+func (m *instruments) atZero(ctx context.Context, tenants []string) {
+	for _, name := range tenants {
+		tenant := m.label.Attribute(name)
+		for _, outcome := range []string{semconv.OutcomeCompressed, semconv.OutcomeExact, semconv.OutcomeStored, semconv.OutcomeRefused, semconv.OutcomeRetry} {
+			m.pages.Add(ctx, 0, metric.WithAttributes(tenant, semconv.Outcome.String(outcome)))
+		}
+	}
+}
+
 func (m *instruments) seconds(ctx context.Context, d time.Duration, stage metric.MeasurementOption) {
 	m.duration.Record(ctx, d.Seconds(), stage)
 }
-
-// retryable is the page plane's rule (transport.Retryable), for the codes that can come from here.
-func retryable(code string) bool { return code == "store.unavailable" || code == "deadline" }
 
 func parse(s string) float64 {
 	x, err := strconv.ParseFloat(s, 64)

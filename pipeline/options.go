@@ -12,11 +12,14 @@ var presets = map[policy.Method]func() compress.Options{
 	policy.MethodKeyNorm: compress.KeyNorm, policy.MethodAttention: compress.SnapKV,
 }
 
-// options are a resolved profile in the compressor's terms: the method's preset, then what the profile says.
-func options(p *policy.Profile) compress.Options {
+// options are a resolved profile in the compressor's terms, for a page whose sender wants folded cores or whole granules of
+// them: the method's preset, then what the profile says.
+func options(p *policy.Profile, folded bool, granule int) compress.Options {
 	o := presets[p.Method]()
 	o.Ratio = p.Ratio
+	o.Fold = folded && o.Rest != compress.Drop && p.Ratio < 1 // what is one token has no bias to fold
 	if p.Method == policy.MethodNone {
+		o.Fold = false
 		return o
 	}
 	o.Sinks, o.Recent = p.Protect.Sinks, p.Protect.Recent
@@ -41,6 +44,9 @@ func options(p *policy.Profile) compress.Options {
 		o.Budget = compress.Layered
 	default:
 		o.Budget = compress.Adaptive
+	}
+	if o.Budget != compress.Fixed && (o.Budget != compress.Equal || o.Regular) {
+		o.Granule = granule
 	}
 	return o
 }

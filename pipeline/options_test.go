@@ -42,7 +42,7 @@ func TestOptionsAreThePresetAndWhatTheProfileSays(t *testing.T) {
 			t.Fatal(err)
 		}
 		p, _ := set.Profile("p")
-		got := options(&p)
+		got := options(&p, false, 0)
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", text, got, want)
 		}

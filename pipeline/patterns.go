@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/policy"
 )
 
@@ -11,7 +12,7 @@ import (
 type NoTokenizerError struct{ Model, Profile string }
 
 // Code is policy.no_tokenizer.
-func (*NoTokenizerError) Code() string { return "policy.no_tokenizer" }
+func (*NoTokenizerError) Code() string { return codes.NoTokenizer }
 
 func (e *NoTokenizerError) Error() string {
 	return fmt.Sprintf("profile %s protects texts (protect.patterns), and no tokenizer is configured for model %.100q: "+

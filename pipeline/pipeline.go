@@ -30,9 +30,9 @@ type Compressor interface {
 // Measurer is a Compressor that measures a page while it has it, so that the page is not read again, and says where it worked
 // on this one.
 type Measurer interface {
-	// Measure compresses and, where full and got are not nil, computes the outputs of the page's queries over the originals
-	// and over the cores.
-	Measure(ctx context.Context, in *compress.Input, opt *compress.Options, out *compress.Result, full, got *compress.Attention) (device string, err error)
+	// Measure compresses and, where full and got are not nil, computes the outputs of probe's queries over the originals and over
+	// the cores. probe is the same page with other queries.
+	Measure(ctx context.Context, in, probe *compress.Input, opt *compress.Options, out *compress.Result, full, got *compress.Attention) (device string, err error)
 }
 
 // Store keeps compressed objects. Put returns after the commit; Get's bytes are shared and must not be written to.
@@ -68,7 +68,8 @@ type Config struct {
 	Meter      metric.MeterProvider
 	Logger     *slog.Logger
 	Progress   func(done, total int)
-	// Headers are those of the request that a sequence of a tenant belongs to, for rules that look at them; nil: none are known.
+	// Headers are those of the request that a sequence of a tenant belongs to, for rules that look at them; nil: none are known,
+	// and what the page says of them counts.
 	Headers func(tenant, sequence string) map[string]string
 	// Messages are the positions, ranges [from, to), of those messages of a sequence that its policy protects; false: they are
 	// not known here. nil: none are known. A page whose messages are not known and that marks nothing itself stays exact.
@@ -83,6 +84,7 @@ type Pipeline struct {
 	tracer  trace.Tracer
 	metrics *instruments
 	scratch sync.Pool
+	usual   compress.Usual
 	flights flights
 }
 
@@ -95,6 +97,9 @@ func New(cfg Config) (*Pipeline, error) {
 	m, err := newInstruments(cfg.Meter)
 	if err != nil {
 		return nil, err
+	}
+	if rules := cfg.Policy(); rules != nil {
+		m.atZero(context.Background(), rules.Tenants())
 	}
 	p := &Pipeline{cfg: cfg, tracer: cfg.Tracer.Tracer(scope), metrics: m}
 	p.scratch.New = func() any { return new(job) }
@@ -111,10 +116,15 @@ type job struct {
 	opt    compress.Options
 	report Report
 
+	need, held    int64   // bytes of memory that this page needs, and that any has needed
+	work, another float64 // multiply-adds that are left for the page, and of one more attempt
+
 	span    page.Span // in the chain of the sequence's links
 	located bool      // span says something
 
 	positions []int32
+	asked     []int32 // positions of the page's queries
+	important []float32
 	boundary  []byte
 	scales    []float32
 	weights   []float64
@@ -124,8 +134,14 @@ type job struct {
 	res       compress.Result
 	full, got compress.Attention
 	fidelity  compress.Fidelity
+	probes    compress.Probes
+	probe     compress.Input // j.in with the queries that measure; without any where the page has none
 	tensors   tensors
 	reply     []byte
+
+	codes       page.Coded // of the cores, when isCoded
+	isCoded     bool
+	frequencies []float32
 }
 
 // Compress takes one page through its life and returns the reply. The caller calls the outcome's Release when it has
@@ -134,6 +150,7 @@ func (p *Pipeline) Compress(ctx context.Context, tenant string, blob []byte) (*O
 	start := time.Now()
 	j := p.scratch.Get().(*job)
 	j.tenant, j.blob, j.report, j.rules = tenant, blob, Report{Tenant: tenant, BytesIn: len(blob)}, p.cfg.Policy()
+	j.need = 0
 	err := p.live(ctx, j)
 	j.report.Elapsed = time.Since(start)
 	p.observe(ctx, j, err)
@@ -149,7 +166,10 @@ func (p *Pipeline) Compress(ctx context.Context, tenant string, blob []byte) (*O
 
 func (p *Pipeline) release(j *job) {
 	j.page, j.blob, j.in, j.rules = nil, nil, compress.Input{}, nil
-	p.scratch.Put(j)
+	j.held = max(j.held, j.need)
+	if p.usual.Keep(j.need, j.held) {
+		p.scratch.Put(j)
+	}
 }
 
 // live is the life of a page.
@@ -170,6 +190,9 @@ func (p *Pipeline) live(ctx context.Context, j *job) (err error) {
 	}
 	messages := p.messages(j, &decision)
 	if err := j.prepare(p.cfg.Models, messages, &decision); err != nil {
+		return err
+	}
+	if err := j.afford(&decision.Plan); err != nil {
 		return err
 	}
 
@@ -207,18 +230,17 @@ func (p *Pipeline) decide(ctx context.Context, j *job) (policy.Decision, error) 
 	_, span := p.tracer.Start(ctx, semconv.SpanDecide)
 	defer span.End()
 	start := time.Now()
-	request := policy.Request{Tenant: j.tenant, Model: j.page.Model, Tokens: j.page.TokensTotal}
-	if p.cfg.Headers != nil && len(j.rules.Headers(j.tenant)) > 0 {
-		headers := p.cfg.Headers(j.tenant, j.page.Sequence)
-		request.Header = func(name string) string { return headers[name] }
+	carried, err := j.page.Headers()
+	if err != nil {
+		return policy.Decision{}, failed(span, err)
 	}
-	d, err := j.rules.Decide(request)
+	d, err := j.rules.Decide(p.request(j.rules, j.tenant, j.page.Sequence, j.page.Model, j.page.TokensTotal, carried))
 	j.report.Stages.Decide = time.Since(start)
 	if err != nil {
 		return d, failed(span, err)
 	}
 	j.report.Policy, j.report.PolicyDigest, j.report.Rule = d.Profile, d.PolicyDigest, d.Rule
-	j.report.RuleSource, j.report.Reason = d.Source, d.Reason
+	j.report.RuleSource, j.report.Reason, j.report.Decision = d.Source, d.Reason, d
 	span.SetAttributes(semconv.Tenant.String(j.tenant), semconv.Policy.String(d.Profile), semconv.PolicyDigest.String(d.PolicyDigest),
 		semconv.Rule.String(d.Rule), semconv.Method.String(string(d.Plan.Method)))
 	return d, nil
@@ -236,7 +258,7 @@ func (p *Pipeline) messages(j *job, d *policy.Decision) [][2]int {
 		}
 	}
 	if j.page.Protect == nil {
-		d.Plan.Method = policy.MethodNone
+		d.Plan.Method, d.Plan.Bits = policy.MethodNone, 0
 		d.Reason = "profile " + d.Profile + " protects messages, and which tokens they are is not known here"
 		j.report.Reason = d.Reason
 	}
@@ -282,7 +304,7 @@ func (p *Pipeline) store(ctx context.Context, j *job, key store.Key, d *policy.D
 // stored replies with the object of an earlier request, under this request's ids. A store that fails to read only costs
 // the work again.
 func (p *Pipeline) stored(ctx context.Context, j *job, key store.Key, d *policy.Decision) (bool, error) {
-	if p.cfg.Store == nil || d.Plan.Method == policy.MethodNone { // exact pages are not kept
+	if p.cfg.Store == nil || d.Plan.Untouched() { // exact pages are not kept
 		return false, nil
 	}
 	blob, err := p.cfg.Store.Get(ctx, key)

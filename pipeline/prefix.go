@@ -18,18 +18,18 @@ import (
 
 // Prefixes notes what stored objects stand for, and finds them by the tokens before them.
 type Prefixes interface {
-	Mark(ctx context.Context, tenant, place string, m store.Mark, life time.Duration) error
+	Mark(ctx context.Context, tenant, place string, m store.Mark, opt store.PutOptions) error
 	Marked(ctx context.Context, tenant string, places []string) ([][]store.Mark, error)
 }
 
 // placeBatch is how many places are asked for together.
 const placeBatch = 256
 
-// place names a place of a sequence for a tenant under a policy: a digest of everything that the cores of what follows
+// place names a place of a sequence for a tenant under a policy's terms: a digest of everything that the cores of what follows
 // depend on, beside what follows itself.
-func place(tenant string, space [32]byte, policyDigest string, at page.Link) string {
+func place(tenant string, space [32]byte, terms string, at page.Link) string {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte("semproxy.place.1"), []byte(algorithm), []byte(tenant), space[:], []byte(policyDigest), at[:]} {
+	for _, part := range [][]byte{[]byte("semproxy.place.2"), []byte(tenant), space[:], []byte(terms), at[:]} {
 		var n [8]byte
 		binary.LittleEndian.PutUint64(n[:], uint64(len(part)))
 		h.Write(n[:])
@@ -53,10 +53,12 @@ func (p *Pipeline) mark(ctx context.Context, j *job, key store.Key, d *policy.De
 	if !j.located {
 		return
 	}
-	space := j.page.Space()
-	from, to := place(j.tenant, space, d.PolicyDigest, j.span.From), place(j.tenant, space, d.PolicyDigest, j.span.To)
+	space, under := j.page.Space(), terms(d)
+	from, to := place(j.tenant, space, under, j.span.From), place(j.tenant, space, under, j.span.To)
 	m := store.Mark{To: to, Tokens: j.page.Tokens, LayerFirst: j.page.LayerFirst, Layers: j.page.Layers, Object: key.Object}
-	if err := p.cfg.Prefixes.Mark(ctx, j.tenant, from, m, time.Duration(d.Plan.Store.TTL)); err != nil {
+	if err := p.cfg.Prefixes.Mark(ctx, j.tenant, from, m, store.PutOptions{
+		TTL: time.Duration(d.Plan.Store.TTL), Quota: int64(j.rules.Limits(j.tenant).StoredBytes),
+	}); err != nil {
 		p.cfg.Logger.WarnContext(ctx, "prefix_not_marked", "tenant", j.tenant, "object", key.Object, "error", err)
 	}
 }
@@ -71,15 +73,18 @@ func (p *Pipeline) Prefix(ctx context.Context, tenant string, body []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	d, err := rules.Decide(policy.Request{Tenant: tenant, Model: req.Model, Tokens: req.TokensTotal})
+	// A page was kept by the decision of its own moment, when the sequence was shorter or another one shared its beginning.
+	decisions, err := rules.Lengths(p.request(rules, tenant, req.Sequence, req.Model, req.TokensTotal, req.Headers))
 	if err != nil {
 		return nil, err
 	}
 	reply := page.PrefixReply{Pages: []page.PrefixedPage{}}
-	if p.cfg.Prefixes != nil && d.Plan.Method != policy.MethodNone {
-		w := walk{p: p, tenant: tenant, block: req.Block, layers: req.Layers}
-		for _, link := range req.Links() {
-			w.places = append(w.places, place(tenant, req.Space(), d.PolicyDigest, link))
+	if p.cfg.Prefixes != nil && !decisions[0].Plan.Untouched() {
+		w := walk{p: p, tenant: tenant, block: req.Block, layers: req.Layers, request: req}
+		for i := range decisions {
+			if !decisions[i].Plan.Untouched() {
+				w.terms = append(w.terms, terms(&decisions[i]))
+			}
 		}
 		if reply.Pages, err = w.run(ctx); err != nil {
 			return nil, err
@@ -100,8 +105,21 @@ type walk struct {
 	p             *Pipeline
 	tenant        string
 	block, layers int
-	places        []string // behind each block, from 0
-	steps         []step   // by place; that of place 0 is the start
+	request       *page.PrefixRequest
+	terms         []string     // of each policy, the preferred one first
+	link          page.Link    // of the last of places
+	places        [][]string   // of each of terms: behind each block, from 0, as far as anybody has looked
+	steps         map[int]step // by place; that of place 0 is the start
+}
+
+// upTo names the first n places of every policy, as many as there are.
+func (w *walk) upTo(n int) {
+	for n = min(n, w.request.Places()); len(w.places[0]) < n; {
+		w.link = w.request.Link(len(w.places[0]), w.link)
+		for k, under := range w.terms {
+			w.places[k] = append(w.places[k], place(w.tenant, w.request.Space(), under, w.link))
+		}
+	}
 }
 
 // step is how a place is reached: by objects that together hold every layer from an earlier place on.
@@ -112,18 +130,24 @@ type step struct {
 }
 
 func (w *walk) run(ctx context.Context) ([]page.PrefixedPage, error) {
-	w.steps = make([]step, len(w.places))
-	w.steps[0].reached = true
+	w.places = make([][]string, len(w.terms))
+	w.steps = map[int]step{0: {reached: true}}
 	furthest, batch := 0, 1 // most sequences that nobody has seen end at the first place
-	for at := 0; at <= furthest && at < len(w.places); {
-		to := min(at+batch, len(w.places))
-		marks, err := w.p.cfg.Prefixes.Marked(ctx, w.tenant, w.places[at:to])
-		if err != nil {
-			return nil, err
+	for at := 0; at <= furthest && at < w.request.Places(); {
+		w.upTo(at + batch)
+		to := min(at+batch, len(w.places[0]))
+		marks := make([][][]store.Mark, len(w.places))
+		for k, places := range w.places {
+			var err error
+			if marks[k], err = w.p.cfg.Prefixes.Marked(ctx, w.tenant, places[at:to]); err != nil {
+				return nil, err
+			}
 		}
 		for i := at; i < to; i++ {
-			if w.steps[i].reached {
-				furthest = max(furthest, w.follow(i, marks[i-at]))
+			for k := range w.places {
+				if w.steps[i].reached {
+					furthest = max(furthest, w.follow(i, k, marks[k][i-at]))
+				}
 			}
 		}
 		at, batch = to, placeBatch
@@ -131,20 +155,24 @@ func (w *walk) run(ctx context.Context) ([]page.PrefixedPage, error) {
 	return w.pages(furthest), nil
 }
 
-// follow takes the steps that the marks at place i allow and returns the furthest place that they reach.
-func (w *walk) follow(i int, marks []store.Mark) (furthest int) {
+// follow takes the steps that the marks of policy k at place i allow and returns the furthest place that they reach.
+func (w *walk) follow(i, k int, marks []store.Mark) (furthest int) {
 	byTokens := map[int][]store.Mark{}
 	for _, m := range marks {
-		k := i + m.Tokens/w.block
-		if m.Tokens > 0 && m.Tokens%w.block == 0 && k < len(w.places) && m.To == w.places[k] {
+		to := i + m.Tokens/w.block
+		if m.Tokens <= 0 || m.Tokens%w.block != 0 || to >= w.request.Places() {
+			continue
+		}
+		w.upTo(to + 1)
+		if m.To == w.places[k][to] {
 			byTokens[m.Tokens] = append(byTokens[m.Tokens], m)
 		}
 	}
 	for tokens, all := range byTokens {
-		k := i + tokens/w.block
-		if by := cover(all, w.layers); by != nil && !w.steps[k].reached {
-			w.steps[k] = step{reached: true, from: i, by: by}
-			furthest = max(furthest, k)
+		to := i + tokens/w.block
+		if by := cover(all, w.layers); by != nil && !w.steps[to].reached {
+			w.steps[to] = step{reached: true, from: i, by: by}
+			furthest = max(furthest, to)
 		}
 	}
 	return furthest

@@ -24,11 +24,15 @@ func Remeasure(ctx context.Context, a Attender, p *page.Page, cores *page.Cores)
 	}
 	j := job{page: p}
 	j.shape()
-	var full, got compress.Attention
-	if err := a.Attend(ctx, &j.in, nil, &full); err != nil {
+	probe, err := j.probes.Of(&j.in)
+	if err != nil {
 		return nil, err
 	}
-	if err := a.Attend(ctx, &j.in, resultOf(cores), &got); err != nil {
+	var full, got compress.Attention
+	if err := a.Attend(ctx, &probe, nil, &full); err != nil {
+		return nil, err
+	}
+	if err := a.Attend(ctx, &probe, resultOf(cores), &got); err != nil {
 		return nil, err
 	}
 	var f compress.Fidelity

@@ -7,6 +7,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 
+	"github.com/semproxy/semproxy/codes"
+	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
@@ -23,8 +25,9 @@ type Report struct {
 	Policy, PolicyDigest    string // profile and the digest of what it resolves to
 	Rule, RuleSource        string // rule that decided, and its file:line
 	Reason                  string
-	Outcome                 string // semconv.OutcomeCompressed, OutcomeExact or OutcomeStored
-	Object                  string // key in the store; empty when nothing was kept
+	Decision                policy.Decision // Tenant is empty where the page was refused before
+	Outcome                 string          // semconv.OutcomeCompressed, OutcomeExact or OutcomeStored
+	Object                  string          // key in the store; empty when nothing was kept
 
 	Layers, Heads, Tokens int
 	Cores                 int     // mean per layer and head, rounded
@@ -37,6 +40,8 @@ type Report struct {
 	KeySimilarity  float64
 	Measured       bool    // the page brought queries: the next three say something
 	AttentionError float64 // relative error of the attention output, mean over layers and query heads
+	LookupError    float64 // of the queries that look one token up
+	FactsLost      float64 // what the model's curve expects of the lookup error: the share of the page's facts that are lost
 	WorstError     float64 // of the worst head
 	WorstHead      string  // "layer/query head"
 	Guard          string  // semconv.GuardOff ...
@@ -80,6 +85,7 @@ func (r *Report) fidelity() map[string]string {
 		m["value_error"] = number(r.ValueError)
 	}
 	if r.Measured {
+		m["lookup_error"], m["facts_lost"] = number(r.LookupError), number(r.FactsLost)
 		m["attention_error"], m["attention_worst"], m["attention_worst_head"] = number(r.AttentionError), number(r.WorstError), r.WorstHead
 	}
 	return m
@@ -93,5 +99,5 @@ func CodeOf(err error) string {
 	if errors.As(err, &c) {
 		return c.Code()
 	}
-	return "internal"
+	return codes.Internal
 }

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/policy"
 )
 
@@ -14,7 +15,7 @@ type HeadWeightsError struct {
 }
 
 // Code is policy.head_weights.
-func (*HeadWeightsError) Code() string { return "policy.head_weights" }
+func (*HeadWeightsError) Code() string { return codes.HeadWeights }
 
 func (e *HeadWeightsError) Error() string {
 	return fmt.Sprintf("profile %s has weights for %d layers of %d KV heads (headWeights), and the page of model %.100q has layers %d to %d of %d: "+

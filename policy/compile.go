@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/semproxy/semproxy/defaults"
 	"github.com/semproxy/semproxy/policy/strict"
 )
 
@@ -34,8 +35,8 @@ func builtins() map[string]Profile {
 	return map[string]Profile{
 		ProfileExact: {Method: MethodNone, Ratio: 1},
 		ProfileBalanced: {
-			Method: MethodWeighted, Ratio: 0.5, Budget: BudgetAdaptive, Clusters: ClustersPerHead, Exact: 0.25,
-			Chunk: Chunk{Min: 64, Max: 96}, Protect: Protect{Sinks: 4, Recent: 16},
+			Method: MethodWeighted, Ratio: defaults.Ratio, Budget: BudgetAdaptive, Clusters: ClustersPerHead, Exact: defaults.ExactWeighted,
+			Chunk: Chunk{Min: defaults.ChunkMin, Max: defaults.ChunkMax}, Protect: Protect{Sinks: defaults.Sinks, Recent: defaults.RecentWeighted},
 		},
 	}
 }
@@ -122,6 +123,9 @@ func (c *compiler) addProfiles(f parsed) {
 		}
 		spec := f.file.Profiles[name]
 		p := f.resolve(path, &spec)
+		if name == ProfileExact && p.Bits > 0 {
+			f.errorf(strict.Key(path, "bits"), "must be 16, because exact is the profile that changes nothing, got %d", p.Bits)
+		}
 		if name == ProfileExact && p.Method != MethodNone {
 			f.errorf(strict.Key(path, "method"), "must be none, because exact is the profile that never merges, got %s", p.Method)
 		}
@@ -181,11 +185,17 @@ func (c *compiler) seal() {
 	}
 	type tenantMeaning struct {
 		Limits Limits
+		Record Record        `json:",omitempty"`
+		Verify Verify        `json:",omitzero"`
+		Routes []string      `json:",omitempty"`
 		Rules  []ruleMeaning // the last one is the fallback
 	}
 	meaning := map[string]tenantMeaning{}
 	for name, t := range c.set.tenants {
-		m := tenantMeaning{Limits: t.limits}
+		m := tenantMeaning{Limits: t.limits, Verify: t.verify, Routes: t.routes}
+		if t.record != RecordOff {
+			m.Record = t.record
+		}
 		for i := range t.rules {
 			d := &t.rules[i].decision
 			m.Rules = append(m.Rules, ruleMeaning{&t.rules[i].match, d.RuleName, d.Profile, d.Plan})

@@ -79,11 +79,11 @@ func TestCompileMergesFiles(t *testing.T) {
 		source("b.yaml", "defaults: { profile: exact }\nprofiles:\n  small: { method: none }\ntenants:\n  acme: {}\n  globex: { rules: [ { profile: smal } ] }"),
 		source("c.yaml", "oops: 1"),
 	)
-	want := `b.yaml:2: defaults: is set twice, first at a.yaml:2
-b.yaml:4: profiles.small: profile is defined twice, first at a.yaml:4
-b.yaml:6: tenants.acme: tenant is defined twice, first at a.yaml:6
-b.yaml:7: tenants.globex.rules[0].profile: there is no profile "smal", did you mean "small"?
-c.yaml:2: oops: unknown key, known are apiVersion, defaults, profiles, tenants`
+	want := `b.yaml:2:1: defaults: is set twice, first at a.yaml:2
+b.yaml:4:3: profiles.small: profile is defined twice, first at a.yaml:4
+b.yaml:6:3: tenants.acme: tenant is defined twice, first at a.yaml:6
+b.yaml:7:24: tenants.globex.rules[0].profile: there is no profile "smal", did you mean "small"?
+c.yaml:2:1: oops: unknown key, known are apiVersion, defaults, profiles, tenants`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
@@ -122,7 +122,7 @@ func TestExamplePolicies(t *testing.T) {
 		"globex": {
 			Method: policy.MethodSemantic, Ratio: 0.25, Budget: policy.BudgetEqual, Clusters: policy.ClustersShared,
 			Exact: 0.5, Chunk: policy.Chunk{Min: 64, Max: 96}, Protect: protect,
-			Guard: policy.Guard{MaxAttentionError: 0.5, OnViolation: policy.ViolationRelax}, Assign: true,
+			Guard: policy.Guard{MaxFactsLost: 0.1, OnViolation: "report"}, Assign: true,
 		},
 		"initech": {
 			Method: policy.MethodPaper, Ratio: 0.5, Budget: policy.BudgetEqual, Clusters: policy.ClustersPerHead,

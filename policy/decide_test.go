@@ -231,10 +231,10 @@ tenants:
       queuedRequests: -1
 `)})
 	for _, part := range []string{
-		"p.yaml:5: tenants.acme.limits.requestsPerSecond: must be larger than 0, got 0",
-		"p.yaml:6: tenants.acme.limits.tokensPerMinute: must be larger than 0, got -1",
-		"p.yaml:7: tenants.acme.limits.concurrentRequests: must be at least 1, got 0",
-		"p.yaml:8: tenants.acme.limits.queuedRequests: must be at least 1, got -1",
+		"p.yaml:5:7: tenants.acme.limits.requestsPerSecond: must be larger than 0, got 0",
+		"p.yaml:6:7: tenants.acme.limits.tokensPerMinute: must be larger than 0, got -1",
+		"p.yaml:7:7: tenants.acme.limits.concurrentRequests: must be at least 1, got 0",
+		"p.yaml:8:7: tenants.acme.limits.queuedRequests: must be at least 1, got -1",
 	} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("got %v, want %s", err, part)

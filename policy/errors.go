@@ -1,6 +1,10 @@
 package policy
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/semproxy/semproxy/codes"
+)
 
 // DeniedError says that a tenant may not use the service: no file names it and there is no tenant "unknown".
 type DeniedError struct{ Tenant string }
@@ -11,7 +15,7 @@ func (e *DeniedError) Error() string {
 }
 
 // Code is the stable code; the error is final.
-func (e *DeniedError) Code() string { return "policy.denied" }
+func (e *DeniedError) Code() string { return codes.PolicyDenied }
 
 // Warning is something that is allowed and probably not wanted.
 type Warning struct {
@@ -26,12 +30,17 @@ type Warning struct {
 
 // Kinds of warnings.
 const (
+	WarnOldGuard    = "old_guard"   // maxAttentionError in place of maxFactsLost
 	WarnLossy       = "lossy"       // ratio at most 0.25
 	WarnUnsafe      = "unsafe"      // ratio at most 0.125
 	WarnEvicts      = "evicts"      // a method that drops tokens
 	WarnUnreachable = "unreachable" // an earlier rule matches everything that this one does
 	WarnUnused      = "unused"      // a profile that nothing names
 	WarnUnnamed     = "unnamed"     // tenants that nobody named can be compressed
+	WarnGuard       = "guard"       // a guard that can never act
+	WarnPattern     = "pattern"     // a pattern that looks like a regular expression
+	WarnReserved    = "reserved"    // a tenant whose name looks like "all others"
+	WarnRecord      = "record"      // the console may keep pages of tenants that nobody named
 )
 
 // String returns "file:line: path: message (kind)".

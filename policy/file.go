@@ -25,12 +25,13 @@ type ProfileSpec struct {
 	Method      *Method      `yaml:"method" jsonschema:"required" jsonschema_description:"none keeps every token; weighted is the recommended way to merge; semantic is weighted without its weights; paper is the nearest reading of the SemantiCache paper; hybrid keeps what the last queries look at and merges the rest (needs q in the page). Baselines: uniform merges neighbours; window and keynorm and attention (which needs q) drop tokens."`
 	Ratio       *float64     `yaml:"ratio" jsonschema:"exclusiveMinimum=0,maximum=1" jsonschema_description:"Tokens kept divided by tokens given. Default 0.5; 0.25 is lossy, 0.125 unsafe. Not together with threshold."`
 	Threshold   *float64     `yaml:"threshold" jsonschema:"exclusiveMinimum=-1,maximum=1" jsonschema_description:"Merge tokens whose similarity reaches this number, however many that are. Not together with ratio, budget and exact."`
-	Budget      *Budget      `yaml:"budget" jsonschema_description:"adaptive: one threshold over all layers and heads, which keep what they need; layered: so over layers, equal for the heads of one; equal: the same number of cores for every layer. Default adaptive; paper: equal."`
+	Budget      *Budget      `yaml:"budget" jsonschema_description:"adaptive: one threshold over all layers and heads, which keep what they need; layered: the same number of cores for every layer, whose heads keep what they need; equal: the same number for every head. Default adaptive; paper: equal."`
 	HeadWeights [][]float64  `yaml:"headWeights" jsonschema_description:"Only with method weighted and budget adaptive or layered: a list for each layer of the model, with a number for each KV head. A head that weighs more keeps more, at the same total. Measure them on your model; default all 1."`
 	Clusters    *Clusters    `yaml:"clusters" jsonschema_description:"perHead: every head clusters by itself; shared: one clustering for all heads of a layer. Default perHead with adaptive and paper, shared with equal."`
-	Exact       *float64     `yaml:"exact" jsonschema:"minimum=0,exclusiveMaximum=1" jsonschema_description:"Share of the budget that keeps the most unusual tokens unmerged. Default 0.25; with equal 0.5, weighted 0.35; paper 0."`
+	Exact       *float64     `yaml:"exact" jsonschema:"minimum=0,exclusiveMaximum=1" jsonschema_description:"Share of the budget that keeps the most unusual tokens unmerged. Default 0.25; weighted, and with equal, 0.5; paper 0."`
 	Regular     *bool        `yaml:"regular" jsonschema_description:"Only with budget equal. true: every head has exactly as many cores as the ratio allows; false: at most as many. Default true; paper: false."`
 	FP8         *bool        `yaml:"fp8" jsonschema_description:"Send keys and values in 8 bits (E4M3) with a scale per head; with method none without meaning. Default false."`
+	Bits        *int         `yaml:"bits" jsonschema:"enum=4,enum=8,enum=16" jsonschema_description:"Bits that each key and value takes on the wire and in the store: 8 and 4 are evenly spaced levels with a scale per token; with method none too, which then keeps every token at half or a quarter of the bytes. Default 16: the page's own type. Not together with fp8."`
 	Chunk       *ChunkSpec   `yaml:"chunk" jsonschema_description:"Length of the chunks inside which tokens may merge."`
 	Protect     *ProtectSpec `yaml:"protect" jsonschema_description:"Tokens that are never merged."`
 	Guard       *GuardSpec   `yaml:"guard" jsonschema_description:"What happens when the measured loss is too large."`
@@ -62,7 +63,8 @@ type Span struct {
 
 // GuardSpec bounds the measured loss.
 type GuardSpec struct {
-	MaxAttentionError *float64     `yaml:"maxAttentionError" jsonschema:"required,exclusiveMinimum=0" jsonschema_description:"Largest relative error of the attention output that is accepted."`
+	MaxFactsLost      *float64     `yaml:"maxFactsLost" jsonschema:"exclusiveMinimum=0,exclusiveMaximum=1" jsonschema_description:"Largest expected share of a prompt's facts that may be lost, such as 0.02."`
+	MaxAttentionError *float64     `yaml:"maxAttentionError" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Largest relative error of the attention output that is accepted. Kept for old policies: it hardly tells how much is lost; use maxFactsLost."`
 	OnViolation       *OnViolation `yaml:"onViolation" jsonschema_description:"relax: try again with more tokens kept; pass: keep every token; report: return it all the same and say so. Default relax."`
 }
 
@@ -74,7 +76,16 @@ type StoreSpec struct {
 // TenantSpec is a tenant as it is written.
 type TenantSpec struct {
 	Limits *LimitsSpec `yaml:"limits" jsonschema_description:"What the tenant may use. A limit that is left out is not enforced."`
+	Verify *VerifySpec `yaml:"verify" jsonschema_description:"Sampled requests are asked again, exactly, to say how often compression changes an answer. Default: none is."`
+	Routes []string    `yaml:"routes" jsonschema:"maxItems=64" jsonschema_description:"Paths of the engine that the proxy does not know, which this tenant may call all the same. Nothing can be put into such requests: no salt, no policy, so prompts may be shared with other tenants in the engine's prefix cache there."`
 	Rules  []RuleSpec  `yaml:"rules" jsonschema_description:"Tried from the top; the first that matches wins."`
+	Record *Record     `yaml:"record" jsonschema_description:"What the admin console may keep of the tenant's last pages, in memory: off, nothing but figures; pages, keys and values, to try other policies on; text, and what the tokens say. Default off."`
+}
+
+// VerifySpec says how a tenant's answers are verified, as it is written.
+type VerifySpec struct {
+	Share      *float64 `yaml:"share" jsonschema:"required,exclusiveMinimum=0,maximum=1" jsonschema_description:"Share of the compressed requests to chat and text completions that are asked again; each costs the engine three answers of at most 64 tokens."`
+	MaxChanged *float64 `yaml:"maxChanged" jsonschema:"exclusiveMinimum=0,exclusiveMaximum=1" jsonschema_description:"Share of answers that may change. A profile that surely changes more is stepped back: prompts stay exact until the policy changes. Default: it is only reported."`
 }
 
 // LimitsSpec is a tenant's limits as they are written.
@@ -86,6 +97,11 @@ type LimitsSpec struct {
 
 	RequestsPerSecond  *float64 `yaml:"requestsPerSecond" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Requests that the proxy accepts per second, averaged."`
 	TokensPerMinute    *float64 `yaml:"tokensPerMinute" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Tokens, of prompts and of answers, per minute, averaged."`
+	TokensPerHour      *float64 `yaml:"tokensPerHour" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Tokens per hour, besides those per minute."`
+	TokensPerDay       *float64 `yaml:"tokensPerDay" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Tokens per day, besides those per minute and hour."`
+	CachedWeight       *float64 `yaml:"cachedTokenWeight" jsonschema:"minimum=0,maximum=1" jsonschema_description:"What a token of a prompt counts that the engine read from its prefix cache. Default 1."`
+	ReasoningWeight    *float64 `yaml:"reasoningTokenWeight" jsonschema:"minimum=0" jsonschema_description:"What a token of an answer counts that is reasoning. Default 1."`
+	Shadow             *bool    `yaml:"shadow" jsonschema_description:"Rates and budgets of requests and tokens are only reported, and nothing is refused by them. Default false."`
 	ConcurrentRequests *int     `yaml:"concurrentRequests" jsonschema:"minimum=1" jsonschema_description:"Requests at one time; more wait. Default: proxy.limits.concurrentPerTenant."`
 	QueuedRequests     *int     `yaml:"queuedRequests" jsonschema:"minimum=1" jsonschema_description:"Requests that wait for their turn; more are refused. Default: proxy.limits.queuePerTenant."`
 }

@@ -65,7 +65,7 @@ func TestHeadersThatNoRuleMayLookAt(t *testing.T) {
 	} {
 		text := strings.Replace(headerRules, "x-tier", `"`+name+`"`, 1)
 		_, err := policy.Compile(policy.Source{Name: "p.yaml", Data: []byte(text)})
-		if err == nil || !strings.Contains(err.Error(), "p.yaml:6: ") || !strings.Contains(err.Error(), "credential") {
+		if err == nil || !strings.Contains(err.Error(), "p.yaml:6:29: ") || !strings.Contains(err.Error(), "credential") {
 			t.Errorf("%s: got %v, want it refused with its place", name, err)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 // Profile is a resolved way to compress: every default is filled in. It belongs to the Set that made it: read only.
 //
-// With MethodNone only Method, Ratio (1) and Store mean anything; with a method that does not cluster, Threshold, Budget,
+// With MethodNone only Method, Ratio (1), Bits and Store mean anything; with a method that does not cluster, Threshold, Budget,
 // Clusters, Exact, Regular and Chunk do not. With a Threshold the number of cores follows from the data: Ratio is 1 and
 // Exact 0.
 type Profile struct {
@@ -21,6 +21,7 @@ type Profile struct {
 	Exact       float64     `json:"exact" yaml:"exact"`                         // share of the budget, in [0, 1), kept unmerged
 	Regular     bool        `json:"regular,omitempty" yaml:"regular,omitempty"` // equal budget met to the core
 	FP8         bool        `json:"fp8,omitempty" yaml:"fp8,omitempty"`         // cores in 8 bits (E4M3), with a scale per head
+	Bits        int         `json:"bits,omitempty" yaml:"bits,omitempty"`       // of each key and value: 4 or 8; 0: the page's own type
 	Chunk       Chunk       `json:"chunk,omitzero" yaml:"chunk,omitempty"`
 	Protect     Protect     `json:"protect,omitzero" yaml:"protect,omitempty"`
 	Guard       Guard       `json:"guard,omitzero" yaml:"guard,omitempty"`
@@ -45,9 +46,10 @@ type Protect struct {
 	Roles    []Role   `json:"roles,omitempty" yaml:"roles,omitempty"`       // of a chat's messages, whose tokens the proxy finds
 }
 
-// Guard bounds the measured loss; MaxAttentionError 0 means that there is no guard.
+// Guard bounds the measured loss; a bound of 0 is none, and with none there is no guard.
 type Guard struct {
-	MaxAttentionError float64     `json:"maxAttentionError" yaml:"maxAttentionError"`
+	MaxFactsLost      float64     `json:"maxFactsLost,omitempty" yaml:"maxFactsLost,omitempty"`           // expected share, in (0, 1)
+	MaxAttentionError float64     `json:"maxAttentionError,omitempty" yaml:"maxAttentionError,omitempty"` // of old policies: it hardly tells loss
 	OnViolation       OnViolation `json:"onViolation" yaml:"onViolation"`
 }
 
@@ -55,6 +57,9 @@ type Guard struct {
 type Store struct {
 	TTL Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
 }
+
+// Untouched reports whether pages leave as they came: all their tokens, in their own type.
+func (p *Profile) Untouched() bool { return p.Method == MethodNone && p.Bits == 0 }
 
 // Digest is the SHA-256, in hexadecimal, of everything in the profile that can change a compressed page. The time that the
 // object is kept is not part of it, nor is the profile's name.

@@ -49,6 +49,9 @@ func TestProfileDefaultsAreTheBestRowsMeasured(t *testing.T) {
 		},
 		"{ method: uniform }":                {Method: "uniform", Ratio: 0.5, Protect: protect},
 		"{ method: keynorm, fp8: true }":     {Method: "keynorm", Ratio: 0.5, FP8: true, Protect: protect},
+		"{ method: none, bits: 4 }":          {Method: "none", Ratio: 1, Bits: 4},
+		"{ method: uniform, bits: 8 }":       {Method: "uniform", Ratio: 0.5, Bits: 8, Protect: protect},
+		"{ method: uniform, bits: 16 }":      {Method: "uniform", Ratio: 0.5, Protect: protect},
 		"{ method: attention, ratio: 0.25 }": {Method: "attention", Ratio: 0.25, Protect: protect},
 		"{ method: window }":                 {Method: "window", Ratio: 0.5, Protect: policy.Protect{Sinks: 4}},
 		"{ method: window, protect: { sinks: 1, patterns: [ b, a, b ] }, guard: { maxAttentionError: 0.1 }, assign: true }": {
@@ -73,9 +76,9 @@ func TestProfileDefaultsAreTheBestRowsMeasured(t *testing.T) {
 
 func TestWeightedHasDefaultsOfItsOwn(t *testing.T) {
 	for text, want := range map[string]policy.Profile{
-		"{ method: weighted }":                  {Budget: policy.BudgetAdaptive, Clusters: policy.ClustersPerHead, Exact: 0.25},
-		"{ method: weighted, budget: layered }": {Budget: policy.BudgetLayered, Clusters: policy.ClustersPerHead, Exact: 0.25},
-		"{ method: weighted, budget: equal }":   {Budget: policy.BudgetEqual, Clusters: policy.ClustersPerHead, Exact: 0.35, Regular: true},
+		"{ method: weighted }":                  {Budget: policy.BudgetAdaptive, Clusters: policy.ClustersPerHead, Exact: 0.5},
+		"{ method: weighted, budget: layered }": {Budget: policy.BudgetLayered, Clusters: policy.ClustersPerHead, Exact: 0.5},
+		"{ method: weighted, budget: equal }":   {Budget: policy.BudgetEqual, Clusters: policy.ClustersPerHead, Exact: 0.5, Regular: true},
 	} {
 		got := profile(t, text)
 		if got.Budget != want.Budget || got.Clusters != want.Clusters || got.Exact != want.Exact || got.Regular != want.Regular || got.Protect.Recent != 16 {
@@ -132,7 +135,7 @@ func TestDigestFollowsWhatChangesTheResult(t *testing.T) {
 	}
 	for _, same := range []string{
 		"{ method: semantic, ratio: 0.50, budget: adaptive }", "{ method: semantic, store: { ttl: 9h } }",
-		"{ method: semantic, protect: { sinks: 4 } }", "{ method: semantic, fp8: false }",
+		"{ method: semantic, protect: { sinks: 4 } }", "{ method: semantic, fp8: false }", "{ method: semantic, bits: 16 }",
 		"{ method: semantic, protect: { patterns: [] } }",
 	} {
 		if got := profile(t, same).Digest(); got != digest {
@@ -150,7 +153,7 @@ func TestDigestFollowsWhatChangesTheResult(t *testing.T) {
 		"{ method: semantic, protect: { sinks: 5 } }", "{ method: semantic, protect: { recent: 33 } }",
 		"{ method: semantic, protect: { spans: [ { from: 1, to: 9 } ] } }", "{ method: semantic, guard: { maxAttentionError: 0.1 } }",
 		"{ method: semantic, guard: { maxAttentionError: 0.1, onViolation: pass } }", "{ method: semantic, assign: true }",
-		"{ method: semantic, fp8: true }", "{ method: semantic, budget: equal, regular: false }", "{ method: paper, regular: true }",
+		"{ method: semantic, fp8: true }", "{ method: semantic, bits: 4 }", "{ method: semantic, bits: 8 }", "{ method: none, bits: 8 }", "{ method: semantic, budget: equal, regular: false }", "{ method: paper, regular: true }",
 		"{ method: weighted }", "{ method: weighted, headWeights: [[1, 2]] }", "{ method: weighted, headWeights: [[2, 1]] }",
 		"{ method: hybrid }", "{ method: uniform }", "{ method: window }", "{ method: keynorm }", "{ method: attention }",
 		"{ method: semantic, protect: { patterns: [ a ] } }", "{ method: semantic, protect: { patterns: [ a, b ] } }",

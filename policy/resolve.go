@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/semproxy/semproxy/defaults"
 	"github.com/semproxy/semproxy/policy/strict"
 )
 
 const (
-	maxChunk     = 1024    // tokens; a chunk's similarities are a square
 	maxProtected = 1 << 20 // tokens
 	maxSpans     = 64
 	maxPatterns  = 32
@@ -16,7 +16,6 @@ const (
 	maxHeaders   = 8   // of a rule
 
 	maxLayers, maxHeads = 512, 1024 // of a page
-	maxHeadWeight       = 64        // as compress has it
 )
 
 // check collects problems about one document.
@@ -44,6 +43,7 @@ func (c check) resolve(path string, s *ProfileSpec) Profile {
 		p.Store.TTL = *s.Store.TTL
 	}
 	c.refuseIgnored(path, p.Method)
+	c.bits(path, s, &p)
 	if p.Method == MethodNone {
 		return p
 	}
@@ -95,16 +95,14 @@ func (c check) budget(path string, s *ProfileSpec, p *Profile) {
 		budget = BudgetEqual
 	}
 	p.Budget = value(s.Budget, budget)
-	clusters, exact := ClustersPerHead, 0.25
+	clusters, exact := ClustersPerHead, defaults.Exact
 	switch {
 	case p.Method == MethodPaper:
 		exact = 0
 	case p.Method == MethodWeighted:
-		if p.Budget == BudgetEqual {
-			exact = 0.35
-		}
+		exact = defaults.ExactWeighted
 	case p.Budget == BudgetEqual:
-		clusters, exact = ClustersShared, 0.5
+		clusters, exact = ClustersShared, defaults.ExactEqual
 	}
 	p.Clusters, p.Exact = value(s.Clusters, clusters), value(s.Exact, exact)
 	if !(p.Exact >= 0 && p.Exact < 1) {
@@ -130,6 +128,20 @@ func (c check) threshold(path string, s *ProfileSpec, p *Profile) {
 		}
 	}
 	p.Threshold, p.Ratio, p.Exact = &t, 1, 0
+}
+
+// bits fills bits. 16 is what a page has already.
+func (c check) bits(path string, s *ProfileSpec, p *Profile) {
+	switch value(s.Bits, 16) {
+	case 16:
+	case 4, 8:
+		p.Bits = *s.Bits
+		if value(s.FP8, false) {
+			c.errorf(strict.Key(path, "bits"), "cannot be combined with fp8, which is another way to write keys and values; remove one")
+		}
+	default:
+		c.errorf(strict.Key(path, "bits"), "must be 4, 8 or 16, got %d", *s.Bits)
+	}
 }
 
 // regular fills regular, which only an equal number of cores for all can be.
@@ -162,8 +174,8 @@ func (c check) headWeights(path string, s *ProfileSpec, p *Profile) {
 		}
 		for h, w := range heads {
 			even = even && w == 1
-			if !(w >= 1.0/maxHeadWeight && w <= maxHeadWeight) {
-				c.errorf(strict.Index(here, h), "must be in [1/%d,%d], got %v", maxHeadWeight, maxHeadWeight, w)
+			if !(w >= 1.0/defaults.MaxHeadWeight && w <= defaults.MaxHeadWeight) {
+				c.errorf(strict.Index(here, h), "must be in [1/%d,%d], got %v", defaults.MaxHeadWeight, defaults.MaxHeadWeight, w)
 			}
 		}
 	}
@@ -173,17 +185,17 @@ func (c check) headWeights(path string, s *ProfileSpec, p *Profile) {
 }
 
 func (c check) chunk(path string, s *ChunkSpec, method Method) Chunk {
-	out := Chunk{Min: 64, Max: 96}
+	out := Chunk{Min: defaults.ChunkMin, Max: defaults.ChunkMax}
 	if method == MethodPaper {
-		out = Chunk{Min: 16, Max: 64}
+		out = Chunk{Min: defaults.PaperChunkMin, Max: defaults.PaperChunkMax}
 	}
 	if s == nil {
 		return out
 	}
 	path = strict.Key(path, "chunk")
 	out = Chunk{Min: value(s.Min, out.Min), Max: value(s.Max, out.Max)}
-	c.within(strict.Key(path, "min"), out.Min, 1, maxChunk)
-	c.within(strict.Key(path, "max"), out.Max, 1, maxChunk)
+	c.within(strict.Key(path, "min"), out.Min, 1, defaults.MaxChunk)
+	c.within(strict.Key(path, "max"), out.Max, 1, defaults.MaxChunk)
 	if out.Min > out.Max {
 		c.errorf(path, "min must not be larger than max, got min %d and max %d", out.Min, out.Max)
 	}
@@ -191,9 +203,9 @@ func (c check) chunk(path string, s *ChunkSpec, method Method) Chunk {
 }
 
 func (c check) protect(path string, s *ProtectSpec, method Method) Protect {
-	out, least := Protect{Sinks: 4, Recent: 32}, 0
+	out, least := Protect{Sinks: defaults.Sinks, Recent: defaults.Recent}, 0
 	if method == MethodWeighted {
-		out.Recent = 16
+		out.Recent = defaults.RecentWeighted
 	}
 	window := method == MethodWindow
 	if window {
@@ -249,16 +261,21 @@ func sortedOnce[T ~string](texts []T) []T {
 }
 
 func (c check) guard(path string, s *GuardSpec) Guard {
-	switch {
-	case s == nil:
+	if s == nil {
 		return Guard{}
-	case s.MaxAttentionError == nil:
-		c.missing(path, "maxAttentionError")
-		return Guard{}
-	case !(*s.MaxAttentionError > 0):
-		c.errorf(strict.Key(path, "maxAttentionError"), "must be larger than 0, got %v", *s.MaxAttentionError)
 	}
-	return Guard{MaxAttentionError: *s.MaxAttentionError, OnViolation: value(s.OnViolation, ViolationRelax)}
+	g := Guard{MaxFactsLost: value(s.MaxFactsLost, 0), MaxAttentionError: value(s.MaxAttentionError, 0), OnViolation: value(s.OnViolation, ViolationRelax)}
+	if s.MaxFactsLost == nil && s.MaxAttentionError == nil {
+		c.missing(path, "maxFactsLost")
+		return Guard{}
+	}
+	if s.MaxFactsLost != nil && !(g.MaxFactsLost > 0 && g.MaxFactsLost < 1) {
+		c.errorf(strict.Key(path, "maxFactsLost"), "must be in (0,1), a share such as 0.02, got %v", g.MaxFactsLost)
+	}
+	if s.MaxAttentionError != nil && !(g.MaxAttentionError > 0) {
+		c.errorf(strict.Key(path, "maxAttentionError"), "must be larger than 0, got %v", g.MaxAttentionError)
+	}
+	return g
 }
 
 // missing reports a required key that the document does not have.

@@ -117,6 +117,9 @@ type rule struct {
 type tenant struct {
 	name     string
 	limits   Limits
+	record   Record
+	verify   Verify
+	routes   []string // beyond the proxy's table, sorted
 	rules    []rule
 	headers  []string // that rules look at, sorted
 	fallback Decision // when no rule matches
@@ -131,6 +134,31 @@ type Limits struct {
 
 	RequestsPerSecond  float64 `json:"requestsPerSecond,omitempty"`
 	TokensPerMinute    float64 `json:"tokensPerMinute,omitempty"`
+	TokensPerHour      float64 `json:"tokensPerHour,omitempty"`
+	TokensPerDay       float64 `json:"tokensPerDay,omitempty"`
 	ConcurrentRequests int     `json:"concurrentRequests,omitempty"`
 	QueuedRequests     int     `json:"queuedRequests,omitempty"`
+
+	CachedWeight    *float64 `json:"cachedTokenWeight,omitempty"`    // nil: 1
+	ReasoningWeight *float64 `json:"reasoningTokenWeight,omitempty"` // nil: 1
+	Shadow          bool     `json:"shadow,omitempty"`               // rates and budgets of requests and tokens only report
+}
+
+// Weigh is what the tokens of a request count: of the prompt, those of it that were read from a cache, of the answer, and those of it
+// that are reasoning. Numbers below zero are not known.
+func (l *Limits) Weigh(prompt, cached, output, reasoning int) int {
+	prompt, output = max(0, prompt), max(0, output)
+	sum := float64(prompt + output)
+	if l.CachedWeight != nil {
+		sum -= (1 - *l.CachedWeight) * float64(min(max(0, cached), prompt))
+	}
+	if l.ReasoningWeight != nil {
+		sum -= (1 - *l.ReasoningWeight) * float64(min(max(0, reasoning), output))
+	}
+	return int(math.Ceil(sum))
+}
+
+// Metered says whether the tenant's tokens are limited.
+func (l *Limits) Metered() bool {
+	return l.TokensPerMinute > 0 || l.TokensPerHour > 0 || l.TokensPerDay > 0
 }

@@ -93,12 +93,44 @@ func (s *Set) Limits(tenant string) Limits {
 	return Limits{}
 }
 
+// Record says what the console may keep of a tenant's pages.
+func (s *Set) Record(tenant string) Record {
+	if t := s.entry(tenant); t != nil {
+		return t.record
+	}
+	return RecordOff
+}
+
 // Headers returns the names of the headers that the rules which serve tenant look at, sorted. It belongs to the Set: read only.
 func (s *Set) Headers(tenant string) []string {
 	if t := s.entry(tenant); t != nil {
 		return t.headers
 	}
 	return nil
+}
+
+// Verify says how the answers of a tenant are verified.
+func (s *Set) Verify(tenant string) Verify {
+	if t := s.entry(tenant); t != nil {
+		return t.verify
+	}
+	return Verify{}
+}
+
+// Allows says whether the entry that serves tenant names a path that is not in the proxy's table of routes.
+func (s *Set) Allows(tenant, path string) bool {
+	t := s.entry(tenant)
+	return t != nil && slices.Contains(t.routes, path)
+}
+
+// Names says whether any entry names a path that is not in the proxy's table of routes.
+func (s *Set) Names(path string) bool {
+	for _, t := range s.tenants {
+		if slices.Contains(t.routes, path) {
+			return true
+		}
+	}
+	return false
 }
 
 // Version is the SHA-256, in hexadecimal, of what the set means: two sets with the same version decide alike. Comments,

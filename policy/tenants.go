@@ -20,7 +20,7 @@ func (c *compiler) addTenants(f parsed) {
 			continue
 		}
 		spec := f.file.Tenants[name]
-		t := &tenant{name: name, limits: f.limits(strict.Key(path, "limits"), spec.Limits)}
+		t := &tenant{name: name, limits: f.limits(strict.Key(path, "limits"), spec.Limits), routes: f.routes(strict.Key(path, "routes"), spec.Routes), verify: f.verify(strict.Key(path, "verify"), spec.Verify), record: value(spec.Record, RecordOff)}
 		for i := range spec.Rules {
 			t.rules = append(t.rules, c.rule(f, t, strict.Index(strict.Key(path, "rules"), i), i, &spec.Rules[i]))
 			for _, h := range t.rules[i].match.Headers {
@@ -33,6 +33,42 @@ func (c *compiler) addTenants(f parsed) {
 	}
 }
 
+// Verify says how a tenant's answers are verified; a Share of 0: not.
+type Verify struct {
+	Share      float64 `json:"share,omitempty"`
+	MaxChanged float64 `json:"maxChanged,omitempty"` // 0: only reported
+}
+
+func (c check) verify(path string, s *VerifySpec) (v Verify) {
+	if s == nil {
+		return v
+	}
+	v = Verify{Share: value(s.Share, 0), MaxChanged: value(s.MaxChanged, 0)}
+	if !(v.Share > 0 && v.Share <= 1) {
+		c.errorf(strict.Key(path, "share"), "must be in (0,1], got %v; to verify nothing, remove verify", v.Share)
+	}
+	if s.MaxChanged != nil && !(v.MaxChanged > 0 && v.MaxChanged < 1) {
+		c.errorf(strict.Key(path, "maxChanged"), "must be in (0,1), got %v; only to report, remove the key", v.MaxChanged)
+	}
+	return v
+}
+
+// routes checks paths that are named beyond the proxy's table.
+func (c check) routes(path string, names []string) []string {
+	if len(names) > 64 {
+		c.errorf(path, "must have at most 64 paths, got %d", len(names))
+	}
+	for i, name := range names {
+		if len(name) > 256 || !plainPath.MatchString(name) {
+			c.errorf(strict.Index(path, i), "must be a path such as /v1/audio/transcriptions, got %q", name)
+		}
+	}
+	return sortedOnce(names)
+}
+
+// plainPath is a path without anything that could be read in two ways.
+var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9][A-Za-z0-9._-]*)+$`)
+
 // limits resolves what is written; sizes check themselves when they are read.
 func (c check) limits(path string, s *LimitsSpec) Limits {
 	if s == nil {
@@ -41,10 +77,16 @@ func (c check) limits(path string, s *LimitsSpec) Limits {
 	for _, rate := range []struct {
 		key   string
 		value *float64
-	}{{"pagesPerSecond", s.PagesPerSecond}, {"requestsPerSecond", s.RequestsPerSecond}, {"tokensPerMinute", s.TokensPerMinute}} {
+	}{{"pagesPerSecond", s.PagesPerSecond}, {"requestsPerSecond", s.RequestsPerSecond}, {"tokensPerMinute", s.TokensPerMinute}, {"tokensPerHour", s.TokensPerHour}, {"tokensPerDay", s.TokensPerDay}} {
 		if rate.value != nil && !(*rate.value > 0) {
 			c.errorf(strict.Key(path, rate.key), "must be larger than 0, got %v; without a limit, remove the key", *rate.value)
 		}
+	}
+	if w := value(s.CachedWeight, 1); !(w >= 0 && w <= 1) {
+		c.errorf(strict.Key(path, "cachedTokenWeight"), "must be in [0,1], got %v", w)
+	}
+	if w := value(s.ReasoningWeight, 1); !(w >= 0 && w <= 1000) {
+		c.errorf(strict.Key(path, "reasoningTokenWeight"), "must be in [0,1000], got %v", w)
 	}
 	for _, count := range []struct {
 		key   string
@@ -64,6 +106,9 @@ func (c check) limits(path string, s *LimitsSpec) Limits {
 		TokensPerMinute:    value(s.TokensPerMinute, 0),
 		ConcurrentRequests: value(s.ConcurrentRequests, 0),
 		QueuedRequests:     value(s.QueuedRequests, 0),
+
+		TokensPerHour: value(s.TokensPerHour, 0), TokensPerDay: value(s.TokensPerDay, 0), Shadow: value(s.Shadow, false),
+		CachedWeight: s.CachedWeight, ReasoningWeight: s.ReasoningWeight,
 	}
 }
 

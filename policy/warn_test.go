@@ -7,6 +7,37 @@ import (
 	"github.com/semproxy/semproxy/policy"
 )
 
+func TestMistakesThatCompileAreWarnedOf(t *testing.T) {
+	const text = `profiles:
+  a: { method: semantic, ratio: 0.5, guard: { maxAttentionError: 30 } }
+tenants:
+  default:
+    record: pages
+    rules:
+      - { match: { model: "^llama.*$" }, profile: a }
+      - { match: { model: "llama-3.1*" }, profile: a }
+  unknown: { record: text }
+`
+	set := compile(t, text)
+	var got []string
+	for _, w := range set.Warnings() {
+		got = append(got, w.String())
+	}
+	want := []string{
+		"p.yaml:3: profiles.a.guard: maxAttentionError hardly tells how much is lost (docs/reference/policy.md); use maxFactsLost, such as 0.02 (old_guard)",
+		"p.yaml:3: profiles.a.guard: maxAttentionError is a relative error: at 30 nothing is left of the output when the guard acts; start at 0.3 (guard)",
+		"p.yaml:5: tenants.default: is a tenant of that name; tenants that no file names are called unknown (reserved)",
+		`p.yaml:8: tenants.default.rules[0].match: model "^llama.*$" looks like a regular expression; it is a pattern where * stands for any text and ? for one character (pattern)`,
+		"p.yaml:10: tenants.unknown.record: the console would keep pages of tenants that no file names (record)",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%q\nwant\n%q", got, want)
+	}
+	if a, b := set.Record("default"), compile(t, "tenants: { acme: {} }").Record("acme"); a != policy.RecordPages || b != policy.RecordOff {
+		t.Errorf("record: got %q and %q, want pages and off", a, b)
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	const text = `profiles:
   quarter: { method: semantic, ratio: 0.25 }

@@ -21,6 +21,9 @@ type OnViolation string
 // Role is whose a message of a chat is.
 type Role string
 
+// Record is what the admin console may keep of a tenant's pages.
+type Record string
+
 // The words of a policy file.
 const (
 	MethodNone      Method = "none"      // keeps every token
@@ -45,6 +48,10 @@ const (
 	RoleUser      Role = "user"
 	RoleAssistant Role = "assistant"
 	RoleTool      Role = "tool"
+
+	RecordOff   Record = "off"   // nothing but figures
+	RecordPages Record = "pages" // the last pages, to try other policies on; their tokens are not shown
+	RecordText  Record = "text"  // and what their tokens say
 
 	ViolationRelax  OnViolation = "relax"
 	ViolationPass   OnViolation = "pass"
@@ -96,6 +103,12 @@ func Roles() []Role {
 func Violations() []OnViolation {
 	return []OnViolation{ViolationRelax, ViolationPass, ViolationReport}
 }
+
+// Records lists every Record.
+func Records() []Record { return []Record{RecordOff, RecordPages, RecordText} }
+
+// UnmarshalText accepts the words of Records.
+func (r *Record) UnmarshalText(text []byte) error { return word(r, text, Records()) }
 
 // UnmarshalText accepts the words of Methods.
 func (m *Method) UnmarshalText(text []byte) error { return word(m, text, Methods()) }

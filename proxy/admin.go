@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/semproxy/semproxy/proxy/verify"
 )
 
 // AdminConfig is what the admin listener shows. The zero value of each field is useful.
@@ -18,14 +20,24 @@ type AdminConfig struct {
 	Catalog Catalog      // serves policies and tenants of /api/v1; nil: no such routes
 	Logger  *slog.Logger // nil: nothing is logged
 
-	Requests Requests      // serves requests of /api/v1; nil: no such routes
-	Policies Policies      // serves trials and replacements of the policy; nil: no such routes
-	Token    func() string // that /api/v1 wants; nil: it answers this machine only
-	Writable bool          // the policy may be replaced
+	Verify Verified // serves verify of /api/v1; nil: no such route
+	// ServesRequests says that requests are served as well, and go on without the page plane: see Check.Pages.
+	ServesRequests bool
+
+	Requests Requests        // serves requests of /api/v1; nil: no such routes
+	Policies Policies        // serves trials and replacements of the policy; nil: no such routes
+	Board    Board           // serves the console, and pages of /api/v1; nil: no such routes
+	Studio   Studio          // serves the console's policy studio; nil: none
+	Notes    func() []string // what is degraded though it is ready, in sentences; nil: nothing is
+	Token    func() string   // that /api/v1 wants; nil: it answers this machine only
+	Writable bool            // the policy may be replaced
 
 	ShutdownLimit time.Duration // how long Serve waits for requests under way; 0: five seconds
 	CheckLimit    time.Duration // how long all checks of one /readyz may take; 0: two seconds
 }
+
+// Verified is what sampled requests have shown. *verify.Verifier is one.
+type Verified interface{ List() []verify.Tally }
 
 // Catalog is what the admin API shows of the policy in force. The values are encoded as JSON; both methods are called
 // concurrently and answer from memory.

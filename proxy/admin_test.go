@@ -81,13 +81,13 @@ func TestReadinessNamesEveryReason(t *testing.T) {
 		{Name: "policy", OK: true, Detail: map[string]any{"last_reload_error": "tenants.yaml:14: bad ratio"}},
 	}
 	got := ask(t, http.MethodGet, admin.URL()+"/readyz")
-	if want := (readiness{"ready", detail}); got.status != 200 || !reflect.DeepEqual(decodeJSON[readiness](t, got.body), want) {
+	if want := (readiness{Status: "ready", Checks: detail}); got.status != 200 || !reflect.DeepEqual(decodeJSON[readiness](t, got.body), want) {
 		t.Errorf("ready: got %d %s, want 200 %+v", got.status, got.body, want)
 	}
 	down.Store(true)
 	detail[0] = checkResult{Name: "nats", Error: "no connection"}
 	got = ask(t, http.MethodGet, admin.URL()+"/readyz")
-	if want := (readiness{"not_ready", detail}); got.status != 503 || !reflect.DeepEqual(decodeJSON[readiness](t, got.body), want) {
+	if want := (readiness{Status: "not_ready", Checks: detail}); got.status != 503 || !reflect.DeepEqual(decodeJSON[readiness](t, got.body), want) {
 		t.Errorf("not ready: got %d %s, want 503 %+v", got.status, got.body, want)
 	}
 	if got := ask(t, http.MethodGet, admin.URL()+"/healthz"); got.status != 200 {

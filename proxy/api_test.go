@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -20,6 +22,7 @@ import (
 	"github.com/semproxy/semproxy/policy/watch"
 	"github.com/semproxy/semproxy/proxy/gate"
 	"github.com/semproxy/semproxy/proxy/recent"
+	"github.com/semproxy/semproxy/proxy/verify"
 )
 
 const half = `
@@ -56,14 +59,53 @@ func apiServer(t *testing.T, change func(*AdminConfig)) (*Admin, *watch.Watcher)
 		Sequence: "o1", Outcome: "compressed", Rule: d.Rule, Profile: "half", Object: "k", Device: "cpu:avx512", Layers: 2, Heads: 2, Tokens: 210,
 		Cores: 105, Ratio: 0.5, BytesIn: 10, BytesOut: 5, Guard: "held", KeySimilarity: 0.9, Measured: true, AttentionError: 0.01, WorstError: 0.02, WorstHead: "1/3",
 	})
+	board := recent.NewBoard(nil)
+	board.Page("acme", &recent.PageRecord{Tenant: "acme", Model: "llama", Page: recent.Page{
+		Sequence: "s1", Outcome: "compressed", Tokens: 100, Cores: 50, Ratio: 0.5, BytesIn: 1000, BytesOut: 500, Measured: true, AttentionError: 0.1,
+		PerLayer: []recent.Layer{{Layer: 3, Tokens: 100, Ratio: 0.5}},
+	}})
 	cfg := AdminConfig{
-		Requests: ring, Policies: w,
+		Requests: ring, Policies: w, Board: board, Studio: fakeStudio{},
 		Catalog: catalog{policies: map[string]any{"version": w.Current().Version(), "profiles": map[string]any{}}, tenants: []any{}},
 	}
 	if change != nil {
 		change(&cfg)
 	}
 	return serveAdmin(t, cfg), w
+}
+
+// fakeStudio answers as a studio does; the real one is tested where it is (cmd/semproxy).
+type fakeStudio struct{}
+
+type mistake struct{ error }
+
+func (mistake) Code() string { return "studio.profile" }
+
+func (fakeStudio) About() any {
+	return json.RawMessage(`{"sources": [], "methods": [], "budgets": ["adaptive"], "text": true, "maxChars": 10}`)
+}
+
+func (fakeStudio) Tokens(source string) (any, error) {
+	if source == "" {
+		return nil, mistake{errors.New("no page")}
+	}
+	return json.RawMessage(`{"source": "x", "redacted": true, "words": [], "ids": [], "breaks": [1]}`), nil
+}
+
+func (fakeStudio) AddText(context.Context, []byte) (any, error) {
+	return json.RawMessage(`{"id": "text:1", "kind": "text", "title": "t", "model": "m", "layers": 1, "heads": 1, "queryHeads": 1, "tokens": 9, "bytes": 9, "text": true}`), nil
+}
+
+func (fakeStudio) Run(_ context.Context, body []byte) (any, error) {
+	if len(body) < 3 {
+		return nil, mistake{errors.New("no profile")}
+	}
+	return json.RawMessage(`{"source": "x", "outcome": "compressed", "guard": "off", "layers": 1, "heads": 1, "tokens": 2, "ratio": 0.5, "bytesIn": 2, "bytesOut": 1, "ms": 1,
+		"measured": true, "attentionError": 0.1, "slots": [[1]], "loss": [[0.1]], "yaml": ""}`), nil
+}
+
+func (fakeStudio) Curve(context.Context, []byte) (any, error) {
+	return json.RawMessage(`{"method": "weighted", "points": [], "layers": 1, "of": 1}`), nil
 }
 
 func send(t *testing.T, method, url, body string, headers ...string) answer {
@@ -91,9 +133,17 @@ func send(t *testing.T, method, url, body string, headers ...string) answer {
 // quarter is half with another ratio, and without globex.
 var quarter = strings.ReplaceAll(strings.ReplaceAll(half, "0.5", "0.3"), "  globex: {}\n", "")
 
+type tallies struct{}
+
+func (tallies) List() []verify.Tally {
+	return []verify.Tally{{Tenant: "acme", Profile: "half", Digest: "d", Samples: 8, Changed: 1, Why: "x"}}
+}
+
 // Every route of the API is in the document, every path of the document is a route, and the answers are as it says.
 func TestTheDocumentIsTrue(t *testing.T) {
-	admin, w := apiServer(t, func(c *AdminConfig) { c.Writable, c.Token = true, func() string { return "secret" } })
+	admin, w := apiServer(t, func(c *AdminConfig) {
+		c.Writable, c.Token, c.Verify = true, func() string { return "secret" }, tallies{}
+	})
 	const token = "Authorization: Bearer secret"
 	match := `If-Match: "` + w.Current().Version() + `"`
 	described := send(t, "GET", admin.URL()+"/api/v1/openapi.json", "", token).body
@@ -136,12 +186,29 @@ func TestTheDocumentIsTrue(t *testing.T) {
 		{"GET", "/api/v1/openapi.json", "", "", []string{token}, "200"},
 		{"GET", "/api/v1/tenants", "", "", []string{token}, "200"},
 		{"GET", "/api/v1/policies", "", "", []string{token}, "200"},
+		{"GET", "/api/v1/verify", "", "", []string{token}, "200"},
 		{"GET", "/api/v1/requests", "", "", []string{token}, "200"},
 		{"GET", "/api/v1/requests", "?limit=x", "", []string{token}, "400"},
 		{"GET", "/api/v1/requests", "", "", nil, "401"},
 		{"GET", "/api/v1/requests/{id}/explain", "/api/v1/requests/r1/explain", "", []string{token}, "200"},
 		{"GET", "/api/v1/requests/{id}/explain", "/api/v1/requests/refused/explain", "", []string{token}, "200"},
 		{"GET", "/api/v1/requests/{id}/explain", "/api/v1/requests/none/explain", "", []string{token}, "404"},
+		{"GET", "/api/v1/overview", "?tenant=acme", "", []string{token}, "200"},
+		{"GET", "/api/v1/overview", "", "", nil, "401"},
+		{"GET", "/api/v1/pages", "", "", []string{token}, "200"},
+		{"GET", "/api/v1/pages", "?limit=0", "", []string{token}, "400"},
+		{"GET", "/api/v1/pages/{id}", "/api/v1/pages/p1", "", []string{token}, "200"},
+		{"GET", "/api/v1/pages/{id}", "/api/v1/pages/s1", "", []string{token}, "200"},
+		{"GET", "/api/v1/pages/{id}", "/api/v1/pages/none", "", []string{token}, "404"},
+		{"GET", "/api/v1/studio", "", "", []string{token}, "200"},
+		{"GET", "/api/v1/studio/tokens", "?source=x", "", []string{token}, "200"},
+		{"GET", "/api/v1/studio/tokens", "", "", []string{token}, "422"},
+		{"POST", "/api/v1/studio/text", "", "{}", []string{token}, "200"},
+		{"POST", "/api/v1/studio/run", "", `{"source": "x"}`, []string{token}, "200"},
+		{"POST", "/api/v1/studio/run", "", `{}`, []string{token}, "422"},
+		{"POST", "/api/v1/studio/run", "", strings.Repeat(" ", 2<<20), []string{token}, "413"},
+		{"POST", "/api/v1/studio/curve", "", "{}", []string{token}, "200"},
+		{"POST", "/api/v1/studio/run", "", `{}`, nil, "401"},
 		{"POST", "/api/v1/policies/dry-run", "", quarter, []string{token}, "200"},
 		{"POST", "/api/v1/policies/dry-run", "", "tenants: []", []string{token}, "422"},
 		{"POST", "/api/v1/policies/dry-run", "", strings.Repeat("#", 2<<20), []string{token}, "413"},
@@ -204,6 +271,9 @@ func TestTheAPIIsForThoseWhoMay(t *testing.T) {
 	}{
 		{"this machine, without a token", open, nil, 200},
 		{"a web page that points its name here", open, []string{"Host: evil.example"}, 403},
+		{"a web page of another host", open, []string{"Origin: https://evil.example"}, 403},
+		{"a web page without an origin of its own", open, []string{"Origin: null"}, 403},
+		{"the console", open, []string{"Origin: http://127.0.0.1:9090"}, 200},
 		{"no token", closed, nil, 401},
 		{"a wrong token", closed, []string{"Authorization: Bearer secre"}, 401},
 		{"another scheme", closed, []string{"Authorization: Basic secret"}, 401},
@@ -211,7 +281,7 @@ func TestTheAPIIsForThoseWhoMay(t *testing.T) {
 		{"the token", closed, []string{"Authorization: Bearer secret"}, 200},
 		{"the token, by a name", closed, []string{"Authorization: Bearer secret", "Host: semproxy.internal"}, 200},
 	} {
-		for _, path := range []string{"/api/v1/requests", "/api/v1/policies", "/api/v1/tenants", "/api/v1/requests/r1/explain", "/api/v1/openapi.json"} {
+		for _, path := range []string{"/api/v1/requests", "/api/v1/policies", "/api/v1/tenants", "/api/v1/requests/r1/explain", "/api/v1/openapi.json", "/api/v1/overview", "/api/v1/pages", "/api/v1/pages/p1", "/api/v1/studio", "/api/v1/studio/tokens?source=x"} {
 			if got := send(t, "GET", c.admin.URL()+path, "", c.headers...); got.status != c.status {
 				t.Errorf("%s: %s: got %d %s, want %d", c.name, path, got.status, got.body, c.status)
 			}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -16,10 +17,7 @@ import (
 func authorize(token func() string) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if token == nil {
-			if !local(c.Request.RemoteAddr) || !local(c.Request.Host) {
-				c.Abort()
-				writeError(c, http.StatusForbidden, "local_only", "without admin.tokenFile the API answers this machine only")
-			}
+			onlyLocal(nil)(c)
 			return
 		}
 		got := sha256.Sum256([]byte(bearer(c.Request)))
@@ -30,6 +28,26 @@ func authorize(token func() string) gin.HandlerFunc {
 			writeError(c, http.StatusUnauthorized, "unauthorized", "the token of admin.tokenFile is required: Authorization: Bearer <token>")
 		}
 	}
+}
+
+// onlyLocal answers the machine itself only, where there is no token. The console's files hold nothing of anybody; with a token they
+// are for everyone, and what they ask for is not.
+func onlyLocal(token func() string) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if token == nil && (!local(c.Request.RemoteAddr) || !local(c.Request.Host) || !sameMachine(c.GetHeader("Origin"))) {
+			c.Abort()
+			writeError(c, http.StatusForbidden, "local_only", "without admin.tokenFile the API answers this machine only")
+		}
+	}
+}
+
+// sameMachine says whether a request's origin, where a browser names one, is a page of this machine.
+func sameMachine(origin string) bool {
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	return err == nil && local(u.Host)
 }
 
 // bearer is the token of a request; empty when there is not exactly one.

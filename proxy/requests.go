@@ -23,14 +23,9 @@ type requestList struct {
 // listRequests answers with the last requests, of one tenant with ?tenant=, at most ?limit= of them.
 func listRequests(requests Requests) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		most := 100
-		if text := c.Query("limit"); text != "" {
-			n, err := strconv.Atoi(text)
-			if err != nil || n < 1 {
-				writeError(c, http.StatusBadRequest, "bad_limit", "limit must be a whole number from 1")
-				return
-			}
-			most = n
+		most, ok := limitOf(c)
+		if !ok {
+			return
 		}
 		out := requestList{Requests: []recent.Request{}}
 		for _, r := range requests.List() {
@@ -94,6 +89,9 @@ func summary(r *recent.Request, f recent.Fidelity) []string {
 	if r.Decision != nil {
 		out = append(out, "Policy: "+r.Decision.Reason+".")
 	}
+	if r.Method == recent.AloneMethod {
+		return append(out, summaryOfPages(r, f)...)
+	}
 	if r.Gate != nil {
 		out = append(out, "Gate: "+string(r.Gate.Reason)+", because "+r.Gate.Why+".")
 	}
@@ -127,6 +125,36 @@ func summary(r *recent.Request, f recent.Fidelity) []string {
 	}
 	if r.Error != "" {
 		out = append(out, "Error: "+r.Error+".")
+	}
+	return out
+}
+
+// summaryOfPages says what became of pages that belong to no request.
+func summaryOfPages(r *recent.Request, f recent.Fidelity) (out []string) {
+	if f.Pages > 0 {
+		text := "Pages: " + strconv.Itoa(f.Pages) + " at ratio " + strconv.FormatFloat(f.Ratio, 'f', 3, 64)
+		if f.Measured {
+			text += ", attention error at worst " + strconv.FormatFloat(f.AttentionError, 'f', 4, 64)
+		} else {
+			text += ", not measured: they brought no queries"
+		}
+		out = append(out, text+".")
+	}
+	for i := range r.Pages {
+		p := &r.Pages[i]
+		text := "Page " + strconv.Itoa(i+1) + ": "
+		switch {
+		case p.Error != "":
+			text += "not compressed, " + p.Error
+		case p.Reason != "":
+			text += p.Outcome + ", because " + p.Reason
+		default:
+			text += p.Outcome
+		}
+		out = append(out, text+".")
+		if i == 7 && len(r.Pages) > 8 {
+			return append(out, "And "+strconv.Itoa(len(r.Pages)-8+r.Omitted)+" more.")
+		}
 	}
 	return out
 }

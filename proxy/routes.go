@@ -9,6 +9,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/semproxy/semproxy/proxy/recovery"
+	"github.com/semproxy/semproxy/proxy/verify"
 )
 
 // adminRoutes are all that the admin listener answers. What reads is GET or HEAD.
@@ -19,7 +20,13 @@ func adminRoutes(cfg AdminConfig) *gin.Engine {
 		group.HEAD(path, handler)
 	}
 	read(engine, "/healthz", func(c *gin.Context) { writeJSON(c, http.StatusOK, map[string]string{"status": "alive"}) })
-	read(engine, "/readyz", readyz(cfg.Checks, cfg.CheckLimit))
+	whole := wantsHard
+	if cfg.ServesRequests {
+		whole = wantsRequests
+	}
+	read(engine, "/readyz", readyz(&cfg, whole))
+	read(engine, "/readyz/pages", readyz(&cfg, wantsAll))
+	read(engine, "/readyz/requests", readyz(&cfg, wantsRequests))
 	if cfg.Metrics != nil {
 		read(engine, "/metrics", gin.WrapH(cfg.Metrics))
 	}
@@ -37,6 +44,13 @@ func adminRoutes(cfg AdminConfig) *gin.Engine {
 			writeJSON(c, http.StatusOK, cfg.Catalog.Policies())
 		})
 	}
+	if cfg.Verify != nil {
+		read(api, "/verify", func(c *gin.Context) {
+			writeJSON(c, http.StatusOK, struct {
+				Verify []verify.Tally `json:"verify"`
+			}{cfg.Verify.List()})
+		})
+	}
 	if cfg.Policies != nil {
 		api.PUT("/policies", swapPolicy(cfg.Policies, cfg.Writable, cfg.Logger))
 	}
@@ -45,6 +59,7 @@ func adminRoutes(cfg AdminConfig) *gin.Engine {
 		read(api, "/requests/:id/explain", explainRequest(cfg.Requests, cfg.Policies.Current))
 		api.POST("/policies/dry-run", dryRunPolicy(cfg.Requests, cfg.Policies))
 	}
+	consoleRoutes(engine, api, read, &cfg)
 	return engine
 }
 

@@ -23,6 +23,7 @@ const (
 type disk struct {
 	dir  string
 	sync bool
+	fs   fileSystem
 	lock io.Closer
 }
 
@@ -35,7 +36,7 @@ func newDisk(dir string, sync bool) (*disk, error) {
 	if err != nil {
 		return nil, unavailable("lock store directory", err)
 	}
-	return &disk{dir: dir, sync: sync, lock: lock}, nil
+	return &disk{dir: dir, sync: sync, fs: osFiles{}, lock: lock}, nil
 }
 
 func (d *disk) close() error { return d.lock.Close() }
@@ -79,15 +80,15 @@ func (d *disk) write(e *entry, blob []byte) error {
 		err = closeErr
 	}
 	if err == nil {
-		err = os.Rename(temp, d.path(e))
+		err = d.fs.rename(temp, d.path(e))
 	}
 	if err != nil {
-		_ = os.Remove(temp)
+		_ = d.fs.remove(temp)
 		return err
 	}
 	if d.sync {
-		if err := syncDir(dir); err != nil {
-			_ = os.Remove(d.path(e))
+		if err := d.fs.syncDir(dir); err != nil {
+			_ = d.fs.remove(d.path(e))
 			return err
 		}
 	}
@@ -96,17 +97,17 @@ func (d *disk) write(e *entry, blob []byte) error {
 
 // create opens the temporary file, making the tenant's directory where it is missing. The removal of a tenant's last
 // object takes the directory away, perhaps between the two steps; each failure then means that another step was done.
-func (d *disk) create(dir, temp string) (*os.File, error) {
+func (d *disk) create(dir, temp string) (writable, error) {
 	for attempt := 0; ; attempt++ {
-		file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		file, err := d.fs.create(temp)
 		if err == nil || attempt == 8 || !errors.Is(err, fs.ErrNotExist) {
 			return file, err
 		}
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := d.fs.mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
 		if d.sync {
-			if err := syncDir(d.dir); err != nil {
+			if err := d.fs.syncDir(d.dir); err != nil {
 				return nil, err
 			}
 		}
@@ -115,7 +116,7 @@ func (d *disk) create(dir, temp string) (*os.File, error) {
 
 // read returns e's blob, checked. A missing file, a changed header or a changed blob is errDamaged.
 func (d *disk) read(e *entry) ([]byte, error) {
-	file, err := os.Open(d.path(e))
+	file, err := d.fs.open(d.path(e))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errDamaged
 	}
@@ -147,30 +148,18 @@ func (d *disk) read(e *entry) ([]byte, error) {
 
 // present reports cheaply whether e's file is there in full length.
 func (d *disk) present(e *entry) bool {
-	stat, err := os.Lstat(d.path(e))
+	stat, err := d.fs.lstat(d.path(e))
 	return err == nil && stat.Mode().IsRegular() && stat.Size() == e.fileBytes()
 }
 
 // remove deletes e's file; lastOfTenant also takes the tenant's directory away where it is empty by now.
 func (d *disk) remove(e *entry, lastOfTenant bool) error {
 	path := d.path(e)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := d.fs.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if lastOfTenant {
-		_ = os.Remove(filepath.Dir(path)) // fails, rightly, when a new object is being written there
+		_ = d.fs.remove(filepath.Dir(path)) // fails, rightly, when a new object is being written there
 	}
 	return nil
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	err = dir.Sync()
-	if closeErr := dir.Close(); err == nil {
-		err = closeErr
-	}
-	return err
 }

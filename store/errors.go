@@ -5,22 +5,24 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/semproxy/semproxy/codes"
 )
 
 // The errors of a store, for errors.Is. Each has a stable Code() string.
 var (
 	// ErrNotFound (not_found): no such object, or it has expired or was damaged.
-	ErrNotFound error = &codeError{"not_found", "object not found"}
+	ErrNotFound error = &codeError{codes.NotFound, "object not found"}
 	// ErrTooLarge (store.too_large): the object alone is over the tenant's quota or the store's limit. Final.
-	ErrTooLarge error = &codeError{"store.too_large", "object is over the storage limit"}
+	ErrTooLarge error = &codeError{codes.StoreTooLarge, "object is over the storage limit"}
 	// ErrBadKey (store.bad_key): the key is not a tenant and a lower-case hex digest. Final.
-	ErrBadKey error = &codeError{"store.bad_key", "bad object key"}
+	ErrBadKey error = &codeError{codes.StoreBadKey, "bad object key"}
 	// ErrUnavailable (store.unavailable): the storage underneath failed: full, read-only, gone. Retryable.
-	ErrUnavailable error = &codeError{"store.unavailable", "store is unavailable"}
+	ErrUnavailable error = &codeError{codes.StoreAway, "store is unavailable"}
 	// ErrSealed (store.sealed): the object is encrypted with a key that this process does not have. Final.
-	ErrSealed error = &codeError{"store.sealed", "object is encrypted with a key that is not here"}
+	ErrSealed error = &codeError{codes.StoreSealed, "object is encrypted with a key that is not here"}
 	// ErrClosed (store.unavailable): the store was closed. Retryable: another process may serve the object.
-	ErrClosed error = &codeError{"store.unavailable", "store is closed"}
+	ErrClosed error = &codeError{codes.StoreAway, "store is closed"}
 )
 
 type codeError struct{ code, text string }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -103,7 +104,11 @@ func (f *Files) Put(ctx context.Context, key Key, blob []byte, opt PutOptions) e
 		return nil
 	}
 	e.seq = f.seq.Add(1)
-	if err := f.backend.write(e, blob); err != nil {
+	err := f.backend.write(e, blob)
+	for try := 0; try < roomTries && errors.Is(err, syscall.ENOSPC) && f.makeRoom(key, size); try++ {
+		err = f.backend.write(e, blob)
+	}
+	if err != nil {
 		return unavailable("put object", err)
 	}
 	f.cache.putCopy(e.seq, blob)

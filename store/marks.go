@@ -12,7 +12,7 @@ import (
 )
 
 // Mark says what a stored object stands for: from some place of a sequence to another one, in some of the layers. A
-// place is a digest of everything up to it, see docs/store.md.
+// place is a digest of everything up to it, see docs/reference/store.md.
 type Mark struct {
 	To         string // place where it ends
 	Tokens     int    // between the two places
@@ -55,8 +55,10 @@ func NewMarks(below Store, maxBytes int64) (*Marks, error) {
 	return &Marks{below: below, cache: cache}, nil
 }
 
-// Mark notes that an object follows place, for the given life; 0 or less: MarkLife.
-func (s *Marks) Mark(_ context.Context, tenant, place string, m Mark, life time.Duration) error {
+// Mark notes that an object follows place, for opt.TTL; 0 or less: MarkLife. Marks in memory have a bound of their own, and no
+// quota.
+func (s *Marks) Mark(_ context.Context, tenant, place string, m Mark, opt PutOptions) error {
+	life := opt.TTL
 	key := Key{tenant, place}
 	if err := key.Validate(); err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,7 +13,7 @@ import (
 // damaged ones. What a killed process left behind (temporary files, older versions) and damaged files are removed.
 // Files that the store did not name are left alone.
 func (d *disk) scan() (found []*entry, damaged int, err error) {
-	tenants, err := os.ReadDir(d.dir)
+	tenants, err := d.fs.readDir(d.dir)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -41,28 +40,28 @@ func (d *disk) scan() (found []*entry, damaged int, err error) {
 
 func (d *disk) scanTenant(name string, current map[Key]*entry) (damaged int, err error) {
 	dir := filepath.Join(d.dir, name)
-	files, err := os.ReadDir(dir)
+	files, err := d.fs.readDir(dir)
 	if err != nil {
 		return 0, err
 	}
 	for _, file := range files {
 		path := filepath.Join(dir, file.Name())
 		if strings.HasPrefix(file.Name(), tempPrefix) {
-			_ = os.Remove(path)
+			_ = d.fs.remove(path)
 			continue
 		}
 		object, seq, ours := parseFileName(file.Name())
 		if !ours || !file.Type().IsRegular() {
 			continue
 		}
-		m, err := readHeader(path)
+		m, err := d.readHeader(path)
 		if err == nil && (m.key.Object != object || tenantDir(m.key.Tenant) != name) {
 			err = errDamaged
 		}
 		if err != nil {
 			damaged++
 			if errors.Is(err, errDamaged) {
-				_ = os.Remove(path)
+				_ = d.fs.remove(path)
 			}
 			continue
 		}
@@ -71,17 +70,17 @@ func (d *disk) scanTenant(name string, current map[Key]*entry) (damaged int, err
 			if other.seq > e.seq {
 				e, other = other, e
 			}
-			_ = os.Remove(d.path(other))
+			_ = d.fs.remove(d.path(other))
 		}
 		current[m.key] = e
 	}
-	_ = os.Remove(dir) // only an empty one goes
+	_ = d.fs.remove(dir) // only an empty one goes
 	return damaged, nil
 }
 
 // readHeader reads and checks a file's header and length, not its blob.
-func readHeader(path string) (meta, error) {
-	file, err := os.Open(path)
+func (d *disk) readHeader(path string) (meta, error) {
+	file, err := d.fs.open(path)
 	if err != nil {
 		return meta{}, err
 	}

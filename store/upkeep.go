@@ -108,3 +108,31 @@ func (f *Files) sweeper() {
 		}
 	}
 }
+
+// roomTries is how often a put makes room on a full disk.
+const roomTries = 8
+
+// makeRoom removes the oldest objects, the tenant's own first, because the disk is full though the limits are not reached: it
+// is smaller, or others use it. Twice the size goes, since files need more than their bytes. It reports false when there is nothing to remove.
+func (f *Files) makeRoom(key Key, size int64) bool {
+	var gone []*entry
+	f.mu.Lock()
+	for freed := int64(0); freed < 2*size; {
+		victim := (*entry)(nil)
+		if account := f.index.tenants[key.Tenant]; account != nil {
+			victim = oldest(account.byAge, f.index.objects[key])
+		}
+		if victim == nil {
+			victim = oldest(f.index.byAge, f.index.objects[key])
+		}
+		if victim == nil {
+			break
+		}
+		f.index.remove(victim)
+		gone = append(gone, victim)
+		freed += victim.fileBytes()
+	}
+	f.mu.Unlock()
+	f.discardEvicted(gone)
+	return len(gone) > 0
+}

@@ -13,7 +13,7 @@ import (
 
 func manual(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "docs", "telemetry.md"))
+	text, err := os.ReadFile(filepath.Join("..", "docs", "reference", "telemetry.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestTheManualExplainsEveryName(t *testing.T) {
 	}
 	for constant, value := range names {
 		if !strings.Contains(text, "`"+value+"`") {
-			t.Errorf("docs/telemetry.md does not explain `%s` (semconv.%s)", value, constant)
+			t.Errorf("docs/reference/telemetry.md does not explain `%s` (semconv.%s)", value, constant)
 		}
 	}
 }

@@ -5,33 +5,29 @@ import (
 	"errors"
 	"strings"
 	"unicode"
+
+	"github.com/semproxy/semproxy/codes"
 )
 
 // Codes that the page plane itself gives. Handlers add their own (page.*, policy.denied, gone, ...).
 const (
-	CodeRate          = "limit.rate"        // the tenant's pages per second; retryable
-	CodeBytes         = "limit.bytes"       // the tenant's bytes in flight; retryable
-	CodeBusy          = "busy"              // the queue or the bytes of all tenants; retryable
-	CodeDraining      = "draining"          // this sidecar is stopping; retryable
-	CodeDeadline      = "deadline"          // not finished in time; retryable
-	CodeStore         = "store.unavailable" // retryable; given by handlers
-	CodeInternal      = "internal"          // a fault of the server; final
-	CodeSubject       = "subject.invalid"   // tenant or operation not valid; final
-	CodePageTooLarge  = "page.too_large"    // more bytes than may ever be in flight; final
-	CodeReplyTooLarge = "reply.too_large"   // the reply does not fit a NATS message; final
-	CodeNoMemory      = "shm.unsupported"   // this sidecar takes no pages in shared memory; send them inline
-	CodeNoJobs        = "job.unsupported"   // this sidecar takes no jobs; final
-	codePending       = "job.pending"       // given by transport/jobs: no outcome yet; retryable
+	CodeRate          = codes.LimitRate         // the tenant's pages per second; retryable
+	CodeBytes         = codes.LimitBytes        // the tenant's bytes in flight; retryable
+	CodeBusy          = codes.Busy              // the queue or the bytes of all tenants; retryable
+	CodeDraining      = codes.Draining          // this sidecar is stopping; retryable
+	CodeDeadline      = codes.Deadline          // not finished in time; retryable
+	CodeStore         = codes.StoreAway         // retryable; given by handlers
+	CodeInternal      = codes.Internal          // a fault of the server; final
+	CodeSubject       = codes.SubjectInvalid    // tenant or operation not valid; final
+	CodePageTooLarge  = codes.PageTooLarge      // more bytes than may ever be in flight; final
+	CodeReplyTooLarge = codes.ReplyTooLarge     // the reply does not fit a NATS message; final
+	CodeNoMemory      = codes.MemoryUnsupported // this sidecar takes no pages in shared memory; send them inline
+	CodeNoJobs        = codes.JobUnsupported    // this sidecar takes no jobs; final
+	codePending       = codes.JobPending        // given by transport/jobs: no outcome yet; retryable
 )
 
 // Retryable reports whether the same bytes may succeed when sent again after a while.
-func Retryable(code string) bool {
-	switch code {
-	case CodeBusy, CodeDraining, CodeDeadline, CodeStore, codePending:
-		return true
-	}
-	return strings.HasPrefix(code, "limit.")
-}
+func Retryable(code string) bool { return codes.Retryable(code) }
 
 // Error is an error of the page plane: a stable code and a sentence that is safe to show to a tenant.
 type Error struct {

@@ -34,6 +34,9 @@ type Config struct {
 	// It does not suit accounts, where the NATS server rewrites reply subjects and keeps tenants apart by itself.
 	PrivateInboxes bool
 
+	// Refused is told what NATS refuses on Conn, and of what kind that is; it must not block. nil: it is logged.
+	Refused func(kind string, err error)
+
 	TracerProvider trace.TracerProvider // default: the global one
 	MeterProvider  metric.MeterProvider // default: the global one
 	Logger         *slog.Logger         // default: slog.Default
@@ -70,6 +73,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Refused == nil {
+		c.Refused = func(kind string, err error) { c.Logger.Warn("nats_refuses", "kind", kind, "error", err) }
 	}
 	return c, errors.Join(faults...)
 }

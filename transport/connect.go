@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,7 +32,9 @@ type ConnectOptions struct {
 	InboxPrefix string // for users with private inboxes, see [InboxPrefix]
 	// OnStatus is told every change: up is true when the connection was made or came back. May be nil. It must not block.
 	OnStatus func(up bool)
-	Logger   *slog.Logger // default slog.Default
+	// Refused is told why a connection cannot be made or used, and of what kind that is. May be nil. It must not block.
+	Refused func(kind string, err error)
+	Logger  *slog.Logger // default slog.Default
 }
 
 // Connect joins the NATS server(s) at rawURL (several with commas). Unless opts.Once, it returns at once, also when no server answers yet:
@@ -46,12 +49,65 @@ func Connect(rawURL string, opts ConnectOptions) (*nats.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
-	nc, err := nats.Connect(rawURL, append(commonOptions(opts), auth...)...)
+	common := append(commonOptions(opts), nats.ReconnectErrHandler(away(opts, addresses(rawURL))))
+	nc, err := nats.Connect(rawURL, append(common, auth...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", withoutURL(err))
 	}
 	nkey.conn.Store(nc)
 	return nc, nil
+}
+
+var errLameDuck = errors.New("the NATS server is in lame duck mode")
+
+// sayAway is how often it is logged that the servers cannot be reached.
+const sayAway = 30 * time.Second
+
+// away logs the first failure to connect, and then from time to time one: the library itself says nothing of them.
+func away(opts ConnectOptions, addresses string) nats.ConnErrHandler {
+	logger := opts.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	var mu sync.Mutex
+	var said time.Time
+	var last string
+	return func(_ *nats.Conn, err error) {
+		if err == nil || errors.Is(err, nats.ErrNoServers) { // each server's own cause is told by itself
+			return
+		}
+		err = withoutURL(err)
+		kind := kindOf(err)
+		if kind == refusedOther {
+			kind = RefusedAway
+		}
+		if opts.Refused != nil {
+			opts.Refused(kind, err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if kind == last && time.Since(said) < sayAway {
+			return
+		}
+		said, last = time.Now(), kind
+		logger.Warn("nats_away", "servers", addresses, "kind", kind, "error", err)
+	}
+}
+
+// addresses are those of a list of URLs, without what may be secret in them.
+func addresses(rawURL string) string {
+	all := strings.Split(rawURL, ",")
+	for i, one := range all {
+		one = strings.TrimSpace(one)
+		if !strings.Contains(one, "://") {
+			one = "nats://" + one
+		}
+		all[i] = "?"
+		if u, err := url.Parse(one); err == nil {
+			all[i] = u.Host
+		}
+	}
+	return strings.Join(all, ",")
 }
 
 // commonOptions are those of every connection, in process or not.
@@ -85,6 +141,12 @@ func commonOptions(opts ConnectOptions) []nats.Option {
 			}
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { status(false) }),
+		nats.LameDuckModeHandler(func(*nats.Conn) {
+			logger.Warn("nats_lame_duck", "effect", "the server is about to stop; the connection goes to another when it does")
+			if opts.Refused != nil {
+				opts.Refused(RefusedLameDuck, errLameDuck)
+			}
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			if sub != nil {
 				logger.Warn("nats error", "subject", sub.Subject, "error", withoutURL(err))

@@ -17,6 +17,7 @@ type Handler interface {
 // Reply is a handler's answer. It is not touched after Release was called.
 type Reply struct {
 	Body   []byte            // sent as it is; nil is an empty body
+	Spare  bool              // the headers alone are an answer, where NATS does not carry the body
 	Header map[string]string // further headers; those of the protocol win over them
 	// Release is called once, after the reply was handed to NATS (which copies it) or could not be; nil is allowed.
 	Release func()

@@ -14,7 +14,8 @@ import (
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
-// answerOK sends the handler's reply, or reply.too_large where NATS would not carry it. It does nothing if the request
+// answerOK sends the handler's reply. Where NATS would not carry it, it goes without its body if that may be spared, else it
+// is reply.too_large. It does nothing if the request
 // was answered before.
 func (s *Server) answerOK(ctx context.Context, r *request, reply Reply) {
 	if r.job != nil {
@@ -39,7 +40,15 @@ func (s *Server) answerOK(ctx context.Context, r *request, reply Reply) {
 			msg.Data = nil
 		}
 	}
-	if err := s.send(ctx, r, msg, nil); errors.Is(err, nats.ErrMaxPayload) {
+	err := s.send(ctx, r, msg, nil)
+	if errors.Is(err, nats.ErrMaxPayload) && reply.Spare {
+		msg.Data = nil
+		err = s.send(ctx, r, msg, nil)
+	}
+	if errors.Is(err, nats.ErrMaxPayload) && r.answer == nil && s.roomier(ctx, msg.Size()) {
+		err = s.send(ctx, r, msg, nil)
+	}
+	if errors.Is(err, nats.ErrMaxPayload) {
 		s.cfg.Logger.WarnContext(ctx, "reply is larger than the NATS server's max_payload",
 			"tenant", r.tenant, "op", string(r.op), "bytes", len(reply.Body))
 		_ = s.send(ctx, r, errorMsg(r, errReplyTooLarge, 0), errReplyTooLarge)

@@ -32,6 +32,8 @@ type Server struct {
 	draining bool
 	subs     []*subscription
 
+	faults faults
+
 	workers  sync.WaitGroup
 	stopping atomic.Bool // take no more pages by sockets
 	refuse   atomic.Bool // answer every further message as draining
@@ -81,6 +83,7 @@ func (s *Server) Start() error {
 		return errors.New("transport: the server was started before")
 	}
 	s.started = true
+	s.cfg.Conn.SetErrorHandler(s.onError)
 	if err := s.subscribeAll(); err != nil {
 		s.unsubscribeAll()
 		return err

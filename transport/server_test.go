@@ -147,6 +147,19 @@ func TestAReplyThatNATSCannotCarryIsNamed(t *testing.T) {
 	}
 }
 
+func TestABodyThatMayBeSparedIsLeftOut(t *testing.T) {
+	e := startNATS(t, EmbeddedOptions{MaxPayload: 4096})
+	serve(t, e, handlerFunc(func(_ context.Context, _ string, body []byte) (Reply, error) {
+		return Reply{Body: append(make([]byte, 100), body...), Spare: true, Header: map[string]string{"Semproxy-Outcome": "exact"}}, nil
+	}), nil)
+	for size, want := range map[int]int{100: 200, 4096: 0} { // the second fills the message
+		msg := call(t, dial(t, e), "kv.acme.v1.compress", make([]byte, size))
+		if len(msg.Data) != want || msg.Header.Get(HeaderStatus) != StatusOK || msg.Header.Get("Semproxy-Outcome") != "exact" {
+			t.Errorf("a page of %d bytes: got %d bytes, %v, want %d and the headers", size, len(msg.Data), msg.Header, want)
+		}
+	}
+}
+
 func TestReleaseIsCalledOnceAfterTheReply(t *testing.T) {
 	released := make(chan struct{}, 2)
 	body := []byte("before")

@@ -119,7 +119,11 @@ func TestEachImageRunsAsAnOrdinaryUserInARootOfItsOwn(t *testing.T) {
 			unpack(t, b.image, root)
 			for _, args := range [][]string{{"version"}, {"demo", "--color", "never"}} {
 				out, err := inside(t, b.image, root, args...)
-				if err != nil || args[0] == "version" && out != "semproxy "+testVersion+"\n" || args[0] == "demo" && !strings.Contains(out, "15 of 15 pages equal") {
+				told := strings.HasPrefix(out, "semproxy "+testVersion+"\ncommit ") && !strings.Contains(out, "unknown")
+				if args[0] == "demo" {
+					told = strings.Contains(out, "15 of 15 pages equal")
+				}
+				if err != nil || !told {
 					t.Errorf("%s: semproxy %v: %v\n%s", tag.name, args, err, out)
 				}
 			}
@@ -276,7 +280,7 @@ func TestTheBillOfMaterialsNamesWhatIsInTheImage(t *testing.T) {
 func TestAnImageOverTheBudgetIsRefused(t *testing.T) {
 	set := need(t)
 	var out bytes.Buffer
-	if err := set.report(&out, 30<<20); err != nil {
+	if err := set.report(&out, 32<<20); err != nil {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	t.Logf("\n%s", &out)

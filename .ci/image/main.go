@@ -83,7 +83,7 @@ func parse(ctx context.Context, args []string) (*options, error) {
 		return nil
 	})
 	f.StringVar(&o.push, "push", "", "repository to push to, such as 127.0.0.1:5000/semproxy")
-	f.Int64Var(&o.budget, "budget", 30<<20, "most bytes that an image may have, compressed")
+	f.Int64Var(&o.budget, "budget", 32<<20, "most bytes that an image may have, compressed")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -153,9 +153,10 @@ func mib(n int64) float64 { return float64(n) / (1 << 20) }
 // compile builds the program for an architecture and returns its file in dir.
 func (o *options) compile(ctx context.Context, dir, arch string, gpu bool) (string, error) {
 	file := filepath.Join(dir, fmt.Sprintf("semproxy-%s-%v", arch, gpu))
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + o.version, "-o", file}
+	says := fmt.Sprintf("-s -w -X main.version=%s -X main.commit=%s -X main.date=%s", o.version, o.revision, o.created.Format(time.RFC3339))
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", "nomsgpack", "-ldflags", says, "-o", file}
 	if !gpu {
-		args = append(args, "-tags", "nogpu")
+		args = append(args, "-tags", "nogpu,nomsgpack")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/semproxy")...)
 	cmd.Dir, cmd.Stderr = o.root, os.Stderr

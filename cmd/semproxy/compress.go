@@ -1,33 +1,36 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
-	"github.com/semproxy/semproxy/cmd/semproxy/config"
+	"github.com/semproxy/semproxy/cmd/semproxy/exit"
+	"github.com/semproxy/semproxy/cmd/semproxy/show"
 	"github.com/semproxy/semproxy/compress"
 	"github.com/semproxy/semproxy/pipeline"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/policy/watch"
+	"github.com/semproxy/semproxy/sidecar"
+	"github.com/semproxy/semproxy/sidecar/config"
 	"github.com/semproxy/semproxy/transport/page"
 )
 
 // compressFlags are the flags of "semproxy compress".
 type compressFlags struct {
-	out, policyPath, tenant, tokenizer, report string
-	method, budget                             string
-	ratio, maxError                            float64
-	fp8                                        bool
-	workers                                    int
+	out, output, policyPath, tenant, tokenizer, report string
+	method, budget                                     string
+	ratio, maxError                                    float64
+	fp8                                                bool
+	bits                                               int
+	workers                                            int
 }
 
 func newCompressCommand() *cobra.Command {
@@ -38,46 +41,58 @@ func newCompressCommand() *cobra.Command {
 		Long: `Read a page (safetensors, format semproxy.page.v1), compress it as the service would, write the cores
 (semproxy.cores.v1) and report what was kept and lost. The service is not needed.
 
-The way to compress comes from --method, --ratio, --budget and --fp8, or from --policy and --tenant.`,
+The way to compress comes from --method, --ratio, --budget, --fp8 and --bits, or from --policy and --tenant.`,
 		Example: `  semproxy compress kjv.page.safetensors -o kjv.cores.safetensors --ratio 0.25
   semproxy compress page.safetensors --policy tenants.yaml --tenant acme --report json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
-	cmd.Flags().StringVarP(&f.out, "output", "o", "", "file for the cores (default FILE with .cores.safetensors)")
-	cmd.Flags().StringVar(&f.policyPath, "policy", "", "policy file or folder, instead of --method, --ratio, --budget, --fp8 and --max-error")
+	cmd.Flags().StringVar(&f.out, "out", "", "file for the cores (default FILE with .cores.safetensors)")
+	show.FileFlag(cmd, &f.output, "the file for the cores")
+	cmd.Flags().StringVar(&f.policyPath, "policy", "", "policy file or folder, instead of --method, --ratio, --budget, --fp8, --bits and --max-error")
 	cmd.Flags().StringVar(&f.tenant, "tenant", "", "tenant whose rules apply, with --policy")
 	cmd.Flags().StringVar(&f.tokenizer, "tokenizer", "", "tokenizer.json of the model, for a page without a boundary tensor")
-	cmd.Flags().StringVar(&f.report, "report", "text", "text or json")
+	cmd.Flags().StringVar(&f.report, "report", "text", "text, json or yaml; -o says the same")
 	cmd.Flags().StringVar(&f.method, "method", "weighted", "one of "+methodWords())
 	cmd.Flags().StringVar(&f.budget, "budget", "", "adaptive or equal (default adaptive; paper: equal), for methods that cluster")
 	cmd.Flags().Float64Var(&f.ratio, "ratio", 0.5, "cores kept per token, in (0, 1]")
 	cmd.Flags().BoolVar(&f.fp8, "fp8", false, "cores in 8 bits (E4M3) with a scale per head")
+	cmd.Flags().IntVar(&f.bits, "bits", 16, "bits of each key and value: 8 or 4 are codes with a scale per token")
 	cmd.Flags().Float64Var(&f.maxError, "max-error", 0, "keep more until the attention error is at most this; 0: no guard")
 	cmd.Flags().IntVar(&f.workers, "workers", 0, "goroutines; 0: one per core")
+	show.Complete(cmd, "method", methodNames())
+	show.Complete(cmd, "budget", []string{"adaptive", "layered", "equal"})
+	show.Complete(cmd, "report", []string{"text", "json", "yaml"})
 	cmd.MarkFlagsRequiredTogether("policy", "tenant")
-	for _, name := range []string{"method", "ratio", "budget", "fp8", "max-error"} {
+	for _, name := range []string{"method", "ratio", "budget", "fp8", "bits", "max-error"} {
 		cmd.MarkFlagsMutuallyExclusive("policy", name)
 	}
 	return cmd
 }
 
 func (f *compressFlags) run(cmd *cobra.Command, file string) error {
-	if f.report != "text" && f.report != "json" {
-		return fmt.Errorf("--report must be text or json, got %q", f.report)
+	switch f.output {
+	case show.Table:
+	case show.JSON, show.YAML:
+		f.report = f.output
+	default:
+		f.out = f.output
+	}
+	if !slices.Contains([]string{"text", "json", "yaml"}, f.report) {
+		return exit.UsageError{Err: fmt.Errorf("--report must be text, json or yaml, got %q", f.report)}
 	}
 	set, err := f.rules()
 	if err != nil {
 		return err
 	}
-	blob, err := readPage(file)
+	blob, err := page.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	known := newModels(nil)
+	known := sidecar.NewModels(nil)
 	if f.tokenizer != "" {
-		known = newModels([]config.Model{{Match: "*", TokenizerFile: f.tokenizer}})
-		if err := known.load(); err != nil {
+		known = sidecar.NewModels([]config.Model{{Match: "*", TokenizerFile: f.tokenizer}})
+		if err := known.Load(); err != nil {
 			return err
 		}
 	}
@@ -98,11 +113,14 @@ func (f *compressFlags) run(cmd *cobra.Command, file string) error {
 	if name == "" {
 		name = strings.TrimSuffix(strings.TrimSuffix(file, ".safetensors"), ".page") + ".cores.safetensors"
 	}
-	if err := writeFile(cmd.Context(), name, out.Body); err != nil {
+	if err := show.WriteFile(cmd.Context(), name, out.Body); err != nil {
 		return err
 	}
-	if f.report == "json" {
+	switch f.report {
+	case "json":
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(&out.Report)
+	case show.YAML:
+		return show.Value(cmd.OutOrStdout(), show.YAML, &out.Report)
 	}
 	return writeReport(cmd.OutOrStdout(), &out.Report, name)
 }
@@ -120,6 +138,9 @@ func (f *compressFlags) rules() (*policy.Set, error) {
 	profile := map[string]any{"method": f.method}
 	if f.fp8 {
 		profile["fp8"] = true
+	}
+	if f.bits != 16 {
+		profile["bits"] = f.bits
 	}
 	if f.method != string(policy.MethodNone) {
 		profile["ratio"] = f.ratio
@@ -150,45 +171,9 @@ func methodWords() string {
 	return strings.Join(words, ", ")
 }
 
-// readPage refuses a file that no page can be before it is read.
-func readPage(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if limit := page.DefaultLimits().MaxBytes; info.Size() > limit {
-		return nil, fmt.Errorf("%s: page.too_large: the file has %d bytes, the most is %d", file, info.Size(), limit)
-	}
-	return os.ReadFile(file)
-}
-
-// writeFile leaves either the whole file or none.
-func writeFile(ctx context.Context, name string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone already when it was renamed
-	if _, err := tmp.Write(data); err != nil {
-		_ = tmp.Close()
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if err := tmp.Chmod(0o644); err != nil {
-		_ = tmp.Close()
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), name)
-}
-
 // progress is a bar on a terminal's standard error; it starts again when the guard relaxes.
 func progress(w io.Writer, report string) func(done, total int) {
-	if f, ok := w.(*os.File); !ok || report == "json" || !isTerminal(f) {
+	if f, ok := w.(*os.File); !ok || report != "text" || !show.IsTerminal(f) {
 		return nil
 	}
 	var bar *progressbar.ProgressBar
@@ -210,7 +195,7 @@ func writeReport(w io.Writer, r *pipeline.Report, file string) error {
 	if r.Dropped > 0 {
 		row("dropped", "%.1f tokens per head, that no core stands for", r.Dropped)
 	}
-	row("bytes", "%s -> %s (%.1f %%)", size(r.BytesIn), size(r.BytesOut), 100*float64(r.BytesOut)/float64(r.BytesIn))
+	row("bytes", "%s -> %s (%.1f %%)", show.Size(r.BytesIn), show.Size(r.BytesOut), 100*float64(r.BytesOut)/float64(r.BytesIn))
 	row("key similarity", "%.4f", r.KeySimilarity)
 	if r.Measured {
 		row("attention error", "%.4f (worst %.4f at layer/head %s)", r.AttentionError, r.WorstError, r.WorstHead)
@@ -220,7 +205,7 @@ func writeReport(w io.Writer, r *pipeline.Report, file string) error {
 	row("guard", "%s", r.Guard)
 	row("delimiters", "%s", r.Boundary)
 	row("device", "%s", r.Device)
-	row("time", "%s, of which compress %s and measure %s", short(r.Elapsed), short(r.Stages.Compress-r.Stages.Measure), short(r.Stages.Measure))
+	row("time", "%s, of which compress %s and measure %s", show.Duration(r.Elapsed), show.Duration(r.Stages.Compress-r.Stages.Measure), show.Duration(r.Stages.Measure))
 	row("written", "%s", file)
 	return t.Flush()
 }

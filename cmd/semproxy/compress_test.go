@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,8 +121,9 @@ func TestCompressRefusesBadInput(t *testing.T) {
 		"must be one of none":           {"compress", demoFile, "-o", out, "--method", "best"},
 		"no meaning with method window": {"compress", demoFile, "-o", out, "--method", "window", "--budget", "equal"},
 		"no meaning with method none":   {"compress", demoFile, "-o", out, "--method", "none", "--fp8"},
+		"must be 4, 8 or 16":            {"compress", demoFile, "-o", out, "--bits", "5"},
 		"[fp8 policy]":                  {"compress", demoFile, "-o", out, "--policy", "x.yaml", "--tenant", "a", "--fp8"},
-		"text or json":                  {"compress", demoFile, "-o", out, "--report", "xml"},
+		"text, json or yaml":            {"compress", demoFile, "-o", out, "--report", "xml"},
 		"policy.denied":                 {"compress", demoFile, "-o", out, "--policy", onlyAcme(t), "--tenant", "globex"},
 		"tokenizer of \"*\"":            {"compress", demoFile, "-o", out, "--tokenizer", truncated},
 	} {
@@ -141,4 +143,44 @@ func onlyAcme(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return file
+}
+
+func TestTheReportsFormatIsThatOfAllCommands(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "cores.safetensors")
+	for format, want := range map[string]string{"json": `"PolicyDigest"`, "yaml": "PolicyDigest:", "table": "key similarity"} {
+		if got, err := cli(t, "compress", demoFile, "--out", out, "-o", format); err != nil || !strings.Contains(got, want) {
+			t.Errorf("-o %s: got %v and %.200s", format, err, got)
+		}
+		if _, err := os.Stat(format); err == nil {
+			t.Errorf("-o %s wrote a file of that name", format)
+		}
+	}
+	if got, err := cli(t, "version", "-o", "json"); err != nil || !strings.Contains(got, `"version"`) {
+		t.Errorf("version -o json: got %q, %v", got, err)
+	}
+	if got, err := cli(t, "--version"); err != nil || !strings.HasPrefix(got, "semproxy ") {
+		t.Errorf("--version: got %q, %v", got, err)
+	}
+}
+
+// What is no file may never end.
+func TestAPageFromAPipeIsBounded(t *testing.T) {
+	for size, want := range map[int]string{1000: "", page.MaxPiped + 1: "page.too_large"} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			_, _ = w.Write(make([]byte, size))
+			_ = w.Close()
+		}()
+		blob, err := page.ReadFile(fmt.Sprintf("/dev/fd/%d", r.Fd()))
+		_ = r.Close()
+		<-written
+		if want == "" && (err != nil || len(blob) != size) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%d bytes: got %d, %v, want %q", size, len(blob), err, want)
+		}
+	}
 }

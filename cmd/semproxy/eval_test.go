@@ -10,14 +10,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/semproxy/semproxy/compress/eval"
+	"github.com/semproxy/semproxy/cmd/semproxy/evaluate"
+	"github.com/semproxy/semproxy/eval"
 )
 
 // runEval runs the command from the root of the repository, where its defaults lie.
 func runEval(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	t.Chdir("../..")
-	cmd := newEvalCommand()
+	cmd := evaluate.NewCommand()
 	var out, errs bytes.Buffer
 	cmd.SetArgs(args)
 	cmd.SetOut(&out)

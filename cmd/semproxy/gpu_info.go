@@ -1,13 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/semproxy/semproxy/cmd/semproxy/show"
 	"github.com/semproxy/semproxy/gpu/cuda"
 )
 
@@ -31,7 +31,7 @@ type gpuDevice struct {
 
 func newGPUCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "gpu", Short: "Look at the machine's GPUs"}
-	var asJSON bool
+	var output string
 	info := &cobra.Command{
 		Use:   "info",
 		Short: "List the GPUs, and say why one cannot be used",
@@ -40,15 +40,11 @@ there. The driver is looked for where SEMPROXY_LIBCUDA says, else where the syst
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r := describeGPUs()
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(r)
-			}
-			return r.write(cmd.OutOrStdout())
+			return show.As(cmd.OutOrStdout(), output, r, r.write)
 		},
 	}
-	info.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	show.Flag(info, &output)
+	show.JSONFlag(info, &output)
 	cmd.AddCommand(info)
 	return cmd
 }
@@ -97,7 +93,7 @@ func (r *gpuReport) write(w io.Writer) error {
 		if !d.Usable {
 			state = "not usable: " + d.Problem
 		}
-		fmt.Fprintf(t, "%s\t%s, %s, compute capability %s, %d multiprocessors: %s\n", d.Device, d.Name, size(int(d.MemoryBytes)), d.Capability, d.Multiprocessors, state)
+		fmt.Fprintf(t, "%s\t%s, %s, compute capability %s, %d multiprocessors: %s\n", d.Device, d.Name, show.Size(int(d.MemoryBytes)), d.Capability, d.Multiprocessors, state)
 	}
 	return t.Flush()
 }

@@ -12,8 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/semproxy/semproxy/cmd/semproxy/config"
 	"github.com/semproxy/semproxy/gpu/fake"
+	"github.com/semproxy/semproxy/sidecar/config"
+	"github.com/semproxy/semproxy/sidecar/sidecartest"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 	"github.com/semproxy/semproxy/transport/client"
 	"github.com/semproxy/semproxy/transport/page"
@@ -29,9 +30,9 @@ func fakeGPU(t *testing.T) *fake.Control {
 	return c
 }
 
-func metricsOf(t *testing.T, s *sidecar) string {
+func metricsOf(t *testing.T, s *sidecartest.Sidecar) string {
 	t.Helper()
-	resp, err := http.Get(s.admin.URL() + "/metrics")
+	resp, err := http.Get(s.AdminURL() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,9 +48,9 @@ func metricsOf(t *testing.T, s *sidecar) string {
 // next one, that is answered from the CPU, and so is said.
 func TestPagesAreCompressedOnTheGPU(t *testing.T) {
 	control := fakeGPU(t)
-	s := startSidecar(t, func(c *config.Config) { c.Compress.Device, c.Compress.GPU.MemoryBytes = "cuda:0", 128<<20 })
+	s := sidecartest.Start(t, func(c *config.Config) { c.Compress.Device, c.Compress.GPU.MemoryBytes = "cuda:0", 128<<20 })
 	engine := func(name string) string {
-		reply, err := s.client(t, "acme", client.Options{}).Compress(context.Background(), demoBlob(t, name))
+		reply, err := s.Client(t, "acme", client.Options{}).Compress(context.Background(), sidecartest.Page(t, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +64,7 @@ func TestPagesAreCompressedOnTheGPU(t *testing.T) {
 		t.Errorf("the reply's engine is %s, want cuda:0", got)
 	}
 	found := false
-	for _, span := range s.spans.Ended() {
+	for _, span := range s.Spans.Ended() {
 		for _, a := range span.Attributes() {
 			found = found || a.Key == semconv.Batch && a.Value.AsInt64() == 1 && span.Name() == semconv.SpanCompress
 		}
@@ -93,8 +94,8 @@ func TestADeviceThatIsNamedMustBeThere(t *testing.T) {
 		t.Errorf("got %v:\n%s", err, out)
 	}
 	for _, device := range []string{"auto", "cpu"} {
-		s := startSidecar(t, func(c *config.Config) { c.Compress.Device = device })
-		if got := s.backend.Device(); !strings.HasPrefix(got, "cpu:") {
+		s := sidecartest.Start(t, func(c *config.Config) { c.Compress.Device = device })
+		if got := s.Device(); !strings.HasPrefix(got, "cpu:") {
 			t.Errorf("%s: on %s", device, got)
 		}
 	}
@@ -127,35 +128,5 @@ func TestGPUInfoListsTheDevices(t *testing.T) {
 	t.Setenv("SEMPROXY_LIBCUDA", filepath.Join(t.TempDir(), "libcuda.so.1"))
 	if out, err := cli(t, "gpu", "info"); err != nil || !strings.Contains(out, "no CUDA driver") {
 		t.Errorf("without a driver: got %v:\n%s", err, out)
-	}
-}
-
-func TestBenchMeasuresBothDevices(t *testing.T) {
-	fakeGPU(t)
-	small := []string{"--heads", "1", "--tokens", "150", "--dim", "64", "--duration", "100ms", "--json"}
-	for _, device := range []string{"cpu", "cuda:0"} {
-		out, err := cli(t, append([]string{"bench", "--device", device, "--gpu-memory", "64MiB"}, small...)...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var r benchReport
-		if err := json.Unmarshal([]byte(out), &r); err != nil {
-			t.Fatalf("%v:\n%s", err, out)
-		}
-		if !strings.HasPrefix(r.Device, device) || r.Pages == 0 || r.Rate <= 0 || r.MemoryCopy <= 0 || (r.GPU != nil) != (device != "cpu") || r.OnCPU != 0 {
-			t.Errorf("%s: got %+v", device, r)
-		}
-	}
-	for _, args := range [][]string{
-		{"bench", "--device", "gpu"}, {"bench", "--dtype", "f8"}, {"bench", "--method", "window"}, {"bench", "--tokens", "0"},
-		{"bench", "--gpu-memory", "much"}, {"bench", "decode", "--device", "cpu"}, {"bench", "decode", "--compressed", "0"},
-	} {
-		if out, err := cli(t, args...); err == nil {
-			t.Errorf("%v: got %s", args, out)
-		}
-	}
-	out, err := cli(t, "bench", "decode", "--context", "64", "--batch", "1", "--kv-heads", "1", "--q-heads", "2", "--dim", "64", "--repeat", "1", "--compressed", "1,4")
-	if err != nil || strings.Count(out, "\n") != 4 {
-		t.Errorf("got %v:\n%s", err, out)
 	}
 }

@@ -24,7 +24,8 @@ this command is for clusters before Kubernetes 1.36 and for those who want to se
 What a pod is given comes from the chart: --injection is its rendered output, or its ConfigMap RELEASE-injection.
 The annotations semproxy.io/engine-container and semproxy.io/engine-port name the engine's container (default: the first)
 and its port. Known are Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, PodTemplate, LeaderWorkerSet,
-KServe's InferenceService, and lists of them; everything else passes as it is.`,
+Argo's Rollout, KServe's InferenceService, and lists of them. An object of another kind that asks for the sidecar is an
+error that names it; one that does not ask passes as it is. What is not changed keeps its bytes, comments and anchors.`,
 		Example: `  helm template semproxy helm/semproxy -n llm --set injection.mode=template -f values.yaml > semproxy.yaml
   helm template vllm vllm/vllm-stack -n llm | semproxy inject --injection semproxy.yaml | kubectl apply -f -`,
 		Args: cobra.NoArgs,
@@ -59,10 +60,14 @@ func tell(cmd *cobra.Command, r inject.Report) {
 	switch {
 	case len(r.Injected) > 0:
 		fmt.Fprintf(out, "semproxy: sidecar added to %s\n", strings.Join(r.Injected, ", "))
-	case len(r.Had) == 0:
+	case len(r.Had)+len(r.Mislabelled) == 0:
 		fmt.Fprintf(out, "semproxy: nothing changed: no pod has the label %s: \"true\" (--all ignores labels)\n", inject.Label)
 	}
 	if len(r.Had) > 0 {
 		fmt.Fprintf(out, "semproxy: a sidecar was there already in %s\n", strings.Join(r.Had, ", "))
+	}
+	if len(r.Mislabelled) > 0 {
+		fmt.Fprintf(out, "semproxy: WARNING: %s: the label %s stands at the object, where it does nothing; it belongs into the labels of the pod's template\n",
+			strings.Join(r.Mislabelled, ", "), inject.Label)
 	}
 }

@@ -2,19 +2,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"text/tabwriter"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
-	"github.com/semproxy/semproxy/cmd/semproxy/config"
-	"github.com/semproxy/semproxy/transport"
+	"github.com/semproxy/semproxy/cmd/semproxy/show"
+	"github.com/semproxy/semproxy/sidecar"
+	"github.com/semproxy/semproxy/sidecar/config"
 	"github.com/semproxy/semproxy/transport/jobs"
 )
 
@@ -39,7 +39,7 @@ what was wrong is repaired.
 }
 
 func newJobsListCommand() *cobra.Command {
-	var asJSON bool
+	var output string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List what waits, is worked on and failed, by tenant",
 		Long:    "List the jobs of every tenant: how many wait, are worked on and are dead letters, and their bytes.\n" + jobsHelp,
@@ -51,26 +51,27 @@ func newJobsListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(all)
+				if output != show.Table {
+					return show.Value(cmd.OutOrStdout(), output, all)
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 				fmt.Fprintln(w, "TENANT\tWAITING\tIN HAND\tBYTES\tLIMIT\tDEAD\tDEAD BYTES")
 				for _, s := range all {
 					fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%d\t%s\n", s.Tenant, s.Waiting, s.InHand,
-						size(int(s.WaitingBytes)), size(int(s.MaxBytes)), s.Dead, size(int(s.DeadBytes)))
+						show.Size(int(s.WaitingBytes)), show.Size(int(s.MaxBytes)), s.Dead, show.Size(int(s.DeadBytes)))
 				}
 				return w.Flush()
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	show.Flag(cmd, &output)
+	show.JSONFlag(cmd, &output)
 	config.RegisterFlags(cmd.Flags())
 	return cmd
 }
 
 func newLettersCommand() *cobra.Command {
-	var asJSON bool
+	var output string
 	cmd := &cobra.Command{
 		Use: "letters TENANT", Short: "List the dead letters of a tenant, with their reasons",
 		Long:    "List a tenant's dead letters, the oldest first. A partial one holds only the head of its page and cannot be sent again.\n" + jobsHelp,
@@ -82,13 +83,13 @@ func newLettersCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(all)
+				if output != show.Table {
+					return show.Value(cmd.OutOrStdout(), output, all)
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 				fmt.Fprintln(w, "NUMBER\tJOB\tTIME\tTRIES\tBYTES\tCODE\tREASON")
 				for _, l := range all {
-					kept := size(int(l.Bytes))
+					kept := show.Size(int(l.Bytes))
 					if l.Partial {
 						kept += " (head)"
 					}
@@ -98,14 +99,22 @@ func newLettersCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	show.Flag(cmd, &output)
+	show.JSONFlag(cmd, &output)
 	config.RegisterFlags(cmd.Flags())
 	return cmd
+}
+
+// lettersDone is what became of dead letters.
+type lettersDone struct {
+	Letters int `json:"letters"`
+	Done    int `json:"done"`
 }
 
 // newLetterCommand does something to dead letters one by one.
 func newLetterCommand(name, short, done, long string, do func(*jobs.Office, context.Context, string, uint64) error) *cobra.Command {
 	var all bool
+	var output string
 	cmd := &cobra.Command{
 		Use: name + " TENANT [NUMBER...]", Short: short,
 		Long:    long + " The numbers are those of \"semproxy jobs letters\"; --all takes every letter.\n" + jobsHelp,
@@ -139,12 +148,17 @@ func newLetterCommand(name, short, done, long string, do func(*jobs.Office, cont
 						faults = append(faults, err)
 					}
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%d of %d letters %s\n", len(numbers)-len(faults), len(numbers), done)
-				return errors.Join(faults...)
+				r := lettersDone{Letters: len(numbers), Done: len(numbers) - len(faults)}
+				err := show.As(cmd.OutOrStdout(), output, r, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "%d of %d letters %s\n", r.Done, r.Letters, done)
+					return err
+				})
+				return errors.Join(append(faults, err)...)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every dead letter of the tenant")
+	show.Flag(cmd, &output)
 	config.RegisterFlags(cmd.Flags())
 	return cmd
 }
@@ -155,7 +169,7 @@ func withOffice(cmd *cobra.Command, do func(context.Context, *jobs.Office) error
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
-	nc, err := connectOperator(&loaded.Config)
+	nc, err := sidecar.ConnectOperator(&loaded.Config)
 	if err != nil {
 		return err
 	}
@@ -167,28 +181,4 @@ func withOffice(cmd *cobra.Command, do func(context.Context, *jobs.Office) error
 	ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Minute)
 	defer cancel()
 	return do(ctx, office)
-}
-
-func connectOperator(cfg *config.Config) (*nats.Conn, error) {
-	if c := &cfg.NATS; c.URL != "" {
-		opts := connectOptions(c, nil)
-		opts.Name, opts.Once = "semproxy jobs", true
-		return transport.Connect(c.URL, opts)
-	}
-	if cfg.Jobs.Dir == "" {
-		return nil, errors.New("say where the jobs are: --nats-url, or --jobs-dir of a sidecar that runs a NATS server of its own")
-	}
-	text, err := os.ReadFile(operatorFile(cfg.Jobs.Dir))
-	if err != nil {
-		return nil, fmt.Errorf("no sidecar with jobs runs on %s: %w", cfg.Jobs.Dir, err)
-	}
-	var o operator
-	if err := json.Unmarshal(text, &o); err != nil {
-		return nil, fmt.Errorf("%s: %w", operatorFile(cfg.Jobs.Dir), err)
-	}
-	nc, err := nats.Connect(o.URL, nats.Name("semproxy jobs"), nats.UserInfo(o.User, o.Password))
-	if err != nil {
-		return nil, fmt.Errorf("the sidecar of %s does not answer: %w", cfg.Jobs.Dir, err)
-	}
-	return nc, nil
 }

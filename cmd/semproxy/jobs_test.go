@@ -9,19 +9,21 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/semproxy/semproxy/cmd/semproxy/config"
+	"github.com/semproxy/semproxy/sidecar"
+	"github.com/semproxy/semproxy/sidecar/config"
+	"github.com/semproxy/semproxy/sidecar/sidecartest"
 	"github.com/semproxy/semproxy/transport/client"
 	"github.com/semproxy/semproxy/transport/page"
 )
 
 func TestDurableJobsFromSubmitToReplay(t *testing.T) {
 	dir := t.TempDir()
-	s := startSidecar(t, func(c *config.Config) { c.Jobs.Enabled, c.Jobs.Dir = true, dir })
-	until(t, "jobs are taken", func() bool { return s.takesJobs(t.Context()) == nil })
-	c := s.client(t, "acme", client.Options{})
+	s := sidecartest.Start(t, func(c *config.Config) { c.Jobs.Enabled, c.Jobs.Dir = true, dir })
+	sidecartest.Until(t, "jobs are taken", func() bool { return s.TakesJobs(t.Context()) == nil })
+	c := s.Client(t, "acme", client.Options{})
 	ctx := context.Background()
 
-	job, err := c.Submit(ctx, "", demoBlob(t, "kjv"))
+	job, err := c.Submit(ctx, "", sidecartest.Page(t, "kjv"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,25 +31,25 @@ func TestDurableJobsFromSubmitToReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same, err := c.Compress(ctx, demoBlob(t, "kjv"))
+	same, err := c.Compress(ctx, sidecartest.Page(t, "kjv"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	cores, err := page.DecodeCores(got.Body, page.DefaultLimits())
-	if err != nil || got.Header.Get(headerObject) != same.Header.Get(headerObject) {
-		t.Fatalf("cores of a job: %v, object %q, want that of a request, %q", err, got.Header.Get(headerObject), same.Header.Get(headerObject))
+	if err != nil || got.Header.Get(sidecar.HeaderObject) != same.Header.Get(sidecar.HeaderObject) {
+		t.Fatalf("cores of a job: %v, object %q, want that of a request, %q", err, got.Header.Get(sidecar.HeaderObject), same.Header.Get(sidecar.HeaderObject))
 	}
 	again, err := page.DecodeCores(same.Body, page.DefaultLimits())
 	if err != nil || !bytes.Equal(cores.K, again.K) || !bytes.Equal(cores.V, again.V) {
 		t.Errorf("cores of a job differ from those of a request (%v)", err)
 	}
-	if twice, err := c.Submit(ctx, "", demoBlob(t, "kjv")); err != nil || !twice.Duplicate || twice.ID != job.ID {
+	if twice, err := c.Submit(ctx, "", sidecartest.Page(t, "kjv")); err != nil || !twice.Duplicate || twice.ID != job.ID {
 		t.Errorf("the same page again: got %+v, %v, want a duplicate", twice, err)
 	}
 
 	// A page that can never succeed.
 	var ce *client.Error
-	if job, err = c.Submit(ctx, "bad-one", demoBlob(t, "kjv")[:1000]); err != nil {
+	if job, err = c.Submit(ctx, "bad-one", sidecartest.Page(t, "kjv")[:1000]); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Wait(ctx, job.ID); !errors.As(err, &ce) || ce.Code != "page.truncated" {
@@ -61,17 +63,17 @@ func TestDurableJobsFromSubmitToReplay(t *testing.T) {
 		}
 		return out
 	}
-	until(t, "the dead letter is listed", func() bool { return strings.Contains(list("letters", "acme"), "bad-one") })
+	sidecartest.Until(t, "the dead letter is listed", func() bool { return strings.Contains(list("letters", "acme"), "bad-one") })
 	if out := list("letters", "acme"); !strings.Contains(out, "page.truncated") {
 		t.Errorf("letters:\n%s", out)
 	}
-	if out := list("list", "--json"); !strings.Contains(out, `"tenant":"acme"`) || !strings.Contains(out, `"dead":1`) {
+	if out := list("list", "--json"); !strings.Contains(out, `"tenant": "acme"`) || !strings.Contains(out, `"dead": 1`) {
 		t.Errorf("list:\n%s", out)
 	}
 	if out := list("replay", "acme", "--all"); !strings.Contains(out, "1 of 1 letters sent again") {
 		t.Errorf("replay:\n%s", out)
 	}
-	until(t, "it is dead again", func() bool { return strings.Contains(list("letters", "acme"), "bad-one") })
+	sidecartest.Until(t, "it is dead again", func() bool { return strings.Contains(list("letters", "acme"), "bad-one") })
 	if out := list("drop", "acme", "2"); !strings.Contains(out, "1 of 1 letters deleted") {
 		t.Errorf("drop:\n%s", out)
 	}
@@ -86,7 +88,7 @@ func TestDurableJobsFromSubmitToReplay(t *testing.T) {
 	if _, err := cli(t, "jobs", "list", "--jobs-dir", t.TempDir()); err == nil || !strings.Contains(err.Error(), "no sidecar") {
 		t.Errorf("a folder of nobody: got %v", err)
 	}
-	resp, err := http.Get(s.admin.URL() + "/metrics")
+	resp, err := http.Get(s.AdminURL() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,9 +100,9 @@ func TestDurableJobsFromSubmitToReplay(t *testing.T) {
 }
 
 func TestWithoutJobsTheyAreRefused(t *testing.T) {
-	s := startSidecar(t, nil)
+	s := sidecartest.Start(t, nil)
 	var ce *client.Error
-	if _, err := s.client(t, "acme", client.Options{}).Submit(context.Background(), "", []byte("page")); !errors.As(err, &ce) || ce.Code != "job.unsupported" || ce.Retryable {
+	if _, err := s.Client(t, "acme", client.Options{}).Submit(context.Background(), "", []byte("page")); !errors.As(err, &ce) || ce.Code != "job.unsupported" || ce.Retryable {
 		t.Errorf("got %v, want the final code job.unsupported", err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/semproxy/semproxy/cmd/semproxy/exit"
 )
 
 func main() {
@@ -15,6 +17,6 @@ func main() {
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "semproxy:", err)
 		stop()
-		os.Exit(1) //nolint:gocritic // stop has been called
+		os.Exit(exit.Code(err)) //nolint:gocritic // stop has been called
 	}
 }

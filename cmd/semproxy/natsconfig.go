@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/semproxy/semproxy/cmd/semproxy/natsconf"
+	"github.com/semproxy/semproxy/cmd/semproxy/show"
 	"github.com/semproxy/semproxy/transport"
 )
 
@@ -55,6 +56,7 @@ stay: run the command again with more tenants, then reload the servers.`,
 	f.StringVar(&o.TLSCert, "tls-cert", "", "certificate of the servers")
 	f.StringVar(&o.TLSKey, "tls-key", "", "its key")
 	f.StringVar(&o.TLSCA, "tls-ca", "", "roots for the certificates of the other servers")
+	show.Complete(cmd, "mode", []string{natsconf.Accounts, natsconf.Users})
 	return cmd
 }
 

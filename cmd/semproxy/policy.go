@@ -4,22 +4,21 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/semproxy/semproxy/cmd/semproxy/exit"
+	"github.com/semproxy/semproxy/cmd/semproxy/show"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/policy/schema"
 	"github.com/semproxy/semproxy/policy/strict"
 	"github.com/semproxy/semproxy/policy/watch"
 )
 
-// policyEnv names the policy of the subcommands when no path is given; else it is the service's own, so that a command run
+// policyPathEnv names the policy of the subcommands when no path is given: it is the service's own variable, so that a command run
 // beside the service sees what the service sees.
-const (
-	policyEnv     = "SEMPROXY_POLICY"
-	policyPathEnv = "SEMPROXY_POLICY_PATH"
-)
+const policyPathEnv = "SEMPROXY_POLICY_PATH"
 
 func newPolicyCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -28,22 +27,22 @@ func newPolicyCommand() *cobra.Command {
 		Long: `A policy is one or more YAML files: named profiles, and per tenant a list of rules of which the
 first match wins. These commands read the files exactly as the service does, and change nothing.
 
-Where no path is given, the environment variable ` + policyEnv + ` names the file or directory, or else
-the service's own ` + policyPathEnv + `.`,
+Where no path is given, the service's own environment variable ` + policyPathEnv + ` names the file or directory.`,
 	}
 	cmd.AddCommand(newPolicyCheckCommand(), newPolicyExplainCommand(), newPolicySchemaCommand())
 	return cmd
 }
 
 func newPolicyCheckCommand() *cobra.Command {
-	return &cobra.Command{
+	var output string
+	cmd := &cobra.Command{
 		Use:   "check [PATH...]",
 		Short: "Check policy files; exit non-zero when one has a mistake",
 		Long: `Check policy files and directories together, as one policy. Every mistake is printed at once, with file,
 line and path. Warnings are printed too, and do not make the command fail. Then follows a line per tenant.`,
 		Example: `  semproxy policy check configs/policies/example.yaml
   semproxy policy check /etc/semproxy/policies
-  ` + policyEnv + `=tenants.yaml semproxy policy check`,
+  ` + policyPathEnv + `=tenants.yaml semproxy policy check`,
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			paths, err := policyPaths(args)
@@ -51,13 +50,19 @@ line and path. Warnings are printed too, and do not make the command fail. Then 
 				return err
 			}
 			out := cmd.OutOrStdout()
-			set, err := loadPolicy(out, paths)
-			if err != nil {
+			set, problems, err := compilePolicy(paths)
+			if err != nil && len(problems) == 0 {
 				return err
 			}
-			return printCheck(out, set)
+			r := newPolicyReport(set, problems)
+			if err := show.As(out, output, r, r.write); err != nil {
+				return err
+			}
+			return mistakes(problems)
 		},
 	}
+	show.Flag(cmd, &output)
+	return cmd
 }
 
 func newPolicySchemaCommand() *cobra.Command {
@@ -85,60 +90,66 @@ func policyPaths(given []string) ([]string, error) {
 	if len(given) > 0 {
 		return given, nil
 	}
-	for _, env := range []string{policyEnv, policyPathEnv} {
+	for _, env := range []string{policyPathEnv, "SEMPROXY_POLICY"} { // the second is an older name of the first
 		if path := os.Getenv(env); path != "" {
 			return []string{path}, nil
 		}
 	}
-	return nil, fmt.Errorf("no policy given: name a file or directory, or set %s", policyEnv)
+	return nil, exit.UsageError{Err: fmt.Errorf("no policy given: name a file or directory, or set %s", policyPathEnv)}
+}
+
+// compilePolicy reads and compiles; problems are those of the content.
+func compilePolicy(paths []string) (*policy.Set, []*strict.Error, error) {
+	sources, err := watch.LoadFiles(paths...)
+	if err != nil {
+		return nil, nil, err
+	}
+	set, err := policy.Compile(sources...)
+	return set, strict.Problems(err), err
 }
 
 // loadPolicy reads and compiles. Problems of the content go to out, one a line; the error then only counts them.
 func loadPolicy(out io.Writer, paths []string) (*policy.Set, error) {
-	sources, err := watch.LoadFiles(paths...)
-	if err != nil {
-		return nil, err
+	set, problems, err := compilePolicy(paths)
+	if len(problems) == 0 {
+		return set, err
 	}
-	set, err := policy.Compile(sources...)
-	if problems := strict.Problems(err); len(problems) > 0 {
-		for _, p := range problems {
-			fmt.Fprintln(out, p)
-		}
-		return nil, fmt.Errorf("the policy has %s", plural(len(problems), "mistake"))
+	for _, p := range problems {
+		fmt.Fprintln(out, p)
 	}
-	return set, err
+	return nil, mistakes(problems)
 }
 
-func printCheck(out io.Writer, set *policy.Set) error {
-	warnings := set.Warnings()
-	for _, w := range warnings {
-		fmt.Fprintln(out, "warning:", w)
+// mistakes is nil where there are none.
+func mistakes(problems []*strict.Error) error {
+	if len(problems) == 0 {
+		return nil
 	}
-	for _, name := range set.Tenants() {
-		rules := set.Rules(name)
-		line := name + ":"
-		for i, r := range rules {
-			plan, _ := set.Profile(r.Profile)
-			if i > 0 {
-				line += ";"
-			}
-			line += " " + r.Match + " -> " + r.Profile + " (" + summary(&plan) + ")"
-			if r.Match == policy.Everything {
-				break // what follows is never reached
-			}
+	return exit.RefusedError{Text: fmt.Sprintf("the policy has %s", show.Plural(len(problems), "mistake"))}
+}
+
+// completeTenants completes the names of the policy's tenants.
+func completeTenants(paths *[]string) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		given, err := policyPaths(slices.Compact(slices.Sorted(slices.Values(*paths)))) // cobra has read the flags twice
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		fmt.Fprintln(out, line)
+		set, _, err := compilePolicy(given)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return set.Tenants(), cobra.ShellCompDirectiveNoFileComp
 	}
-	if _, ok := set.Resolve("a tenant that nobody names"); !ok {
-		fmt.Fprintln(out, "tenants that are not named: denied (add a tenant", policy.UnknownTenant, "to serve them)")
-	}
-	_, err := fmt.Fprintf(out, "ok: %s, %s, %s, version %.12s\n", plural(len(set.Tenants()), "tenant"),
-		plural(len(set.Profiles()), "profile"), plural(len(warnings), "warning"), set.Version())
-	return err
 }
 
 // summary says in a few words what a profile does.
 func summary(p *policy.Profile) string {
+	if p.Bits > 0 {
+		plain := *p
+		plain.Bits = 0
+		return fmt.Sprintf("%s, in %d bits", summary(&plain), p.Bits)
+	}
 	switch {
 	case p.Method == policy.MethodNone:
 		return "keeps every token"
@@ -148,11 +159,4 @@ func summary(p *policy.Profile) string {
 		return fmt.Sprintf("%s, ratio %v", p.Method, p.Ratio)
 	}
 	return fmt.Sprintf("%s, ratio %v, %s", p.Method, p.Ratio, p.Budget)
-}
-
-func plural(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return strconv.Itoa(n) + " " + noun
 }

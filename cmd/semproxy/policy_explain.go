@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/semproxy/semproxy/cmd/semproxy/show"
 	"github.com/semproxy/semproxy/policy"
 )
 
@@ -50,12 +50,14 @@ the one that decides, and its profile with every default filled in. Exits non-ze
 		RunE:         func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.paths, "policy", nil, "policy file or directory, may be repeated (default $"+policyEnv+")")
+	flags.StringSliceVar(&f.paths, "policy", nil, "policy file or directory, may be repeated (default $"+policyPathEnv+")")
 	flags.StringVar(&f.request.Tenant, "tenant", "", "tenant that asks")
 	flags.StringVar(&f.request.Model, "model", "", "model that the page belongs to")
 	flags.IntVar(&f.request.Tokens, "tokens", 0, "length of the sequence in tokens")
 	flags.StringArrayVar(&f.headers, "header", nil, "header of the request, \"Name: value\", may be repeated")
-	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
+	show.Flag(cmd, &f.output)
+	cmd.Flags().Lookup("output").Value.(*show.Choice).Also = "text"         // an older name of table
+	_ = cmd.RegisterFlagCompletionFunc("tenant", completeTenants(&f.paths)) // the flag exists
 	if err := cmd.MarkFlagRequired("tenant"); err != nil {
 		panic(err) // the flag is declared above
 	}
@@ -63,9 +65,6 @@ the one that decides, and its profile with every default filled in. Exits non-ze
 }
 
 func (f *explainFlags) run(cmd *cobra.Command) error {
-	if f.output != "text" && f.output != "json" {
-		return fmt.Errorf("--output must be text or json, got %q", f.output)
-	}
 	if f.request.Tokens < 0 {
 		return fmt.Errorf("--tokens must not be negative, got %d", f.request.Tokens)
 	}
@@ -97,21 +96,10 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 			e.Code = coded.Code()
 		}
 	}
-	write := e.text
-	if f.output == "json" {
-		write = e.json
-	}
-	if err := write(cmd.OutOrStdout()); err != nil {
+	if err := show.As(cmd.OutOrStdout(), f.output, &e, e.text); err != nil {
 		return err
 	}
 	return denied
-}
-
-func (e *explanation) json(out io.Writer) error {
-	enc := json.NewEncoder(out)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(e)
 }
 
 func (e *explanation) text(out io.Writer) error {

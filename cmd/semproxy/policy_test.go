@@ -60,7 +60,7 @@ func TestPolicyCheckSummarisesAGoodPolicy(t *testing.T) {
 func TestPolicyCheckPrintsEveryMistakeAndFails(t *testing.T) {
 	bad := policyFile(t, "tenants.yaml", "apiVersion: semproxy.io/v1\nprofiles:\n  a: { method: semantic, ratio: 1.5 }\ntenants:\n  acme: { rulez: [] }\n")
 	got, _, err := runPolicy(t, "check", bad)
-	want := bad + ":3: profiles.a.ratio: must be in (0,1], got 1.5\n" + bad + ":5: tenants.acme.rulez: unknown key, did you mean \"rules\"?\n"
+	want := bad + ":3:26: profiles.a.ratio: must be in (0,1], got 1.5\n" + bad + ":5:11: tenants.acme.rulez: unknown key, did you mean \"rules\"?\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -86,18 +86,19 @@ func TestPolicyCheckWarnsWithoutFailing(t *testing.T) {
 }
 
 func TestPolicyPathComesFromTheEnvironment(t *testing.T) {
-	t.Setenv(policyEnv, "")
 	t.Setenv(policyPathEnv, "")
-	if _, _, err := runPolicy(t, "check"); err == nil || !strings.Contains(err.Error(), policyEnv) {
-		t.Errorf("got %v, want an error that names %s", err, policyEnv)
+	t.Setenv("SEMPROXY_POLICY", "")
+	if _, _, err := runPolicy(t, "check"); err == nil || !strings.Contains(err.Error(), policyPathEnv) {
+		t.Errorf("got %v, want an error that names %s", err, policyPathEnv)
 	}
 	t.Setenv(policyPathEnv, policyFile(t, "service.yaml", string(policies.Demo)))
 	if got, _, err := runPolicy(t, "check"); err != nil || !strings.Contains(got, "globex") {
 		t.Errorf("got %v and\n%s\nwant the service's policy", err, got)
 	}
-	t.Setenv(policyEnv, policyFile(t, "own.yaml", string(policies.Example)))
+	t.Setenv(policyPathEnv, "")
+	t.Setenv("SEMPROXY_POLICY", policyFile(t, "own.yaml", string(policies.Example))) // an older name
 	if got, _, err := runPolicy(t, "check"); err != nil || !strings.Contains(got, "research") {
-		t.Errorf("got %v and\n%s\nwant the policy of %s", err, got, policyEnv)
+		t.Errorf("got %v and\n%s\nwant the policy of %s", err, got, policyPathEnv)
 	}
 }
 
@@ -178,12 +179,12 @@ func TestPolicyExplainKeepsItsOutputForTheDecision(t *testing.T) {
 func TestPolicyRefusesBadArguments(t *testing.T) {
 	path := policyFile(t, "demo.yaml", string(policies.Demo))
 	for want, args := range map[string][]string{
-		`required flag(s) "tenant" not set`:        {"explain", "--policy", path},
-		`--output must be text or json, got "xml"`: {"explain", "--policy", path, "--tenant", "acme", "-o", "xml"},
-		"--tokens must not be negative, got -1":    {"explain", "--policy", path, "--tenant", "acme", "--tokens", "-1"},
-		"no such file":                             {"check", filepath.Join(t.TempDir(), "missing.yaml")},
-		"has no file *.yaml":                       {"check", t.TempDir()},
-		"unknown command":                          {"schema", "extra"},
+		`required flag(s) "tenant" not set`:     {"explain", "--policy", path},
+		`must be one of table, json, yaml`:      {"explain", "--policy", path, "--tenant", "acme", "-o", "xml"},
+		"--tokens must not be negative, got -1": {"explain", "--policy", path, "--tenant", "acme", "--tokens", "-1"},
+		"no such file":                          {"check", filepath.Join(t.TempDir(), "missing.yaml")},
+		"has no file *.yaml":                    {"check", t.TempDir()},
+		"unknown command":                       {"schema", "extra"},
 	} {
 		if _, _, err := runPolicy(t, args...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v, want %q", args, err, want)

@@ -18,6 +18,8 @@ import (
 	"github.com/semproxy/semproxy/compress"
 	"github.com/semproxy/semproxy/pipeline"
 	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/sidecar"
+	"github.com/semproxy/semproxy/sidecar/sidecartest"
 	"github.com/semproxy/semproxy/store/redistest"
 	"github.com/semproxy/semproxy/transport/client"
 	"github.com/semproxy/semproxy/transport/page"
@@ -122,7 +124,7 @@ func TestKilledRedisAndSidecarsLoseNothing(t *testing.T) {
 					wrong.Add(1)
 					t.Errorf("page %d: got other cores than in a clean run, %v", i, err)
 				}
-				objects[i] = reply.Header.Get(headerObject)
+				objects[i] = reply.Header.Get(sidecar.HeaderObject)
 				retried.Add(int64(reply.Attempts - 1))
 				answered.Add(1)
 			}
@@ -168,9 +170,9 @@ func TestKilledRedisAndSidecarsLoseNothing(t *testing.T) {
 // A replica that never saw a sequence finds what another one stored of it, over NATS.
 func TestAPrefixIsFoundByAnotherSidecar(t *testing.T) {
 	server := redistest.Start(t)
-	a, b := startSidecar(t, overRedis(server.Addr, true, "")), startSidecar(t, overRedis(server.Addr, true, ""))
+	a, b := sidecartest.Start(t, sidecartest.OverRedis(server.Addr, true, "")), sidecartest.Start(t, sidecartest.OverRedis(server.Addr, true, ""))
 	blob := smallPage(t, 1)
-	if _, err := a.client(t, "acme", client.Options{}).Compress(context.Background(), blob); err != nil {
+	if _, err := a.Client(t, "acme", client.Options{}).Compress(context.Background(), blob); err != nil {
 		t.Fatal(err)
 	}
 	p, err := page.Decode(blob, page.DefaultLimits())
@@ -183,12 +185,12 @@ func TestAPrefixIsFoundByAnotherSidecar(t *testing.T) {
 	}
 	request := fmt.Sprintf(`{"model":"llama","layout":"test","dtype":"BF16","rope":{"type":"default","theta":10000,"rotary_dim":16,"interleaved":false},
 		"layers":1,"kv_heads":2,"head_dim":16,"token_ids":[%s,1,2,3]}`, strings.Join(ids, ","))
-	conn := b.client(t, "acme", client.Options{})
+	conn := b.Client(t, "acme", client.Options{})
 	reply, err := conn.Get(context.Background(), request)
 	if err != nil || !strings.Contains(string(reply.Body), `"tokens":64`) {
 		t.Fatalf("get of a prefix: got %v, want 64 tokens", err)
 	}
-	if reply, err = b.client(t, "slow", client.Options{}).Get(context.Background(), request); err != nil || !strings.Contains(string(reply.Body), `"tokens":0`) {
+	if reply, err = b.Client(t, "slow", client.Options{}).Get(context.Background(), request); err != nil || !strings.Contains(string(reply.Body), `"tokens":0`) {
 		t.Errorf("get of another tenant's prefix: got %v, want nothing", err)
 	}
 	var ce *client.Error

@@ -19,8 +19,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/semproxy/semproxy/sidecar"
+	"github.com/semproxy/semproxy/sidecar/sidecartest"
 	"github.com/semproxy/semproxy/transport/client"
-	"github.com/semproxy/semproxy/transport/page"
 )
 
 // natsServer is a plain NATS server that outlives the sidecars of a test.
@@ -105,23 +106,6 @@ func dial(t *testing.T, url string, opt client.Options) *client.Client {
 	return c
 }
 
-// distinct are n pages that differ, so that none is answered from the store.
-func distinct(t *testing.T, n int) [][]byte {
-	t.Helper()
-	out := make([][]byte, n)
-	for i := range out {
-		out[i] = edited(t, func(p *page.Page) {
-			ids := make([]int32, p.Tokens)
-			for k := range ids {
-				ids[k] = int32(p.TokenIDs.At(k))
-			}
-			ids[0] = int32(i)
-			p.TokenIDs, p.Sequence = page.IntsOf(ids), fmt.Sprint("page-", i)
-		})
-	}
-	return out
-}
-
 const demoPolicy = "../../configs/policies/demo.yaml"
 
 func TestSIGTERMUnderLoadLosesNothing(t *testing.T) {
@@ -129,7 +113,7 @@ func TestSIGTERMUnderLoadLosesNothing(t *testing.T) {
 	first := startProcess(t, "--nats-url", url, "--policy-path", demoPolicy)
 	ready(t, url, "acme")
 
-	pages := distinct(t, 120)
+	pages := sidecartest.Distinct(t, 120)
 	var answered, retried atomic.Int64
 	half := make(chan struct{})
 	work := make(chan int)
@@ -144,7 +128,7 @@ func TestSIGTERMUnderLoadLosesNothing(t *testing.T) {
 			for i := range work {
 				reply, err := c.Compress(context.Background(), pages[i])
 				if err == nil {
-					err = about(reply.Body, fmt.Sprint("page-", i))
+					err = sidecartest.About(reply.Body, fmt.Sprint("page-", i))
 				}
 				if err != nil {
 					errs <- fmt.Errorf("page %d: %w", i, err)
@@ -211,18 +195,6 @@ func TestSIGTERMUnderLoadLosesNothing(t *testing.T) {
 	t.Logf("%d pages answered, %d of them after a retry", answered.Load(), retried.Load())
 }
 
-// about holds that a reply decodes and is about the page that was sent.
-func about(body []byte, sequence string) error {
-	cores, err := page.DecodeCores(body, page.DefaultLimits())
-	if err != nil {
-		return err
-	}
-	if cores.Sequence != sequence {
-		return fmt.Errorf("the reply is about %s, want %s", cores.Sequence, sequence)
-	}
-	return nil
-}
-
 func TestPolicyReloadInARunningProcess(t *testing.T) {
 	url := natsServer(t)
 	file := t.TempDir() + "/tenants.yaml"
@@ -242,30 +214,21 @@ func TestPolicyReloadInARunningProcess(t *testing.T) {
 	ready(t, url, "acme")
 	c := dial(t, url, client.Options{Tenant: "acme"})
 	outcome := func() string {
-		reply, err := c.Compress(context.Background(), demoBlob(t, "kjv"))
+		reply, err := c.Compress(context.Background(), sidecartest.Page(t, "kjv"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return reply.Header.Get(headerOutcome)
+		return reply.Header.Get(sidecar.HeaderOutcome)
 	}
 	if got := outcome(); got != "exact" {
 		t.Fatalf("outcome %q, want exact", got)
 	}
 	write("half")
-	until(t, "the new policy compresses", func() bool { return outcome() == "compressed" || outcome() == "stored" })
+	sidecartest.Until(t, "the new policy compresses", func() bool { return outcome() == "compressed" || outcome() == "stored" })
 	write("nonsense")
-	until(t, "the bad policy is refused", func() bool { return strings.Contains(p.log.String(), "policy_rejected") })
+	sidecartest.Until(t, "the bad policy is refused", func() bool { return strings.Contains(p.log.String(), "policy_rejected") })
 	if got := outcome(); got != "stored" {
 		t.Errorf("outcome %q under the last good policy, want stored", got)
-	}
-}
-
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("20 s passed before %s", what)
-		}
 	}
 }
 

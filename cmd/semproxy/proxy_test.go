@@ -16,9 +16,11 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
-	"github.com/semproxy/semproxy/cmd/semproxy/config"
 	"github.com/semproxy/semproxy/proxy/identity"
 	"github.com/semproxy/semproxy/proxy/recent"
+	"github.com/semproxy/semproxy/sidecar"
+	"github.com/semproxy/semproxy/sidecar/config"
+	"github.com/semproxy/semproxy/sidecar/sidecartest"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 	"github.com/semproxy/semproxy/transport/client"
 )
@@ -26,7 +28,7 @@ import (
 // The whole of it: a client asks, the proxy decides, the engine's adapter sends a page by the parameters that it was given,
 // and all of it is one trace and one record.
 func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
-	var sc *sidecar
+	var sc *sidecartest.Sidecar
 	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/metrics" {
 			_, _ = io.WriteString(w, "vllm:kv_cache_usage_perc 0.5\n")
@@ -43,7 +45,7 @@ func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
 		}
 		// What an adapter does: the page goes out under the request's trace.
 		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.MapCarrier{"traceparent": body.KV.Traceparent})
-		if _, err := sc.client(t, body.KV.Tenant, client.Options{}).Compress(ctx, demoBlob(t, "kjv")); err != nil {
+		if _, err := sc.Client(t, body.KV.Tenant, client.Options{}).Compress(ctx, sidecartest.Page(t, "kjv")); err != nil {
 			t.Errorf("the page: got %v, want cores", err)
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -59,12 +61,12 @@ func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sc = startSidecar(t, func(c *config.Config) {
+	sc = sidecartest.Start(t, func(c *config.Config) {
 		c.Proxy.Listen, c.Proxy.Engine.URL, c.Proxy.Identity.KeysFile = "127.0.0.1:0", engine.URL, keys
 	})
 	defer http.DefaultClient.CloseIdleConnections()
 	body := `{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("a word ", 600) + `"}]}`
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, sc.requests.server.URL()+"/v1/chat/completions", strings.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, sc.ProxyURL()+"/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +85,7 @@ func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
 	explained := getJSON[struct {
 		Request recent.Request `json:"request"`
 		Summary []string       `json:"summary"`
-	}](t, sc.admin.URL()+"/api/v1/requests/r1/explain")
+	}](t, sc.AdminURL()+"/api/v1/requests/r1/explain")
 	r := explained.Request
 	if len(r.Pages) != 1 || r.Pages[0].Ratio <= 0 || r.Pages[0].Ratio > 0.51 || !r.Pages[0].Measured || r.Pages[0].Device == "" || r.Decision.Profile != "half" {
 		t.Errorf("got %+v", explained)
@@ -98,11 +100,11 @@ func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
 	if len(r.Layers) != r.Pages[0].Layers || math.Abs(sum-r.Pages[0].Ratio) > 1e-3 {
 		t.Errorf("got %d layers with a mean ratio of %v, want the page's %d and %v", len(r.Layers), sum, r.Pages[0].Layers, r.Pages[0].Ratio)
 	}
-	if got := getJSON[[]tenantView](t, sc.admin.URL()+"/api/v1/tenants"); len(got) == 0 {
+	if got := getJSON[[]sidecar.TenantView](t, sc.AdminURL()+"/api/v1/tenants"); len(got) == 0 {
 		t.Error("got no tenants")
 	}
 	names := map[string]bool{}
-	for _, span := range sc.spans.Ended() {
+	for _, span := range sc.Spans.Ended() {
 		if span.SpanContext().TraceID().String() == r.TraceID {
 			names[span.Name()] = true
 		}

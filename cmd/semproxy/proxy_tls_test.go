@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/semproxy/semproxy/cmd/semproxy/config"
+	"github.com/semproxy/semproxy/sidecar/config"
+	"github.com/semproxy/semproxy/sidecar/sidecartest"
 )
 
 func (a *authority) pair(name string) tls.Certificate {
@@ -32,7 +33,7 @@ func TestATenantByMutualTLS(t *testing.T) {
 		_, _ = io.WriteString(w, "{}")
 	}))
 	defer engine.Close()
-	sc := startSidecar(t, func(c *config.Config) {
+	sc := sidecartest.Start(t, func(c *config.Config) {
 		c.Proxy.Listen, c.Proxy.Engine.URL = "127.0.0.1:0", engine.URL
 		c.Proxy.TLS = config.ProxyTLS{CertFile: cert, KeyFile: key, ClientCAFile: filepath.Join(ours.dir, "ca.crt")}
 		c.Proxy.Identity.Header = config.ProxyHeader{Name: "X-Tenant", Subjects: []string{"gateway"}}
@@ -58,7 +59,7 @@ func TestATenantByMutualTLS(t *testing.T) {
 			return &c.certs[0], nil
 		}
 		transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, GetClientCertificate: send, MinVersion: tls.VersionTLS12}}
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, sc.requests.server.URL()+"/v1/models", http.NoBody)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, sc.ProxyURL()+"/v1/models", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}

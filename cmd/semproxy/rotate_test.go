@@ -16,7 +16,8 @@ import (
 
 	"github.com/nats-io/nkeys"
 
-	"github.com/semproxy/semproxy/cmd/semproxy/config"
+	"github.com/semproxy/semproxy/sidecar/config"
+	"github.com/semproxy/semproxy/sidecar/sidecartest"
 	"github.com/semproxy/semproxy/transport/client"
 )
 
@@ -81,7 +82,7 @@ func TestARotatedKeyIsTakenUpWithoutLosingPages(t *testing.T) {
 	if _, err := system.client(t, "acme", patient).Stat(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	pages := distinct(t, 8)
+	pages := sidecartest.Distinct(t, 8)
 	var answered, slow atomic.Int64
 	stop := make(chan struct{})
 	var senders sync.WaitGroup
@@ -96,7 +97,7 @@ func TestARotatedKeyIsTakenUpWithoutLosingPages(t *testing.T) {
 				}
 				reply, err := c.Compress(context.Background(), pages[i])
 				if err == nil {
-					err = about(reply.Body, fmt.Sprint("page-", i))
+					err = sidecartest.About(reply.Body, fmt.Sprint("page-", i))
 				}
 				if err != nil {
 					t.Errorf("page %d: %v", i, err)
@@ -110,16 +111,16 @@ func TestARotatedKeyIsTakenUpWithoutLosingPages(t *testing.T) {
 		})
 	}
 	system.rotate(t)
-	until(t, "the new key is applied", func() bool { return strings.Contains(p.log.String(), "nats_credentials_applied") })
+	sidecartest.Until(t, "the new key is applied", func() bool { return strings.Contains(p.log.String(), "nats_credentials_applied") })
 	system.onlyNew()
 	before := answered.Load()
-	until(t, "pages are answered with the new key alone", func() bool { return answered.Load() > before+50 })
+	sidecartest.Until(t, "pages are answered with the new key alone", func() bool { return answered.Load() > before+50 })
 
 	// A file with a mistake changes nothing.
 	replaceFile(t, filepath.Join(system.dir, "SEMPROXY.nk"), "not a seed\n")
-	until(t, "the mistake is reported", func() bool { return strings.Contains(p.log.String(), "nats_credentials_rejected") })
+	sidecartest.Until(t, "the mistake is reported", func() bool { return strings.Contains(p.log.String(), "nats_credentials_rejected") })
 	before = answered.Load()
-	until(t, "pages are answered in spite of the mistake", func() bool { return answered.Load() > before+50 })
+	sidecartest.Until(t, "pages are answered in spite of the mistake", func() bool { return answered.Load() > before+50 })
 	close(stop)
 	senders.Wait()
 	if slow.Load() > 0 {
@@ -135,20 +136,20 @@ func TestReadinessFollowsNATS(t *testing.T) {
 	port := freePort(t)
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	n := startNATSProcess(t, address, "-a", "127.0.0.1", "-p", fmt.Sprint(port), "-js", "-sd", t.TempDir())
-	s := startSidecar(t, func(c *config.Config) { c.NATS.URL, c.Jobs.Enabled = "nats://"+address, true })
+	s := sidecartest.Start(t, func(c *config.Config) { c.NATS.URL, c.Jobs.Enabled = "nats://"+address, true })
 	ready := func() bool {
-		resp, err := http.Get(s.admin.URL() + "/readyz")
+		resp, err := http.Get(s.AdminURL() + "/readyz")
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	}
-	until(t, "the sidecar is ready", ready)
+	sidecartest.Until(t, "the sidecar is ready", ready)
 	n.kill()
-	until(t, "it is not ready without NATS", func() bool { return !ready() })
+	sidecartest.Until(t, "it is not ready without NATS", func() bool { return !ready() })
 	if err := n.start(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "it is ready again", ready)
+	sidecartest.Until(t, "it is ready again", ready)
 }

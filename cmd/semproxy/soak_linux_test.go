@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/semproxy/semproxy/sidecar/sidecartest"
 	"github.com/semproxy/semproxy/store/redistest"
 	"github.com/semproxy/semproxy/transport/client"
 	"github.com/semproxy/semproxy/transport/shm"
@@ -48,7 +49,7 @@ func gauge(t *testing.T, admin, name string) float64 {
 func (p *process) adminURL(t *testing.T) string {
 	t.Helper()
 	var url string
-	until(t, "the sidecar tells its admin address", func() bool {
+	sidecartest.Until(t, "the sidecar tells its admin address", func() bool {
 		m := regexp.MustCompile(`"admin":"([^"]+)"`).FindStringSubmatch(p.log.String())
 		if m != nil {
 			url = m[1]
@@ -168,7 +169,7 @@ func TestOverloadIsAnsweredAndPasses(t *testing.T) {
 		}
 	}
 	// What may live at once: 16 MiB in flight, 64 MiB that the client library has not handed over, what the process needs
-	// idle. The collector keeps to it (docs/configuration.md says to set this); what is resident is more, and bounded too.
+	// idle. The collector keeps to it (docs/reference/configuration.md says to set this); what is resident is more, and bounded too.
 	const bound = 160 << 20
 	t.Setenv("GOMEMLIMIT", "160MiB")
 	// The NATS server is a process of its own: what waits in it is not the sidecar's.

@@ -16,8 +16,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/semproxy/semproxy/cmd/semproxy/config"
 	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/sidecar"
+	"github.com/semproxy/semproxy/sidecar/config"
+	"github.com/semproxy/semproxy/sidecar/sidecartest"
 	"github.com/semproxy/semproxy/transport"
 	"github.com/semproxy/semproxy/transport/client"
 	"github.com/semproxy/semproxy/transport/page"
@@ -25,9 +27,9 @@ import (
 )
 
 // errorCount is semproxy_errors_total of a code and tenant.
-func (s *sidecar) errorCount(t *testing.T, code, tenant string) (n float64) {
+func errorCount(t *testing.T, s *sidecartest.Sidecar, code, tenant string) (n float64) {
 	t.Helper()
-	resp, err := http.Get(s.admin.URL() + "/metrics")
+	resp, err := http.Get(s.AdminURL() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,14 +60,14 @@ func TestNoTenantIsNearAnother(t *testing.T) {
 
 func hostileTenant(t *testing.T, system *natsSystem) {
 	socket := filepath.Join(t.TempDir(), "shm")
-	s := startSidecar(t, func(c *config.Config) {
+	s := sidecartest.Start(t, func(c *config.Config) {
 		c.NATS.URL, c.NATS.NKeyFile, c.NATS.PrivateInboxes = system.url, filepath.Join(system.dir, "SEMPROXY.nk"), system.private
 		c.Jobs.Enabled = true
 		if runtime.GOOS == "linux" {
 			c.SharedMemory.Socket = socket
 		}
 	})
-	until(t, "jobs are taken", func() bool { return s.takesJobs(t.Context()) == nil })
+	sidecartest.Until(t, "jobs are taken", func() bool { return s.TakesJobs(t.Context()) == nil })
 	ctx := context.Background()
 	acme, globex := system.client(t, "acme", client.Options{}), system.client(t, "globex", client.Options{MaxAttempts: 2})
 	evil := system.connect(t, "globex")
@@ -97,15 +99,15 @@ func hostileTenant(t *testing.T, system *natsSystem) {
 	}
 	_ = evil.FlushTimeout(5 * time.Second)
 
-	mine := edited(t, func(p *page.Page) { p.Sequence = "acme's" })
+	mine := sidecartest.Edited(t, func(p *page.Page) { p.Sequence = "acme's" })
 	reply, err := acme.Compress(ctx, mine)
 	if err != nil {
 		t.Fatal(err)
 	}
-	object := reply.Header.Get(headerObject)
+	object := reply.Header.Get(sidecar.HeaderObject)
 
 	// Forged subjects.
-	for _, op := range []string{"compress", "get", "stat", "job", "result", "compress." + s.instance, "attach." + s.instance, "done.x"} {
+	for _, op := range []string{"compress", "get", "stat", "job", "result", "compress." + s.InstanceName(), "attach." + s.InstanceName(), "done.x"} {
 		limited, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		if m, err := evil.RequestWithContext(limited, "kv.acme.v1."+op, []byte("evil")); err == nil {
 			t.Errorf("kv.acme.v1.%s as globex: got %v %q, want no reply", op, m.Header, m.Data)
@@ -114,35 +116,35 @@ func hostileTenant(t *testing.T, system *natsSystem) {
 	}
 	// Guessed object keys.
 	var ce *client.Error
-	before := s.errorCount(t, "not_found", "globex")
+	before := errorCount(t, s, "not_found", "globex")
 	if _, err := globex.Get(ctx, object); !errors.As(err, &ce) || ce.Code != "not_found" {
 		t.Errorf("globex gets acme's object: %v, want not_found", err)
 	}
-	if got := s.errorCount(t, "not_found", "globex"); got != before+1 {
+	if got := errorCount(t, s, "not_found", "globex"); got != before+1 {
 		t.Errorf("not_found of globex was counted %v times, want once more than %v", got, before)
 	}
 	// Forged headers: the page is globex's whatever they say.
-	forged := &nats.Msg{Subject: "kv.globex.v1.compress", Data: edited(t, func(p *page.Page) { p.Sequence = "globex's" }), Header: nats.Header{
+	forged := &nats.Msg{Subject: "kv.globex.v1.compress", Data: sidecartest.Edited(t, func(p *page.Page) { p.Sequence = "globex's" }), Header: nats.Header{
 		"Nats-Request-Info": {`{"acc":"acme","user":"acme"}`}, "Semproxy-Tenant": {"acme"}, "Tenant": {"acme"}, "Semproxy-Status": {"ok"},
 	}}
 	m, err := evil.RequestMsgWithContext(ctx, forged)
-	if err != nil || m.Header.Get(transport.HeaderStatus) != transport.StatusOK || m.Header.Get(headerObject) == object {
+	if err != nil || m.Header.Get(transport.HeaderStatus) != transport.StatusOK || m.Header.Get(sidecar.HeaderObject) == object {
 		t.Errorf("forged headers: got %v, %v, want an object of globex's own", m, err)
 	}
-	if _, err := acme.Get(ctx, m.Header.Get(headerObject)); !errors.As(err, &ce) || ce.Code != "not_found" {
+	if _, err := acme.Get(ctx, m.Header.Get(sidecar.HeaderObject)); !errors.As(err, &ce) || ce.Code != "not_found" {
 		t.Errorf("acme gets globex's object: %v, want not_found", err)
 	}
 	// Forged message ids: globex takes the id first.
 	id := "the-same"
-	if _, err := globex.Submit(ctx, id, demoBlob(t, "kjv_facts")); err != nil {
+	if _, err := globex.Submit(ctx, id, sidecartest.Page(t, "kjv_facts")); err != nil {
 		t.Error(err)
 	}
 	job, err := acme.Submit(ctx, id, mine)
 	if err != nil || job.Duplicate {
 		t.Fatalf("acme's job of the same id: got %+v, %v, want it kept", job, err)
 	}
-	if got, err := acme.Wait(ctx, id); err != nil || about(got.Body, "acme's") != nil {
-		t.Errorf("acme's job: %v, %v", err, about(got.Body, "acme's"))
+	if got, err := acme.Wait(ctx, id); err != nil || sidecartest.About(got.Body, "acme's") != nil {
+		t.Errorf("acme's job: %v, %v", err, sidecartest.About(got.Body, "acme's"))
 	}
 	// Replies into another tenant's subjects.
 	for _, subject := range []string{"kv.acme.v1.job", "kv.acme.v1.compress", "kv.acme.v1.done.the-same", "semproxy.jobs.acme", "_INBOX.acme.x"} {
@@ -153,7 +155,7 @@ func hostileTenant(t *testing.T, system *natsSystem) {
 		}
 	}
 	_ = evil.FlushTimeout(5 * time.Second)
-	if got, err := acme.Wait(ctx, id); err != nil || about(got.Body, "acme's") != nil {
+	if got, err := acme.Wait(ctx, id); err != nil || sidecartest.About(got.Body, "acme's") != nil {
 		t.Errorf("acme's outcome was changed: %v", err)
 	}
 	if state, err := acme.Stat(ctx); err != nil || len(state.Body) == 0 {
@@ -168,7 +170,7 @@ func hostileTenant(t *testing.T, system *natsSystem) {
 }
 
 // foreignDescriptor sends acme's descriptor as globex.
-func foreignDescriptor(t *testing.T, s *sidecar, system *natsSystem, evil *nats.Conn, socket string, blob []byte) {
+func foreignDescriptor(t *testing.T, s *sidecartest.Sidecar, system *natsSystem, evil *nats.Conn, socket string, blob []byte) {
 	t.Helper()
 	own := system.connect(t, "acme")
 	session, err := shm.Dial(t.Context(), shm.Options{Socket: socket}, func(ctx context.Context, instance, challenge string) error {
@@ -196,15 +198,15 @@ func foreignDescriptor(t *testing.T, s *sidecar, system *natsSystem, evil *nats.
 		}
 		return m
 	}
-	before := s.errorCount(t, shm.CodeDenied, "globex")
+	before := errorCount(t, s, shm.CodeDenied, "globex")
 	if m := send(evil, "globex"); m.Header.Get(transport.HeaderCode) != shm.CodeDenied || m.Header.Get(transport.HeaderMemory) != "" {
 		t.Errorf("acme's descriptor from globex: got %v, want code %s", m.Header, shm.CodeDenied)
 	}
-	if got := s.errorCount(t, shm.CodeDenied, "globex"); got != before+1 {
+	if got := errorCount(t, s, shm.CodeDenied, "globex"); got != before+1 {
 		t.Errorf("%s of globex was counted %v times, want once more than %v", shm.CodeDenied, got, before)
 	}
 	m := send(own, "acme")
-	if body, err := lease.Reply(m.Header.Get(transport.HeaderMemory)); err != nil || about(body, "acme's") != nil {
+	if body, err := lease.Reply(m.Header.Get(transport.HeaderMemory)); err != nil || sidecartest.About(body, "acme's") != nil {
 		t.Errorf("acme's own descriptor: %v, %v", m.Header, err)
 	}
 }
@@ -215,15 +217,15 @@ func TestAClusterWithTLSKeepsJobsThroughTheLossOfAServer(t *testing.T) {
 	ca := filepath.Join(tls.dir, "ca.crt")
 	system := configured(t, "accounts", 3, "--tls-cert", cert, "--tls-key", key, "--tls-ca", ca)
 	system.ca = ca
-	s := startSidecar(t, func(c *config.Config) {
+	s := sidecartest.Start(t, func(c *config.Config) {
 		c.NATS.URL, c.NATS.NKeyFile, c.NATS.TLS.CAFile = system.url, filepath.Join(system.dir, "SEMPROXY.nk"), ca
 		c.Jobs.Enabled, c.Jobs.Replicas, c.Jobs.AckWait = true, 3, policy.Duration(2*time.Second)
 	})
-	until(t, "jobs are taken", func() bool { return s.takesJobs(t.Context()) == nil })
+	sidecartest.Until(t, "jobs are taken", func() bool { return s.TakesJobs(t.Context()) == nil })
 	c := system.client(t, "acme", client.Options{Timeout: 5 * time.Second, MaxAttempts: 200, Backoff: client.Backoff{First: 20 * time.Millisecond, Max: 200 * time.Millisecond}})
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	pages := distinct(t, 24)
+	pages := sidecartest.Distinct(t, 24)
 	ids := make([]string, len(pages))
 	for i, p := range pages {
 		if i == len(pages)/2 {
@@ -240,7 +242,7 @@ func TestAClusterWithTLSKeepsJobsThroughTheLossOfAServer(t *testing.T) {
 		if err != nil {
 			t.Fatalf("job %d: %v", i, err)
 		}
-		if err := about(got.Body, "page-"+strconv.Itoa(i)); err != nil {
+		if err := sidecartest.About(got.Body, "page-"+strconv.Itoa(i)); err != nil {
 			t.Errorf("job %d: %v", i, err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 type Head struct {
 	K, V      [][]float64
 	Count     []int
+	Bias      []float64
 	Position  []float64
 	Label     []int
 	Threshold int
@@ -26,7 +27,11 @@ type Page struct {
 	Boundary  []byte
 	Protect   []byte
 	Freq      []float64 // rotation per position of each pair of the rotary dimensions
-	Pairs     bool      // interleaved
+
+	Q          [][][][]float64 // [layer][query head][query][dim], after RoPE; nil: none
+	QPositions []int32         // [query]; nil: those of the last tokens
+	Importance [][]float64     // [layer x head][token]; nil: none
+	Pairs      bool            // interleaved
 }
 
 const steps = 1024
@@ -46,7 +51,11 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 	sinks := min(opt.Sinks, n)
 	recent := min(opt.Recent, n-sinks)
 	nm := n - sinks - recent
-	slots := int(opt.Ratio*float64(n)+1e-9) - sinks - recent
+	slots := int(opt.Ratio*float64(n) + 1e-9)
+	if opt.Granule > 1 && (!opt.Pooled() || slots < opt.Granule) {
+		slots = max(slots/opt.Granule, 1) * opt.Granule
+	}
+	slots -= sinks + recent
 	keep := make([]bool, nm)
 	kept := 0
 	for i := range keep {
@@ -77,10 +86,27 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 	for g := range scores {
 		scores[g] = outlierScore(pre[g*per : (g+1)*per])
 	}
-	singles := choose(scores, keep, exact, opt.Across)
+	asked := learn(p, opt, whole)
+	look := asked.look
+	if opt.Attention && p.Importance != nil {
+		look = p.Importance
+		for g := range scores {
+			for i := range scores[g] {
+				scores[g][i] = 0
+				for h := g * per; h < (g+1)*per; h++ {
+					scores[g][i] += look[h][sinks+i]
+				}
+			}
+		}
+	}
+	pool := groups
+	if opt.Budget == compress.Layered {
+		pool = groups / layers
+	}
+	singles := choose(scores, keep, exact, pool, opt.Across)
 	var weights [][]int
-	if opt.Recency > 0 || opt.Distinct || opt.HeadWeights != nil {
-		weights = weigh(p.Positions, sinks, scores, per, opt)
+	if opt.Recency > 0 || opt.Distinct || opt.Attention || opt.HeadWeights != nil {
+		weights = weigh(p, sinks, scores, look, per, opt)
 	}
 	minLen, maxLen := opt.ChunkMin, opt.ChunkMax
 	problems := make([]problem, groups)
@@ -92,7 +118,7 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 				problems[g].weight = weights[g]
 			}
 		}
-		if whole || solve(problems, best, slots, layers, opt) || maxLen >= 1024 {
+		if whole || solve(problems, best, slots, layers, sinks+recent, opt) || maxLen >= 1024 {
 			break
 		}
 		minLen, maxLen = min(2*minLen, 1024), min(2*maxLen, 1024)
@@ -110,12 +136,13 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 			if !whole {
 				t = best[i/per]
 				label, count = problems[i/per].cluster(t)
-				if opt.Budget == compress.Layered {
+				if opt.Pooled() {
 					label, count = problems[i/per].fill(label, count)
 				}
 			}
 			out[l][h] = merge(p, l, h, pre[i], label, count, sinks, recent, opt)
 			out[l][h].Threshold = t
+			asked.fit(p, l, h, &out[l][h], opt)
 		}
 	}
 	return out
@@ -226,7 +253,7 @@ func (q *problem) cluster(t int) (label []int, count int) {
 }
 
 // solve bisects the thresholds; false when even the lowest one leaves too many cores.
-func solve(qs []problem, best []int, slots, layers int, opt compress.Options) bool {
+func solve(qs []problem, best []int, slots, layers, edge int, opt compress.Options) bool {
 	if opt.Budget == compress.Fixed {
 		for g := range best {
 			best[g] = int(math.Floor(opt.Threshold * steps))
@@ -263,20 +290,20 @@ func solve(qs []problem, best []int, slots, layers int, opt compress.Options) bo
 		}
 		return best, true
 	}
-	if opt.Budget == compress.Adaptive || opt.Budget == compress.Layered {
+	switch {
+	case opt.Pooled():
+		ok, pool := true, len(qs)
+		if opt.Budget == compress.Layered {
+			pool /= layers
+		}
+		for i := 0; i < len(qs); i += pool {
+			ok = pooled(qs[i:][:pool], best[i:][:pool], pool*slots, edge, max(opt.Granule, 1)) && ok
+		}
+		return ok
+	case opt.Budget == compress.Adaptive:
 		t, ok := bisect(qs, len(qs)*slots, false)
 		for g := range best {
 			best[g] = t
-		}
-		if heads := len(qs) / layers; opt.Budget == compress.Layered {
-			for g := range qs {
-				layer := qs[g/heads*heads:][:heads]
-				qs[g].quota = total(layer, t) / heads
-				for i := range layer {
-					qs[g].quota = max(qs[g].quota, total(layer[i:i+1], math.MinInt16))
-				}
-				best[g], _ = bisect(qs[g:g+1], qs[g].quota, true)
-			}
 		}
 		return ok
 	}

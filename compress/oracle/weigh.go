@@ -28,9 +28,9 @@ func outlierScore(pre [][][]float64) []float64 {
 	return score
 }
 
-// choose says which tokens of each group are never merged: those of keep and exact more a group, per group or, across, on
-// average.
-func choose(scores [][]float64, keep []bool, exact int, across bool) [][]bool {
+// choose says which tokens of each group are never merged: those of keep and exact more a group; across: on average over the
+// groups of a pool.
+func choose(scores [][]float64, keep []bool, exact, pool int, across bool) [][]bool {
 	type token struct{ g, i int }
 	single := make([][]bool, len(scores))
 	var all []token
@@ -48,18 +48,21 @@ func choose(scores [][]float64, keep []bool, exact int, across bool) [][]bool {
 				all = append(all, token{g, i})
 			}
 		}
-		if !across {
+		switch {
+		case !across:
 			best(exact)
+		case (g+1)%pool == 0:
+			best(exact * pool)
 		}
 	}
-	best(exact * len(scores))
 	return single
 }
 
-// weigh is the weight of each token of each group, in 1/256: the root of its mean outlier score over its age plus recency,
-// in units of the geometric mean of the latter, times the group's mean head weight.
-func weigh(positions []int32, sinks int, scores [][]float64, heads int, opt compress.Options) [][]int {
-	n := len(scores[0])
+// weigh is the weight of each token of each group, in 1/256, times the group's mean head weight: with age the geometric mean
+// of all ages plus recency over the token's own, out its mean outlier score and look what says how much it matters over its
+// mean, age sqrt(out); sqrt(age (1 + look)/2 out) with look; sqrt(age look) where the page says itself what matters.
+func weigh(p *Page, sinks int, scores, look [][]float64, heads int, opt compress.Options) [][]int {
+	positions, n := p.Positions, len(scores[0])
 	age := make([]float64, n)
 	logs := 0.0
 	for i := range age {
@@ -68,6 +71,12 @@ func weigh(positions []int32, sinks int, scores [][]float64, heads int, opt comp
 			age[i] = float64(positions[len(positions)-1]-positions[sinks+i]) + opt.Recency
 		}
 		logs += math.Log(age[i]) / float64(n)
+	}
+	mean := make([]float64, len(look))
+	for h := range look {
+		for _, x := range look[h][sinks:] {
+			mean[h] += x / float64(len(look[h])-sinks)
+		}
 	}
 	out := make([][]int, len(scores))
 	for g, score := range scores {
@@ -80,14 +89,32 @@ func weigh(positions []int32, sinks int, scores [][]float64, heads int, opt comp
 			}
 		}
 		for i, a := range age {
-			w := head * math.Exp(logs) / a
-			if opt.Distinct {
+			w := math.Exp(logs) / a
+			if opt.Recency == 0 {
+				w = 1
+			}
+			if look != nil {
+				sum := 0.0
+				for h := g * heads; h < (g+1)*heads; h++ {
+					sum += attentive(look[h][sinks+i]/(mean[h]+1e-30), p.Importance != nil) / float64(heads)
+				}
+				w = math.Sqrt(w * sum)
+			}
+			if opt.Distinct && (p.Importance == nil || !opt.Attention) {
 				w *= math.Sqrt(max(score[i], 0) / float64(heads))
 			}
-			out[g][i] = int(min(max(math.Round(256*w), 1), 1<<16-1))
+			out[g][i] = int(min(max(math.Round(256*head*w), 1), 1<<16-1))
 		}
 	}
 	return out
+}
+
+// attentive is what look does to a token's price. The queries are a sample of those to come, the page's own word is not.
+func attentive(look float64, said bool) float64 {
+	if said {
+		return max(look, 1e-3)
+	}
+	return (1 + look) / 2
 }
 
 // weighed is the similarity of token j to seed s in 1/1024, less the more j weighs.

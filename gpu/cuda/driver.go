@@ -108,6 +108,8 @@ func Open(path string) (*Driver, error) {
 }
 
 func load(path string) (*Driver, error) {
+	runtime.LockOSThread() // the reason of a failure belongs to the thread
+	defer runtime.UnlockOSThread()
 	lib, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,8 @@
-// How much the page's own queries look at each token (SnapKV), in two passes over the keys.
+// How much queries look at each token, in two passes over the keys: the page's own (SnapKV), or those of the future.
 #pragma once
 #include "attention.h"
+
+enum { MEAN_THREADS = 256 };
 
 DEVICE Attend originals(const Job* j) {
   Attend a = {};
@@ -15,14 +17,30 @@ DEVICE Attend originals(const Job* j) {
   a.dtype = j->dtype;
   a.qdtype = j->qdtype;
   a.scale = 1.44269504f / (f32)root((f64)j->dim);
+  a.len = j->tokens;
   return a;
 }
 
-// One block is at most QUERIES queries of one plane: the largest logit of each and one over the sum of its softmax.
+// cores_of is the attention of the queries that teach to the merged cores, before they are rounded to 8 bits.
+DEVICE Attend cores_of(const Job* j) {
+  Attend a = originals(j);
+  a.q = j->teach;
+  a.k = j->out_k;
+  a.counts = j->out_counts;
+  a.row_b = (i64)j->heads * j->width;
+  a.row_h = a.len = j->width;
+  a.per = j->asks;
+  a.plain = (j->flags & FOLD) != 0;
+  a.qdtype = F32;
+  return a;
+}
+
+// One block is at most QUERIES queries of one plane: the largest logit of each and one over the sum of its softmax. arg: 0 over
+// the originals, 1 over the cores.
 KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_softmax(const Batch b) {
   Place place_ = place(b);
   const Job* j = place_.job;
-  Attend a = originals(j);
+  Attend a = b.arg ? cores_of(j) : originals(j);
   i32 query_blocks = (a.per + QUERIES - 1) / QUERIES, plane = place_.index / query_blocks, first = place_.index % query_blocks * QUERIES;
   i32 queries = imin(a.per - first, QUERIES), d = a.dim, lane = tid() & (WARP - 1), warp = tid() / WARP;
   f32* q = (f32*)smem();          // [QUERIES, dim]
@@ -32,10 +50,10 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_softmax(const Batch b) {
   f32 top[QUERIES / 4], sum[QUERIES / 4];
 #pragma unroll
   for (i32 i = 0; i < QUERIES / 4; i++) { top[i] = NONE; sum[i] = 0; }
-  for (i32 base = 0; base < j->tokens; base += KEYS) {
-    load_tile(tile, d + 4, a, a.k, scale_of(j->kscale, plane), plane / a.heads, plane % a.heads, base, j->tokens);
+  for (i32 base = 0; base < a.len; base += KEYS) {
+    load_tile(tile, d + 4, a, a.k, scale_of(j->kscale, plane), plane / a.heads, plane % a.heads, base, a.len);
     sync();
-    tile_logits(p, q, tile, a, 0, 0, base, j->tokens);
+    tile_logits(p, q, tile, a, plane / a.heads, plane % a.heads, base, a.len);
     sync();
 #pragma unroll
     for (i32 i = 0; i < QUERIES / 4; i++) {
@@ -56,7 +74,8 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_softmax(const Batch b) {
   }
 }
 
-// One block is KEYS tokens of one plane: the attention that they get, summed over the queries.
+// One block is KEYS tokens of one plane: the attention that they get, summed over the queries; looked: times the lengths of
+// their values.
 KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_looks(const Batch b) {
   Place place_ = place(b);
   const Job* j = place_.job;
@@ -77,5 +96,30 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_looks(const Batch b) {
     if (t < KEYS)
       for (i32 r = 0; r < queries; r++) sum += exp_2(p[r * KEYS + t] - s[2 * r]) * s[2 * r + 1];
   }
+  if (j->flags & LOOKED) {
+    load_tile(tile, d + 4, a, j->v, scale_of(j->vscale, plane), plane / a.heads, plane % a.heads, base, j->tokens);
+    sync();
+    f32 ss = 0;
+    if (t < KEYS)
+      for (i32 e = 0; e < d; e++) ss = fused(tile[t * (d + 4) + e], tile[t * (d + 4) + e], ss);
+    sum *= (f32)root(ss);
+  }
   if (t < KEYS && base + t < j->tokens) j->looks[(i64)plane * j->tokens + base + t] = sum;
+}
+
+// One block is one plane: the mean of the looks at its tokens behind the sinks, which get attention whatever they mean.
+KERNEL LAUNCH_BOUNDS(MEAN_THREADS) semproxy_meanlook(const Batch b) {
+  Place p = place(b);
+  const Job* j = p.job;
+  if (!(j->flags & LOOKED)) return;
+  i32 t = tid();
+  f64* all = (f64*)smem(); // [MEAN_THREADS]
+  f64 sum = 0;
+  for (i32 i = j->sinks + t; i < j->tokens; i += MEAN_THREADS) sum += j->looks[(i64)p.index * j->tokens + i];
+  all[t] = sum;
+  for (i32 half = MEAN_THREADS / 2; half > 0; half >>= 1) {
+    sync();
+    if (t < half) all[t] += all[t + half];
+  }
+  if (t == 0) j->mean_look[p.index] = all[0] / (j->tokens - j->sinks) + 1e-30;
 }

@@ -9,7 +9,7 @@ enum { ATTEND_THREADS = 128, KEYS = 64, QUERIES = 16 };
 //   b*row_b + t*row_t + h*row_h                                       when table is null, else
 //   table[b*table_stride + t/block_size]*row_b + t%block_size*row_t + h*row_h.
 // bias, counts: one per row, or null; a row of count 0, or of bias -inf, is padding. Without a bias it is the logarithm of the
-// count. q and out are [batch, heads, per, dim]: the queries of all
+// count, or nothing where plain says so. q and out are [batch, heads, per, dim]: the queries of all
 // query heads that share a KV head follow each other.
 struct Attend {
   const u8 *q, *k, *v;
@@ -21,7 +21,7 @@ struct Attend {
   f32* part;                  // [batch, heads, per, splits, dim + 2]
   f32* out;
   i64 row_b, row_t, row_h;
-  i32 batch, heads, per, dim, dtype, qdtype, block_size, table_stride, splits, split_len, query_blocks, len;
+  i32 batch, heads, per, dim, dtype, qdtype, block_size, table_stride, splits, split_len, query_blocks, len, plain;
   f32 scale;                  // of the logits, times log2(e)
 };
 
@@ -75,7 +75,7 @@ DEVICE void tile_logits(f32* p, const f32* q, const f32* tile, const Attend& a, 
     i64 row = row_of(a, b, h, base + key);
     i32 count = a.counts ? a.counts[row] : 1;
     if (count <= 0) seen = false;
-    else bias = a.bias ? a.bias[row] * 1.44269504f : log_2((f32)count);
+    else bias = a.bias ? a.bias[row] * 1.44269504f : a.plain ? 0 : log_2((f32)count);
     seen = seen && bias > NONE; // -inf pads too
   }
 #pragma unroll

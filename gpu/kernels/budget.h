@@ -5,7 +5,7 @@
 
 enum { COUNT_WARPS = 4, COUNT_THREADS = COUNT_WARPS * WARP, NODES = 3 };
 
-enum { ALL = 0, EACH = 1, AT = 2 }; // what a launch counts for: the page's threshold, each group's, or at the page's
+enum { ALL = 0, EACH = 1 }; // what a launch counts for: the page's threshold, or each group's or layer's
 
 struct Search { i32 lo, hi, best, most; };
 
@@ -42,6 +42,37 @@ DEVICE Search replay(const Job* j, i32 domain, i32 launches) {
   return s;
 }
 
+// round_up is the least number of clusters, n at least, that with sinks and recent tokens makes whole granules of cores; or the
+// largest number of them that the tokens allow.
+DEVICE i32 round_up(const Job* j, i32 n) {
+  i32 granule = j->granule, edge = j->sinks + j->recent, most = (j->n + edge) / granule * granule;
+  i32 up = (n + edge + granule - 1) / granule * granule;
+  return (most > edge && up > most ? most : up) - edge;
+}
+
+// layered_count is the cores of a group at a node of its pool's bisection, or when everything that may merge does.
+DEVICE i32 layered_count(const Job* j, i32 g, i32 node) {
+  return round_up(j, node < 0 ? j->least[g] : j->singles[g] + j->totals[(i64)(1 + g) * j->launches * NODES + node]);
+}
+
+// replay_layer is replay for groups that share a total, those of a layer or of the page, each rounded up to whole granules. best is
+// the node of lo, -1: none.
+DEVICE Search replay_layer(const Job* j, i32 layer, i32 launches) {
+  Search s = {j->lowest, 1025, -1, 0};
+  for (i32 step = 0, fits = 0; step < 2 * launches && s.hi - s.lo > 1; step++) {
+    i32 node = step / 2 * NODES + (step & 1 ? 1 + fits : 0), sum = 0, t = (s.lo + s.hi) >> 1;
+    for (i32 g = layer * j->pool; g < (layer + 1) * j->pool; g++) sum += layered_count(j, g, node);
+    fits = sum <= j->pool * j->slots;
+    if (fits) {
+      s.lo = t;
+      s.best = node;
+    } else {
+      s.hi = t;
+    }
+  }
+  return s;
+}
+
 // clusters runs greedy seed-based clustering of one chunk on one warp. Lane w holds the candidates 32w.. that are free, in
 // seed order. take(token, seed) is called by the lane that finds that token joins seed.
 template <typename Take> DEVICE i32 clusters(const i16* sim, i32 ld, const u16* cand, i32 n, i32 t, Take take) {
@@ -72,54 +103,49 @@ template <typename Take> DEVICE i32 clusters(const i16* sim, i32 ld, const u16* 
 KERNEL LAUNCH_BOUNDS(COUNT_THREADS) semproxy_count(const Batch b) {
   Place p = place(b);
   const Job* j = p.job;
-  i32 kind = b.arg & 3, launch = b.arg >> 2, nodes = kind == AT ? 1 : NODES;
+  i32 kind = b.arg & 3, launch = b.arg >> 2;
   i32 task = p.index * COUNT_WARPS + tid() / WARP;
-  i32 node = task % nodes, chunk = task / nodes % j->chunks_len, g = task / nodes / j->chunks_len;
-  bool all = j->budget == ADAPTIVE || j->budget == LAYERED;
-  if (g >= j->groups || launch >= j->launches || j->budget == FIXED) return;
-  if (kind == EACH ? j->budget == ADAPTIVE : kind == AT ? j->budget != LAYERED : !all) return;
-  i32* total = j->counts + g;
-  i32 t = j->threshold[g];
-  if (kind != AT) {
-    i32 domain = kind == EACH ? 1 + g : 0;
-    Search s = replay(j, domain, launch);
-    t = (s.lo + s.hi) >> 1;
-    if (node == 1) s.hi = t;
-    if (node == 2) s.lo = t;
-    if (s.hi - s.lo <= 1) return;
-    t = (s.lo + s.hi) >> 1;
-    total = j->totals + ((i64)domain * j->launches + launch) * NODES + node;
-  }
+  i32 node = task % NODES, chunk = task / NODES % j->chunks_len, g = task / NODES / j->chunks_len;
+  if (g >= j->groups || launch >= j->launches || j->budget == FIXED || (kind == ALL) != (j->budget == ADAPTIVE)) return;
+  i32 domain = kind == EACH ? 1 + g : 0;
+  Search s = j->budget == LAYERED ? replay_layer(j, g / j->pool, launch) : replay(j, domain, launch);
+  i32 t = (s.lo + s.hi) >> 1;
+  if (node == 1) s.hi = t;
+  if (node == 2) s.lo = t;
+  if (s.hi - s.lo <= 1) return;
+  t = (s.lo + s.hi) >> 1;
+  i32* total = j->totals + ((i64)domain * j->launches + launch) * NODES + node;
   Chunk c = j->chunks[chunk];
   i32 n = clusters(j->sim + (i64)g * j->sim_len + c.sim, c.ld, j->cand + (i64)g * j->n + c.lo,
                    j->cand_len[(i64)g * j->chunks_len + chunk], t, [](i32, i32) {});
   if ((tid() & (WARP - 1)) == 0 && n > 0) atomic_add(total, n);
 }
 
-// One block is one page: writes the thresholds that were found. arg: ALL for the page's, EACH for each group's.
+// One block is one page: writes the thresholds that were found. arg: ALL for the page's, EACH for each group's or layer's.
 KERNEL LAUNCH_BOUNDS(COUNT_THREADS) semproxy_settle(const Batch b) {
   const Job* j = place(b).job;
-  bool fixed = j->budget == FIXED, each = j->budget == EQUAL || j->budget == LAYERED;
-  if (b.arg == EACH && (fixed || !each)) return;
-  if (b.arg == ALL && !fixed && j->budget == EQUAL) return;
-  i32 t = fixed ? j->fixed : 0;
-  if (!fixed && b.arg == ALL) t = replay(j, 0, j->launches).lo;
+  bool each = j->budget == EQUAL || j->budget == LAYERED;
+  if ((b.arg == EACH) != each) return;
+  i32 t = j->budget == FIXED ? j->fixed : 0;
+  if (j->budget == ADAPTIVE) t = replay(j, 0, j->launches).lo;
   for (i32 g = tid(); g < j->groups; g += COUNT_THREADS)
-    j->threshold[g] = b.arg == EACH ? replay(j, 1 + g, j->launches).best : t;
+    j->threshold[g] = j->budget == LAYERED ? replay_layer(j, g / j->pool, j->launches).lo : each ? replay(j, 1 + g, j->launches).best : t;
 }
 
-// One block is one page: gives the heads of a layer equal quotas, what they have together at the page's threshold but no less
-// than any of them needs.
+// One block is one page: gives the groups that share a total what they have at its threshold, in whole granules, and the granules
+// that are left to those that merge most.
 KERNEL LAUNCH_BOUNDS(COUNT_THREADS) semproxy_quota(const Batch b) {
   const Job* j = place(b).job;
   if (j->budget != LAYERED) return;
-  i32 heads = j->groups / j->layers;
-  for (i32 l = tid(); l < j->layers; l += COUNT_THREADS) {
-    i32 quota = 0, least = 0;
-    for (i32 g = l * heads; g < (l + 1) * heads; g++) {
-      quota += j->counts[g] + j->singles[g];
-      least = imax(least, j->least[g]);
+  for (i32 l = tid(); l < j->groups / j->pool; l += COUNT_THREADS) {
+    i32 first = l * j->pool, sum = 0, node = replay_layer(j, l, j->launches).best;
+    for (i32 g = first; g < first + j->pool; g++) sum += j->quota[g] = layered_count(j, g, node);
+    for (; sum + j->granule <= j->pool * j->slots; sum += j->granule) {
+      i32 most = -1;
+      for (i32 g = first; g < first + j->pool; g++)
+        if (round_up(j, j->quota[g] + 1) > j->quota[g] && (most < 0 || j->quota[g] < j->quota[most])) most = g;
+      if (most < 0) break;
+      j->quota[most] += j->granule;
     }
-    for (i32 g = l * heads; g < (l + 1) * heads; g++) j->quota[g] = imax(quota / heads, least);
   }
 }

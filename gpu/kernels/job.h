@@ -20,6 +20,10 @@ enum {
   NEEDS_MEAN = 256,  // the mean direction is used
   NEEDS_SCORE = 512, // the score is used
   ATTENDED = 1024,   // exact tokens are those that the page's queries look at most
+  LOOKED = 2048,     // similarities are weighed by looks as well
+  IMPORTANT = 4096,  // which come with the page, choose the exact tokens and take the place of the outlier score
+  FIT = 8192,        // the values of merged cores are fitted
+  FOLD = 16384,      // their bias goes into their keys
 };
 
 // A chunk is the range [lo, hi) of tokens after the sinks; its similarities start at sim and have rows of ld.
@@ -41,14 +45,20 @@ struct Job {
   const Tile* tiles;
   const i32* chunk_of;      // [n]
   const f64* age;           // [n], weighed only
+  const f64* dear;          // [groups], a factor of the weights of a group's tokens; weighed only
   const u8* keep;           // [n], protected
-  const u8* q;              // [planes, queries, dim], attended only
+  const u8* q;              // [planes, queries, dim], those that look; attended and looked only
+  const u8* teach;          // [planes, asks, dim] in F32, those that teach; fit and fold only
   // Between kernels.
   f32* norm;                // [planes, n]
   f32* sums;                // [planes, tiles, dim], of unit keys
   f32* mean;                // [planes, dim], direction
-  f32* softmax;             // [planes, queries, 2], largest logit and one over the sum; attended only
-  f32* looks;               // [planes, tokens], attention summed over the queries; attended only
+  f32* softmax;             // [planes, queries or asks, 2], largest logit and one over the sum
+  f32* looks;               // [planes, tokens], attention summed over the queries; looked: times the value's length, or from the host
+  f64* mean_look;           // [planes], over the tokens behind the sinks; looked only
+  f32* want;                // [planes, asks, dim], what the teachers get from the originals; fit only
+  f32* rest;                // [planes, asks, dim], what they get from the cores, then the solution; fit only
+  f64* solved;              // [planes, asks, dim]; fit only
   f32* score;               // [groups, n]
   u8* single;               // [groups, n], never merged
   i16* sim;                 // [groups, sim_len]
@@ -57,7 +67,6 @@ struct Job {
   i32* cand_len;            // [groups, chunks]
   i32* totals;              // [1 + groups, launches, 3], clusters at each node of the bisection
   i32* singles;             // [groups + 1], the last is their sum
-  i32* counts;              // [groups], clusters at the adaptive threshold
   i32* quota;               // [groups]
   i32* seed;                // [groups, n]
   i32* label;               // [groups, n]
@@ -87,6 +96,8 @@ struct Job {
   i32 slots, exact, lowest, fixed, launches;
   i32 width, team;          // cores per head of the result; lanes per row, a power of two
   i32 queries, qdtype;      // queries that share a KV head
+  i32 asks;                 // those that teach it
+  i32 pool, granule;        // groups that share a budget; the cores of a head are so many times a whole number
 };
 
 // The parameter of every kernel that works on pages: a block finds its page in first, the blocks before each page.

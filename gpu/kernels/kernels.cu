@@ -5,6 +5,7 @@
 #include "assign.h"
 #include "merge.h"
 #include "attended.h"
+#include "fit.h"
 
 // Tells the host how this compiler lays the structures out: sizes, then offsets of fields that follow padding.
 KERNEL semproxy_layout(i32* out) {

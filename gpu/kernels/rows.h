@@ -54,7 +54,7 @@ DEVICE u32 narrow_bf16(f32 x) {
   return ((b + 0x7fff + (b >> 16 & 1)) >> 16) & 0xffff;
 }
 
-// narrow_8 rounds to nearest even and saturates, as compress/internal/simd's FP8.Encode.
+// narrow_8 rounds to nearest even and saturates, as internal/simd's FP8.Encode.
 DEVICE u32 narrow_8(f32 x, i32 dtype) {
   i32 mantissa = dtype == F8E4M3 ? 3 : 2, bias = dtype == F8E4M3 ? 7 : 15;
   u32 most = dtype == F8E4M3 ? 0x7e : 0x7b;

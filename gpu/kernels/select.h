@@ -58,13 +58,13 @@ template <typename Key, typename Take> DEVICE void select_top(Selected* s, i32 t
   }
 }
 
-// One block is one group, or the whole page when exact tokens compete across groups: marks the tokens that never merge.
+// One block is one group, or those that share a budget when exact tokens compete across them: marks the tokens that never merge.
 KERNEL LAUNCH_BOUNDS(SELECT_THREADS) semproxy_select(const Batch b) {
   Place p = place(b);
   const Job* j = p.job;
   bool across = j->flags & ACROSS;
-  i64 first = across ? 0 : (i64)p.index * j->n;
-  i32 n = j->n, total = across ? j->groups * n : n;
+  i32 n = j->n, total = across ? j->pool * n : n;
+  i64 first = (i64)p.index * total;
   const u8* keep = j->keep;
   u8* single = j->single + first;
   const f32* score = j->score + first;
@@ -86,6 +86,16 @@ DEVICE u32 fixed_weight(f64 x) {
   return !(x >= 1) ? 1 : x > 65535 ? 65535 : (u32)x;
 }
 
+// looked_weight is the share of a token's weight that what it is looked at has, squared: the mean over the group's heads.
+DEVICE f64 looked_weight(const Job* j, i32 g, i32 i) {
+  f64 sum = 0;
+  for (i32 plane = g * j->group_heads; plane < (g + 1) * j->group_heads; plane++) {
+    f64 look = j->looks[(i64)plane * j->tokens + j->sinks + i] / j->mean_look[plane];
+    sum += (j->flags & IMPORTANT ? look > 1e-3 ? look : 1e-3 : (1 + look) / 2) / j->group_heads;
+  }
+  return sum;
+}
+
 struct Ordered { u64 key[1024]; u16 weight[1024]; i32 singles, candidates; };
 
 // One block is one chunk of one group: lists its candidates in seed order, counts, and weighs the similarities.
@@ -104,12 +114,13 @@ KERNEL LAUNCH_BOUNDS(SELECT_THREADS) semproxy_order(const Batch b) {
     s->key[i] = single ? ~0ull : seed_key(j->centrality[at + i], i, j->flags & BY_POSITION);
     if (single) atomic_add(&s->singles, 1);
     if (j->flags & WEIGHED) {
-      f64 x = j->age[c.lo + i];
+      f64 age = j->age[c.lo + i], x = age;
       if (j->flags & DISTINCT) {
         f64 score = j->score[at + i];
         x *= root((score > 0 ? score : 0) / j->group_heads);
       }
-      s->weight[i] = (u16)fixed_weight(x);
+      if (j->flags & LOOKED) x *= root(looked_weight(j, g, c.lo + i) / age);
+      s->weight[i] = (u16)fixed_weight(x * j->dear[g]);
     }
   }
   sync();

@@ -179,6 +179,10 @@ KERNEL LAUNCH_BOUNDS(SIMILAR_THREADS) semproxy_score(const Batch b) {
     f32 score = 0;
     for (i32 plane = g * j->group_heads; plane < (g + 1) * j->group_heads; plane++) {
       f32 length = r < tile.rows ? j->norm[(i64)plane * j->n + i] : 0;
+      if (j->flags & IMPORTANT) {
+        if (r < tile.rows) score += j->looks[(i64)plane * j->tokens + j->sinks + i];
+        continue;
+      }
       if (j->flags & ATTENDED) {
         if (r < tile.rows) score += looked_at(j, plane, i);
         continue;

@@ -130,6 +130,8 @@ func scalar(t reflect.Type) *jsonschema.Schema {
 		}
 	case reflect.TypeFor[policy.Role]():
 		return words(policy.Roles())
+	case reflect.TypeFor[policy.Record]():
+		return words(policy.Records())
 	case reflect.TypeFor[policy.Method]():
 		return words(policy.Methods())
 	case reflect.TypeFor[policy.Budget]():

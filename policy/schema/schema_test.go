@@ -66,7 +66,7 @@ func TestExamplesPass(t *testing.T) {
 	}
 	for _, text := range []string{
 		"{apiVersion: semproxy.io/v1}",
-		"{apiVersion: semproxy.io/v1, profiles: {exact: {method: none}, a: {method: none, store: {ttl: 7d}}}}",
+		"{apiVersion: semproxy.io/v1, profiles: {exact: {method: none}, a: {method: none, store: {ttl: 7d}}, b: {method: none, bits: 4}}}",
 		"{apiVersion: semproxy.io/v1, profiles: {a: {method: semantic, threshold: 0.9, clusters: shared, chunk: {min: 1, max: 1024}}}}",
 		"{apiVersion: semproxy.io/v1, profiles: {a: {method: semantic, budget: equal, regular: false, fp8: true}, b: {method: paper, regular: true}}}",
 		"{apiVersion: semproxy.io/v1, profiles: {a: {method: hybrid, exact: 0.4, protect: {patterns: [Bethel, 'a b']}}}}",
@@ -137,6 +137,7 @@ func TestEveryRuleBites(t *testing.T) {
 		"regular and threshold":  "profiles: {a: {method: paper, threshold: 0.5, regular: true}}",
 		"regular adaptive paper": "profiles: {a: {method: paper, budget: adaptive, regular: false}}",
 		"fp8 as text":            profile("fp8: e4m3"),
+		"five bits":              profile("bits: 5"),
 		"empty pattern":          profile("protect: {patterns: ['']}"),
 		"long pattern":           profile("protect: {patterns: [" + strings.Repeat("x", 129) + "]}"),
 		"too many patterns":      profile("protect: {patterns: [" + strings.Repeat("x,", 33) + "]}"),
@@ -157,8 +158,8 @@ func TestEveryRuleBites(t *testing.T) {
 		"negative sinks":         profile("protect: {sinks: -1}"),
 		"span without end":       profile("protect: {spans: [{from: 1}]}"),
 		"span below zero":        profile("protect: {spans: [{from: -1, to: 2}]}"),
-		"guard without bound":    profile("guard: {onViolation: pass}"),
 		"guard of zero":          profile("guard: {maxAttentionError: 0}"),
+		"guard of percents":      profile("guard: {maxFactsLost: 2}"),
 		"unknown violation":      profile("guard: {maxAttentionError: 1, onViolation: stop}"),
 		"ttl":                    profile("store: {ttl: tomorrow}"),
 		"empty ttl":              profile("store: {ttl: ''}"),

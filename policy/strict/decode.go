@@ -30,10 +30,10 @@ const (
 // Supported are structs, maps with string keys, slices, pointers, strings, booleans, numbers, time.Duration and every type
 // with UnmarshalText, whose error text becomes the problem. A field tagged `strict:"secret"` is never quoted in a problem.
 //
-// The returned Doc is never nil. On error it holds the lines that were read, the error joins every problem found (see
+// The returned Doc is never nil. On error it holds the places that were read, the error joins every problem found (see
 // Problems), and *out is to be thrown away.
 func Decode(file string, data []byte, out any) (*Doc, error) {
-	doc := &Doc{file: file, lines: map[string]int{}}
+	doc := &Doc{file: file, places: map[string]place{}}
 	target := reflect.ValueOf(out)
 	if target.Kind() != reflect.Pointer || target.IsNil() || target.Elem().Kind() != reflect.Struct {
 		return doc, fmt.Errorf("strict: decode into %T: want a pointer to a struct", out)
@@ -43,7 +43,7 @@ func Decode(file string, data []byte, out any) (*Doc, error) {
 		return doc, Join(problems)
 	}
 	d := &decoder{doc: doc}
-	doc.lines[""] = root.Line
+	doc.places[""] = place{root.Line, root.Column}
 	d.value(at{}, root, target.Elem())
 	return doc, Join(d.problems)
 }

@@ -97,7 +97,7 @@ listen: ":0"
 	if doc.Has("small") || !doc.Has("limits.pages") {
 		t.Errorf("got Has(small)=%v Has(limits.pages)=%v, want false, true", doc.Has("small"), doc.Has("limits.pages"))
 	}
-	if got, want := doc.Errorf("limits.pages", "must be odd, got %d", 8).Error(), "c.yaml:16: limits.pages: must be odd, got 8"; got != want {
+	if got, want := doc.Errorf("limits.pages", "must be odd, got %d", 8).Error(), "c.yaml:16:11: limits.pages: must be odd, got 8"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -108,44 +108,44 @@ func TestDecodeNamesEveryProblem(t *testing.T) {
 		"only comments":         {"# nothing\n", "c.yaml:1: file is empty"},
 		"only a marker":         {"---\n", "c.yaml:1: file is empty"},
 		"null document":         {"null\n", "c.yaml:1: file is empty"},
-		"list at the top":       {"- a\n", "c.yaml:1: must be a mapping, got a list"},
-		"text at the top":       {"hello\n", "c.yaml:1: must be a mapping, got hello"},
+		"list at the top":       {"- a\n", "c.yaml:1:1: must be a mapping, got a list"},
+		"text at the top":       {"hello\n", "c.yaml:1:1: must be a mapping, got hello"},
 		"second document":       {"name: a\n---\nname: b\n", "c.yaml:2: file must hold one document, got a second one"},
 		"tabs":                  {"limits:\n\tpages: 1\nlabels:\n\ta: b\n", "c.yaml:2: indentation must be spaces, got a tab\nc.yaml:4: indentation must be spaces, got a tab"},
 		"broken YAML":           {"name: [a\n", "c.yaml:1: is not valid YAML: did not find expected ',' or ']'"},
 		"unknown anchor":        {"name: *x\n", "c.yaml: is not valid YAML: unknown anchor 'x' referenced"},
-		"unknown key":           {"naem: a\n", `c.yaml:1: naem: unknown key, did you mean "name"?`},
-		"unknown, nothing near": {"limits:\n  bananas: 1\n", "c.yaml:2: limits.bananas: unknown key, known are pages"},
-		"hidden field":          {"limits: {pages: 1}\nhidden: a\n", "c.yaml:2: hidden: unknown key, known are debug, labels, level, limits, listen, name, offset, port, share, small, tenants, token, wait"},
-		"case differs":          {"Name: a\n", `c.yaml:1: Name: unknown key, did you mean "name"?`},
-		"duplicate key":         {"name: a\nport: 1\nname: b\n", "c.yaml:3: name: key is set twice, first on line 1"},
-		"duplicate map key":     {"labels:\n  a: b\n  a: c\n", "c.yaml:3: labels.a: key is set twice, first on line 2"},
-		"key is a list":         {"? [a]\n: b\n", "c.yaml:1: key must be a name, got a list"},
-		"key is null":           {"~: b\n", "c.yaml:1: key must be a name, got nothing"},
-		"merge key":             {"labels: &l {a: b}\ntenants:\n  acme:\n    <<: *l\n", `c.yaml:4: tenants.acme.<<: merge keys are not supported; write the keys out`},
-		"no value":              {"limits:\nname: a\n", "c.yaml:1: limits: has no value; give it one or remove the key"},
-		"number for text":       {"name: 12\n", "c.yaml:1: name: must be text (put it in quotes), got 12"},
-		"list for text":         {"name: [a]\n", "c.yaml:1: name: must be text, got a list"},
-		"text for bool":         {"debug: yes\n", "c.yaml:1: debug: must be true or false, got yes"},
-		"fraction for int":      {"offset: 1.5\n", "c.yaml:1: offset: must be a whole number, got 1.5"},
-		"text for int":          {"offset: \"3\"\n", "c.yaml:1: offset: must be a whole number, got 3"},
-		"int too wide":          {"small: 300\n", "c.yaml:1: small: must be a whole number in [-128,127], got 300"},
-		"negative port":         {"port: -1\n", "c.yaml:1: port: must be a whole number in [0,65535], got -1"},
-		"text for float":        {"share: lots of it\n", `c.yaml:1: share: must be a finite number, got "lots of it"`},
-		"NaN":                   {"share: .nan\n", "c.yaml:1: share: must be a finite number, got .nan"},
-		"infinity":              {"share: .inf\n", "c.yaml:1: share: must be a finite number, got .inf"},
-		"overflowing float":     {"share: 1e999\n", "c.yaml:1: share: must be a finite number, got 1e999"},
-		"duration":              {"wait: 5\n", "c.yaml:1: wait: must be a duration such as 1m30s, got 5"},
-		"custom text":           {"level: middle\n", "c.yaml:1: level: must be low or high, got middle"},
-		"mapping for text type": {"level: {a: b}\n", "c.yaml:1: level: must be a single value, got a mapping"},
-		"mapping for list":      {"tenants:\n  acme:\n    rules: {profile: a}\n", "c.yaml:3: tenants.acme.rules: must be a list, got a mapping"},
-		"secrets are not shown": {"token: [hunter2]\n", "c.yaml:1: token: must be text, got a list"},
-		"secret scalar":         {"token: 12345\n", "c.yaml:1: token: must be text (put it in quotes), got a value that is not shown"},
-		"long values are cut":   {"offset: " + strings.Repeat("x", 500) + "\n", "c.yaml:1: offset: must be a whole number, got " + strings.Repeat("x", 80) + "..."},
+		"unknown key":           {"naem: a\n", `c.yaml:1:1: naem: unknown key, did you mean "name"?`},
+		"unknown, nothing near": {"limits:\n  bananas: 1\n", "c.yaml:2:3: limits.bananas: unknown key, known are pages"},
+		"hidden field":          {"limits: {pages: 1}\nhidden: a\n", "c.yaml:2:1: hidden: unknown key, known are debug, labels, level, limits, listen, name, offset, port, share, small, tenants, token, wait"},
+		"case differs":          {"Name: a\n", `c.yaml:1:1: Name: unknown key, did you mean "name"?`},
+		"duplicate key":         {"name: a\nport: 1\nname: b\n", "c.yaml:3:1: name: key is set twice, first on line 1"},
+		"duplicate map key":     {"labels:\n  a: b\n  a: c\n", "c.yaml:3:3: labels.a: key is set twice, first on line 2"},
+		"key is a list":         {"? [a]\n: b\n", "c.yaml:1:3: key must be a name, got a list"},
+		"key is null":           {"~: b\n", "c.yaml:1:1: key must be a name, got nothing"},
+		"merge key":             {"labels: &l {a: b}\ntenants:\n  acme:\n    <<: *l\n", `c.yaml:4:5: tenants.acme.<<: merge keys are not supported; write the keys out`},
+		"no value":              {"limits:\nname: a\n", "c.yaml:1:1: limits: has no value; give it one or remove the key"},
+		"number for text":       {"name: 12\n", "c.yaml:1:1: name: must be text (put it in quotes), got 12"},
+		"list for text":         {"name: [a]\n", "c.yaml:1:1: name: must be text, got a list"},
+		"text for bool":         {"debug: yes\n", "c.yaml:1:1: debug: must be true or false, got yes"},
+		"fraction for int":      {"offset: 1.5\n", "c.yaml:1:1: offset: must be a whole number, got 1.5"},
+		"text for int":          {"offset: \"3\"\n", "c.yaml:1:1: offset: must be a whole number, got 3"},
+		"int too wide":          {"small: 300\n", "c.yaml:1:1: small: must be a whole number in [-128,127], got 300"},
+		"negative port":         {"port: -1\n", "c.yaml:1:1: port: must be a whole number in [0,65535], got -1"},
+		"text for float":        {"share: lots of it\n", `c.yaml:1:1: share: must be a finite number, got "lots of it"`},
+		"NaN":                   {"share: .nan\n", "c.yaml:1:1: share: must be a finite number, got .nan"},
+		"infinity":              {"share: .inf\n", "c.yaml:1:1: share: must be a finite number, got .inf"},
+		"overflowing float":     {"share: 1e999\n", "c.yaml:1:1: share: must be a finite number, got 1e999"},
+		"duration":              {"wait: 5\n", "c.yaml:1:1: wait: must be a duration such as 1m30s, got 5"},
+		"custom text":           {"level: middle\n", "c.yaml:1:1: level: must be low or high, got middle"},
+		"mapping for text type": {"level: {a: b}\n", "c.yaml:1:1: level: must be a single value, got a mapping"},
+		"mapping for list":      {"tenants:\n  acme:\n    rules: {profile: a}\n", "c.yaml:3:5: tenants.acme.rules: must be a list, got a mapping"},
+		"secrets are not shown": {"token: [hunter2]\n", "c.yaml:1:1: token: must be text, got a list"},
+		"secret scalar":         {"token: 12345\n", "c.yaml:1:1: token: must be text (put it in quotes), got a value that is not shown"},
+		"long values are cut":   {"offset: " + strings.Repeat("x", 500) + "\n", "c.yaml:1:1: offset: must be a whole number, got " + strings.Repeat("x", 80) + "..."},
 		"all at once": {
 			"naem: a\nport: x\ntenants:\n  acme:\n    rules:\n      - {profile: a}\n      - {profile: 1, ratio: many}\n",
-			"c.yaml:1: naem: unknown key, did you mean \"name\"?\nc.yaml:2: port: must be a whole number in [0,65535], got x\n" +
-				"c.yaml:7: tenants.acme.rules[1].profile: must be text (put it in quotes), got 1\nc.yaml:7: tenants.acme.rules[1].ratio: must be a finite number, got many",
+			"c.yaml:1:1: naem: unknown key, did you mean \"name\"?\nc.yaml:2:1: port: must be a whole number in [0,65535], got x\n" +
+				"c.yaml:7:10: tenants.acme.rules[1].profile: must be text (put it in quotes), got 1\nc.yaml:7:22: tenants.acme.rules[1].ratio: must be a finite number, got many",
 		},
 	}
 	for name, tt := range tests {
@@ -177,7 +177,7 @@ func TestDecodeFollowsAliasesWithinBounds(t *testing.T) {
 	bomb := "a: [&e [&d [&c [&b [&f [1,1,1,1,1,1,1,1,1,1]" + strings.Repeat(",*f", 50) + "]" + strings.Repeat(",*b", 50) + "]" +
 		strings.Repeat(",*c", 50) + "]" + strings.Repeat(",*d", 50) + "]" + strings.Repeat(",*e", 50) + "]\n"
 	_, err := strict.Decode("bomb.yaml", []byte(bomb), &nested)
-	if want := "bomb.yaml:1: "; err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "at most 100000 values once its aliases are followed") {
+	if want := "bomb.yaml:1:"; err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "at most 100000 values once its aliases are followed") {
 		t.Errorf("got %v, want the limit on values", err)
 	}
 
@@ -219,7 +219,7 @@ func TestDecodeRefusesTargetsItCannotFill(t *testing.T) {
 		F func() `yaml:"f"`
 	}
 	_, err := strict.Decode("c.yaml", []byte("f: 1\n"), &odd)
-	if want := "c.yaml:1: f: cannot be read: the program declares a func()"; err == nil || err.Error() != want {
+	if want := "c.yaml:1:1: f: cannot be read: the program declares a func()"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

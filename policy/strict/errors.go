@@ -12,15 +12,19 @@ import (
 type Error struct {
 	File    string // as given to Decode
 	Line    int    // 1-based; 0 when the problem belongs to the whole file
+	Column  int    // 1-based; 0 when only the line is known
 	Path    string // such as tenants.acme.rules[2].profile; empty for the document itself
 	Problem string // one sentence without a final stop, with what was found
 }
 
-// Error returns "file:line: path: problem"; parts that are unknown are left out.
+// Error returns "file:line:column: path: problem"; parts that are unknown are left out.
 func (e *Error) Error() string {
 	s := e.File
 	if e.Line > 0 {
 		s += ":" + strconv.Itoa(e.Line)
+		if e.Column > 0 {
+			s += ":" + strconv.Itoa(e.Column)
+		}
 	}
 	if s != "" {
 		s += ": "
@@ -34,14 +38,14 @@ func (e *Error) Error() string {
 // Code is the stable code of every problem in a configuration file.
 func (e *Error) Code() string { return "config.invalid" }
 
-// Join sorts problems by file and line and joins them into one error; nil when there are none.
+// Join sorts problems by their places and joins them into one error; nil when there are none.
 func Join(problems []*Error) error {
 	if len(problems) == 0 {
 		return nil
 	}
 	sorted := slices.Clone(problems)
 	slices.SortStableFunc(sorted, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	errs := make([]error, len(sorted))
 	for i, p := range sorted {
@@ -71,16 +75,19 @@ func Problems(err error) []*Error {
 // Doc remembers where each path of a decoded document was written.
 type Doc struct {
 	file   string
-	lines  map[string]int
+	places map[string]place
 	failed []string // paths whose value could not be read
 }
+
+// place is where something was written, both 1-based.
+type place struct{ line, column int }
 
 // File returns the name given to Decode.
 func (d *Doc) File() string { return d.file }
 
 // Has reports whether the document itself names path.
 func (d *Doc) Has(path string) bool {
-	_, ok := d.lines[path]
+	_, ok := d.places[path]
 	return ok
 }
 
@@ -91,13 +98,12 @@ func (d *Doc) Failed(path string) bool {
 }
 
 // Line returns the 1-based line of path, or that of its nearest ancestor that was written.
-func (d *Doc) Line(path string) int {
+func (d *Doc) Line(path string) int { return d.place(path).line }
+
+func (d *Doc) place(path string) place {
 	for {
-		if line, ok := d.lines[path]; ok {
-			return line
-		}
-		if path == "" {
-			return 0
+		if p, ok := d.places[path]; ok || path == "" {
+			return p
 		}
 		path = parent(path)
 	}
@@ -108,7 +114,8 @@ func (d *Doc) Where(path string) string {
 	return d.file + ":" + strconv.Itoa(d.Line(path))
 }
 
-// Errorf builds a problem at path, with the file and line that belong to it.
+// Errorf builds a problem at path, with the place that belongs to it.
 func (d *Doc) Errorf(path, format string, args ...any) *Error {
-	return &Error{File: d.file, Line: d.Line(path), Path: path, Problem: fmt.Sprintf(format, args...)}
+	p := d.place(path)
+	return &Error{File: d.file, Line: p.line, Column: p.column, Path: path, Problem: fmt.Sprintf(format, args...)}
 }

@@ -21,7 +21,7 @@ type decoder struct {
 // at is the place that is being decoded.
 type at struct {
 	path   string
-	line   int
+	place  place
 	depth  int
 	secret bool
 }
@@ -30,10 +30,10 @@ func (d *decoder) report(p at, problem string) {
 	if d.stopped {
 		return
 	}
-	d.problems = append(d.problems, &Error{File: d.doc.file, Line: p.line, Path: p.path, Problem: problem})
+	d.problems = append(d.problems, &Error{File: d.doc.file, Line: p.place.line, Column: p.place.column, Path: p.path, Problem: problem})
 	if len(d.problems) >= MaxProblems {
 		d.stopped = true
-		d.problems = append(d.problems, &Error{File: d.doc.file, Line: p.line, Problem: "too many problems, the rest of the file was not checked"})
+		d.problems = append(d.problems, &Error{File: d.doc.file, Line: p.place.line, Column: p.place.column, Problem: "too many problems, the rest of the file was not checked"})
 	}
 }
 
@@ -59,8 +59,8 @@ var (
 
 // value decodes n into v, which is settable.
 func (d *decoder) value(p at, n *yaml.Node, v reflect.Value) {
-	if p.line == 0 {
-		p.line = n.Line
+	if p.place.line == 0 {
+		p.place = place{n.Line, n.Column}
 	}
 	for n.Kind == yaml.AliasNode && !d.stopped {
 		p.depth++
@@ -111,7 +111,7 @@ func (d *decoder) entries(p at, n *yaml.Node, each func(key string, p at, value 
 	seen := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content) && !d.stopped; i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
-		here := at{path: p.path, line: key.Line, depth: p.depth, secret: p.secret}
+		here := at{path: p.path, place: place{key.Line, key.Column}, depth: p.depth, secret: p.secret}
 		if key.Kind != yaml.ScalarNode || isNull(key) {
 			d.report(here, "key must be a name, got "+shown(key, false))
 			continue
@@ -126,7 +126,7 @@ func (d *decoder) entries(p at, n *yaml.Node, each func(key string, p at, value 
 			continue
 		}
 		seen[key.Value] = key.Line
-		d.doc.lines[here.path] = key.Line
+		d.doc.places[here.path] = here.place
 		each(key.Value, here, value)
 	}
 }
@@ -174,8 +174,8 @@ func (d *decoder) list(p at, n *yaml.Node, v reflect.Value) {
 		if d.stopped {
 			return
 		}
-		here := at{path: Index(p.path, i), line: item.Line, depth: p.depth, secret: p.secret}
-		d.doc.lines[here.path] = item.Line
+		here := at{path: Index(p.path, i), place: place{item.Line, item.Column}, depth: p.depth, secret: p.secret}
+		d.doc.places[here.path] = here.place
 		d.value(here, item, v.Index(i))
 	}
 }

@@ -212,7 +212,7 @@ func TestBadContentKeepsTheLastGood(t *testing.T) {
 	f.run()
 	write(t, file+".new", bad)
 	must(t, os.Rename(file+".new", file))
-	f.wantError("policy.yaml:2: tenants.acme.rulez: unknown key")
+	f.wantError("policy.yaml:2:20: tenants.acme.rulez: unknown key")
 	write(t, file+".new", limit(1)) // back to what was good before
 	must(t, os.Rename(file+".new", file))
 	f.wantLimit(1)

@@ -28,8 +28,8 @@ type Member struct {
 
 var (
 	rendering = [...]string{"tools", "chat_template", "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "add_special_tokens"}
-	// hidden change the prompt, and /tokenize does not know them.
-	hidden = [...]string{"documents", "reasoning_effort", "truncate_prompt_tokens", "mm_processor_kwargs"}
+	// unrendered change the prompt, and /tokenize does not know them.
+	unrendered = [...]string{"documents", "reasoning_effort", "truncate_prompt_tokens", "mm_processor_kwargs"}
 )
 
 // Reasons why a prompt's tokens cannot be told apart.
@@ -39,31 +39,38 @@ var (
 	ErrNotVisible = errors.New("the prompt depends on more than the engine's /tokenize takes")
 )
 
-// Chat reads the messages of a request; it is called before Rewrite. The error is one of the reasons above.
+// Chat reads the messages of a request; it is called before Rewrite, and copies the body. The error is one of the reasons above.
 func (r *Request) Chat() (*Chat, error) {
-	value, ok := r.object.Get("messages")
-	if r.route.Pattern != "/v1/chat/completions" || !ok {
+	if r.route.Pattern != "/v1/chat/completions" {
+		return nil, ErrNotChat
+	}
+	object, err := ParseObject(append(bytes.Join(r.body.pieces, nil), '}'))
+	if err != nil {
+		return nil, ErrNotChat
+	}
+	value, ok := object.Get("messages")
+	if !ok {
 		return nil, ErrNotChat
 	}
 	c := &Chat{Model: r.Model}
-	for _, name := range hidden {
-		if value, ok := r.object.Get(name); ok && string(value) != "null" {
+	for _, name := range unrendered {
+		if value, ok := object.Get(name); ok && string(value) != "null" {
 			return nil, ErrNotVisible
 		}
 	}
 	for _, name := range rendering {
-		switch value, ok := r.object.Get(name); {
-		case r.object.Count(name) > 1:
+		switch value, ok := object.Get(name); {
+		case object.Count(name) > 1:
 			return nil, ErrNotVisible
 		case ok && string(value) != "null":
 			c.Members = append(c.Members, Member{name, value})
 		}
 	}
-	if choice, ok := r.object.Get("tool_choice"); ok && string(choice) == `"none"` {
+	if choice, ok := object.Get("tool_choice"); ok && string(choice) == `"none"` {
 		return nil, ErrNotVisible // some engines leave the tools out then
 	}
 	list, ok := elements(value)
-	if !ok {
+	if !ok || len(list) > maxMembers {
 		return nil, ErrNotChat
 	}
 	for _, text := range list {

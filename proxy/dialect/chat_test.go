@@ -39,7 +39,7 @@ func TestChatsWhosePromptIsNotKnown(t *testing.T) {
 		`{"messages":[],"documents":[1]}`:                                               dialect.ErrNotVisible,
 		`{"messages":[],"reasoning_effort":"low"}`:                                      dialect.ErrNotVisible,
 		`{"messages":[],"tool_choice":"none"}`:                                          dialect.ErrNotVisible,
-		`{"messages":[],"tools":[1],"tools":[2]}`:                                       dialect.ErrNotVisible,
+		`{"messages":[],"chat_template":"a","chat_template":"b"}`:                       dialect.ErrNotVisible,
 	} {
 		r, err := dialect.Inspect(chat, []byte(body))
 		if err != nil {

@@ -19,6 +19,19 @@ var types = map[int]string{
 	502: "api_error", 503: "service_unavailable_error", 504: "timeout_error",
 }
 
+// anthropicTypes are Anthropic's names of error classes, by status, where they are others.
+var anthropicTypes = map[int]string{413: "request_too_large", 502: "api_error", 503: "overloaded_error", 504: "timeout_error"}
+
+func anthropicType(status int) string {
+	if kind, ok := anthropicTypes[status]; ok {
+		return kind
+	}
+	if kind, ok := types[status]; ok {
+		return kind
+	}
+	return "api_error"
+}
+
 // Body is the error as JSON in the shape that clients of the dialect read.
 func (e *Error) Body(d Dialect) []byte {
 	kind, ok := types[e.Status]
@@ -26,12 +39,22 @@ func (e *Error) Body(d Dialect) []byte {
 		kind = "api_error"
 	}
 	var shape any
-	if d == TGI {
+	switch d {
+	case TGI:
 		shape = struct {
 			Error string `json:"error"`
 			Type  string `json:"error_type"`
 		}{e.Message, e.Code}
-	} else {
+	case Anthropic:
+		shape = struct {
+			Type  string `json:"type"`
+			Error any    `json:"error"`
+		}{"error", struct {
+			Type    string `json:"type"`
+			Message string `json:"message"`
+			Code    string `json:"code"`
+		}{anthropicType(e.Status), e.Message, e.Code}}
+	default:
 		shape = struct {
 			Error any `json:"error"`
 		}{struct {

@@ -10,7 +10,14 @@ import (
 	"github.com/semproxy/semproxy/proxy/dialect"
 )
 
-func readAll(t *testing.T, src io.Reader, see func([]byte) ([]byte, bool)) string {
+// sees looks at whole events; what is too long passes as it is.
+type sees func(data []byte) ([]byte, bool)
+
+func (s sees) Event(data []byte) ([]byte, bool) { return s(data) }
+func (s sees) Begin()                           {}
+func (s sees) Pass(p []byte) []byte             { return p }
+
+func readAll(t *testing.T, src io.Reader, see dialect.Seer) string {
 	t.Helper()
 	got, err := io.ReadAll(dialect.NewEvents(io.NopCloser(src), see))
 	if err != nil {
@@ -29,7 +36,7 @@ func TestEventsPassUnchangedHoweverTheyAreCut(t *testing.T) {
 		"",
 	} {
 		var seen []string
-		see := func(data []byte) ([]byte, bool) { seen = append(seen, string(data)); return nil, false }
+		see := sees(func(data []byte) ([]byte, bool) { seen = append(seen, string(data)); return nil, false })
 		if got := readAll(t, strings.NewReader(text), see); got != text {
 			t.Errorf("got %.80q, want %.80q", got, text)
 		}
@@ -46,7 +53,7 @@ func TestEventsPassUnchangedHoweverTheyAreCut(t *testing.T) {
 
 func TestAnEventPassesAsSoonAsItIsWhole(t *testing.T) {
 	reader, writer := io.Pipe()
-	events := dialect.NewEvents(reader, func(data []byte) ([]byte, bool) { return data, false })
+	events := dialect.NewEvents(reader, sees(func(data []byte) ([]byte, bool) { return data, false }))
 	go func() { _, _ = writer.Write([]byte("data: one\n\ndata: tw")) }() // and then nothing more
 	buf := make([]byte, 100)
 	n, err := events.Read(buf)
@@ -68,7 +75,7 @@ func TestTheUsageThatNobodyAskedForIsHidden(t *testing.T) {
 		`data: {"id":"2","choices":[{"delta":{"content":"c"}}]}`,
 		`data: [DONE]`, "",
 	}, "\n\n")
-	if got := readAll(t, strings.NewReader(in), dialect.HideUsage); got != want {
+	if got := readAll(t, strings.NewReader(in), &dialect.Answer{Hide: true}); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
@@ -76,7 +83,7 @@ func TestTheUsageThatNobodyAskedForIsHidden(t *testing.T) {
 func FuzzEvents(f *testing.F) {
 	f.Add([]byte("data: one\n\ndata: two\r\n\r\n:c\n\n"), 3)
 	f.Fuzz(func(t *testing.T, text []byte, step int) {
-		see := func(data []byte) ([]byte, bool) { return data, false }
+		see := sees(func(data []byte) ([]byte, bool) { return data, false })
 		got := readAll(t, &stepReader{bytes.NewReader(text), max(1, step%64)}, see)
 		if got != string(text) {
 			t.Fatalf("got %q, want %q", got, text)

@@ -6,8 +6,11 @@ import (
 	"errors"
 )
 
-// errNotObject says what a body must be.
-var errNotObject = errors.New("the body must be one JSON object")
+// errTooMany: an object that is taken apart needs more memory than it has bytes.
+var errTooMany = errors.New("the object has too many members")
+
+// maxMembers bounds an object that is taken apart.
+const maxMembers = 4096
 
 // Object is a JSON object of which only the top level has been taken apart. Values keep their bytes: numbers keep their
 // digits and unknown members stay. It borrows the text that it was read from.
@@ -32,6 +35,9 @@ func ParseObject(text []byte) (*Object, error) {
 	}
 	o := &Object{members: make([]member, 0, 8)}
 	for s.at++; ; {
+		if len(o.members) > maxMembers {
+			return nil, errTooMany
+		}
 		s.space()
 		switch s.text[s.at] {
 		case '}':

@@ -10,72 +10,80 @@ import (
 // Usage is what a reply says of itself. A count of -1 was not said.
 type Usage struct {
 	Prompt, Output int
+	Cached         int             // of Prompt: read from the engine's prefix cache
+	Reasoning      int             // of Output: not shown
+	Model          string          // that answered
 	KV             json.RawMessage // kv_transfer_params that the engine returned; nil: none
 }
 
 // NoUsage is the usage of a reply that says nothing.
-func NoUsage() Usage { return Usage{Prompt: -1, Output: -1} }
+func NoUsage() Usage { return Usage{Prompt: -1, Output: -1, Cached: -1, Reasoning: -1} }
 
-const memberUsage = "usage"
+// Known says whether a reply counted anything.
+func (u *Usage) Known() bool { return u.Prompt >= 0 || u.Output >= 0 }
+
+const (
+	memberUsage = "usage"
+	memberID    = "id"
+)
 
 // maxKV bounds the returned parameters that are kept.
 const maxKV = 4 << 10
 
-// Names under which the dialects report the same two numbers.
-var (
-	promptCounts = [...]string{"prompt_tokens", "input_tokens", "input_length"}
-	outputCounts = [...]string{"completion_tokens", "output_tokens", "generated_tokens"}
+// kind of a count.
+type kind uint8
+
+const (
+	none kind = iota
+	promptCount
+	outputCount
+	totalCount
+	readCount    // Anthropic: tokens read from the cache, which are not among its input_tokens
+	createdCount // and those written to it
+	cachedCount
+	reasoningCount
+	kinds
 )
 
-// ReadUsage merges what a reply, or one event of it, says into u: usage at the top (OpenAI), inside response (responses)
-// or message (messages), or as TGI's details. What is not JSON says nothing.
-func ReadUsage(text []byte, u *Usage) {
-	if !bytes.Contains(text, []byte(`"usage"`)) && !bytes.Contains(text, []byte(`"details"`)) && !bytes.Contains(text, []byte(`"`+memberKVParams+`"`)) {
+// countNames are the names under which the dialects report the same numbers, in usage and in its details.
+var countNames = map[string]kind{
+	"prompt_tokens": promptCount, "input_tokens": promptCount, "input_length": promptCount,
+	"completion_tokens": outputCount, "output_tokens": outputCount, "generated_tokens": outputCount,
+	"total_tokens": totalCount, "cache_read_input_tokens": readCount, "cache_creation_input_tokens": createdCount,
+	"cached_tokens": cachedCount, "reasoning_tokens": reasoningCount,
+}
+
+// tally are the counts of one reply. Events of a stream count up: the largest holds.
+type tally [kinds]int
+
+func noTally() (t tally) {
+	for i := range t {
+		t[i] = -1
+	}
+	return t
+}
+
+func (t *tally) take(k kind, value []byte) {
+	if len(value) == 0 || value[0] < '0' || value[0] > '9' {
 		return
 	}
-	reply, err := ParseObject(text)
-	if err != nil {
-		return
-	}
-	for i := range reply.members {
-		switch m := &reply.members[i]; m.name {
-		case memberUsage, "details":
-			u.merge(m.value)
-		case "response", "message":
-			if inner, err := ParseObject(m.value); err == nil {
-				usage, _ := inner.Get(memberUsage)
-				u.merge(usage)
-			}
-		case memberKVParams:
-			if len(m.value) <= maxKV && string(m.value) != "null" {
-				u.KV = bytes.Clone(m.value)
-			}
-		}
+	if n, err := strconv.ParseFloat(string(value), 64); err == nil && n < 1<<40 {
+		t[k] = max(t[k], int(n))
 	}
 }
 
-// merge takes the counts over that an object of them says.
-func (u *Usage) merge(value []byte) {
-	if len(value) == 0 || value[0] != '{' {
-		return
+// sum is the usage that the counts mean in a dialect.
+func (t *tally) sum(d Dialect) (u Usage) {
+	u = NoUsage()
+	u.Prompt, u.Output, u.Cached, u.Reasoning = t[promptCount], t[outputCount], t[cachedCount], t[reasoningCount]
+	if u.Prompt < 0 && t[totalCount] >= 0 {
+		u.Prompt = max(0, t[totalCount]-max(0, u.Output))
 	}
-	object, err := ParseObject(value)
-	if err != nil {
-		return
+	if d == Anthropic && u.Prompt >= 0 {
+		u.Prompt += max(0, t[readCount]) + max(0, t[createdCount])
+		u.Cached = max(u.Cached, t[readCount])
 	}
-	take := func(names [3]string, into *int) {
-		for _, name := range names {
-			value, ok := object.Get(name)
-			if !ok || value[0] < '0' || value[0] > '9' {
-				continue
-			}
-			if n, err := strconv.Atoi(string(value)); err == nil {
-				*into = n
-			}
-		}
-	}
-	take(promptCounts, &u.Prompt)
-	take(outputCounts, &u.Output)
+	return u
 }
 
 // ReadUsageHeaders merges what TGI says in the headers of a reply.
@@ -91,38 +99,249 @@ func ReadUsageHeaders(h http.Header, u *Usage) {
 	take("X-Generated-Tokens", &u.Output)
 }
 
-// HideUsage is the event of a stream as a client sees it that did not ask for the usage: nothing for the event that only
-// reports it, and without the member in every other. data is the event's JSON.
-func HideUsage(data []byte) (shown []byte, changed bool) {
-	if !bytes.Contains(data, []byte(`"usage"`)) {
+// Answer reads an answer, or the events of one, as it passes: what it says of its usage is taken down, and what is not the
+// client's is removed. It holds nothing of the answer. It is not safe for concurrent use.
+type Answer struct {
+	Dialect Dialect
+	Hide    bool // the usage of the stream was asked for by the proxy: the client is not to see it
+	Relay   bool // the client is a router, which is given what the engine says of its KV
+	Named   bool // the answer's id is taken down
+
+	scan   *scan
+	tally  tally   // of the answer, or of the part of it that is being read
+	before []Usage // of the parts of a list of answers that have been read
+	model  string
+	id     string
+	kv     json.RawMessage
+	parts  int
+	event  event
+}
+
+// event is what is looked at in one event.
+type event struct {
+	choices choiceState
+	object  bool // it is one
+	failure bool
+}
+
+type choiceState uint8
+
+const (
+	noChoices choiceState = iota
+	emptyChoices
+	someChoices
+)
+
+// Usage is what was said until now.
+func (a *Answer) Usage() Usage {
+	u := a.usage()
+	for _, b := range a.before {
+		u.Prompt, u.Output = plus(u.Prompt, b.Prompt), plus(u.Output, b.Output)
+		u.Cached, u.Reasoning = plus(u.Cached, b.Cached), plus(u.Reasoning, b.Reasoning)
+	}
+	u.Model, u.KV = a.model, a.kv
+	return u
+}
+
+// ID is the answer's, where it was to be taken down and has been said.
+func (a *Answer) ID() string { return a.id }
+
+func (a *Answer) usage() Usage {
+	if a.scan == nil {
+		return NoUsage()
+	}
+	return a.tally.sum(a.Dialect)
+}
+
+func plus(a, b int) int {
+	if a < 0 || b < 0 {
+		return max(a, b)
+	}
+	return a + b
+}
+
+func (a *Answer) begin() {
+	if a.scan == nil {
+		a.tally = noTally()
+		a.scan = newScan(a, false, maxKV)
+	}
+	s := a.scan
+	*s = scan{visit: a, most: maxKV, next: root, out: s.out[:0], held: s.held[:0], key: s.key[:0], taken: s.taken[:0], stack: s.stack[:0]}
+	a.event = event{}
+}
+
+// pass scans a piece. Where it is no JSON, it and what follows pass as they are.
+func (a *Answer) pass(p []byte) {
+	s := a.scan
+	if s.state == broken {
+		if s.mode != cutting {
+			s.out = append(s.out, p...)
+		}
+		return
+	}
+	if err := s.write(p); err != nil {
+		if s.mode != cutting { // what breaks off within what is removed ends there
+			s.out = append(append(s.out, s.held...), s.piece[s.run:]...)
+		}
+		s.state, s.held = broken, nil
+	}
+}
+
+// Whole is a whole answer as the client gets it.
+func (a *Answer) Whole(text []byte) (shown []byte, changed bool) {
+	a.begin()
+	a.pass(text)
+	if !a.scan.changed {
+		return text, false
+	}
+	return a.scan.out, true
+}
+
+// Begin begins an event, or an answer, that is given to Pass in pieces.
+func (a *Answer) Begin() { a.begin() }
+
+// Pass is what the client gets of the next piece. It is valid until the next call.
+func (a *Answer) Pass(p []byte) []byte {
+	a.scan.out = a.scan.out[:0]
+	a.pass(p)
+	return a.scan.out
+}
+
+// quick says that nothing of an event is of interest.
+func (a *Answer) quick(data []byte) bool {
+	return !bytes.Contains(data, []byte(`\u00`)) && !bytes.Contains(data, []byte(`_params"`)) && !bytes.Contains(data, []byte(`"usage"`)) && !bytes.Contains(data, []byte(`_salt"`)) &&
+		!bytes.Contains(data, []byte(`"details"`)) && (!a.Hide || bytes.Contains(data, []byte(`"choices":[{`))) && (a.model != "" || !bytes.Contains(data, []byte(`"model"`)))
+}
+
+// Event is what the client gets of an event's data; nil with changed: nothing.
+func (a *Answer) Event(data []byte) (shown []byte, changed bool) {
+	if a.scan != nil && a.quick(data) {
 		return data, false
 	}
-	object, err := ParseObject(data)
-	if err != nil || object.Count(memberUsage) == 0 {
-		return data, false
-	}
-	usage, _ := object.Get(memberUsage)
-	if choices, ok := object.Get("choices"); ok && emptyList(choices) && string(usage) != "null" {
+	a.begin()
+	a.pass(data)
+	if a.Hide && a.scan.state != broken && a.event.object && a.event.choices != someChoices && !a.event.failure {
 		return nil, true
 	}
-	object.Delete(memberUsage)
-	return object.Bytes(), true
+	if !a.scan.changed {
+		return data, false
+	}
+	return a.scan.out, true
 }
 
-// HideKV is a reply, or an event of one, without the kv_transfer_params that the engine returned: a client cannot use them, and
-// they name what lies behind the proxy. What is not JSON stays.
-func HideKV(text []byte) (shown []byte, changed bool) {
-	if !bytes.Contains(text, []byte(`"`+memberKVParams+`"`)) {
-		return text, false
+// member is part of visitor.
+func (a *Answer) member(in place, name string) (place, fate, error) {
+	switch {
+	case Private(name):
+		what := kept
+		if a.Relay {
+			what = watched
+		}
+		return ignored, what, nil
+	case in == counts || in == countsMore || in == sequences:
+		if countNames[name] != none {
+			return ignored, watched, nil
+		}
+		if in == counts { // its details, and Cohere's kinds of units
+			if name == "billed_units" || name == "tokens" {
+				return counts, passes, nil
+			}
+			return countsMore, passes, nil
+		}
+		return ignored, passes, nil
+	case in == details:
+		switch {
+		case name == "best_of_sequences":
+			return sequences, passes, nil
+		case countNames[name] != none:
+			return ignored, watched, nil
+		}
+		return inside, passes, nil
+	case in == meta:
+		return counts, passes, nil
+	case in == choice && name == memberUsage: // Moonshot's
+		return counts, passes, nil
+	case in == root || in == envelope:
+		switch name {
+		case memberUsage:
+			if a.Hide && in == root {
+				return counts, hidden, nil
+			}
+			return counts, passes, nil
+		case memberModel, "object":
+			return ignored, watched, nil
+		case memberID:
+			if a.Named {
+				return ignored, watched, nil
+			}
+		case "details":
+			if a.Dialect == TGI {
+				return details, passes, nil
+			}
+		case "meta":
+			return meta, passes, nil
+		case "response", "message", "x_groq":
+			if in == root {
+				return envelope, passes, nil
+			}
+		case "choices":
+			return choices, passes, nil
+		case "error":
+			a.event.failure = a.event.failure || in == root
+		}
 	}
-	object, err := ParseObject(text)
-	if err != nil || object.Count(memberKVParams) == 0 {
-		return text, false
+	if own[name] {
+		return ignored, passes, nil
 	}
-	object.Delete(memberKVParams)
-	return object.Bytes(), true
+	return inside, passes, nil
 }
 
-func emptyList(value []byte) bool {
-	return len(value) >= 2 && value[0] == '[' && len(bytes.TrimSpace(value[1:len(value)-1])) == 0
+// value is part of visitor.
+func (a *Answer) value(at place, element bool, kind byte) place {
+	switch {
+	case at == root && element && kind == '{': // one answer of a list
+		if a.parts++; a.parts > 1 {
+			a.before = append(a.before, a.usage())
+			a.tally = noTally()
+		}
+	case at == root && kind == '{':
+		a.event.object = true
+	case at == choices && element:
+		a.event.choices = someChoices
+		return choice
+	case at == choices && kind == '[':
+		a.event.choices = max(a.event.choices, emptyChoices)
+	}
+	return at
+}
+
+// text is part of visitor.
+func (a *Answer) text(place, bool, int, []byte) {}
+
+// whole is part of visitor.
+func (a *Answer) whole(in place, name string, value []byte, short bool) error {
+	switch {
+	case !short || len(value) == 0:
+	case name == memberKVParams:
+		if string(value) != "null" {
+			a.kv = bytes.Clone(value)
+		}
+	case name == memberModel:
+		if text, err := decodeText(value); err == nil && len(text) <= maxModel && a.model == "" {
+			a.model = text
+		}
+	case name == memberID:
+		if text, err := decodeText(value); err == nil && len(text) <= maxModel && a.id == "" {
+			a.id = text
+		}
+	case name == "object":
+		a.event.failure = a.event.failure || string(value) == `"error"`
+	case in == sequences: // besides the best
+		n := noTally()
+		n.take(countNames[name], value)
+		a.before = append(a.before, n.sum(a.Dialect))
+	default:
+		a.tally.take(countNames[name], value)
+	}
+	return nil
 }

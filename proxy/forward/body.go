@@ -1,30 +1,20 @@
 package forward
 
 import (
+	"compress/gzip"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"os"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/semproxy/semproxy/proxy/dialect"
 )
-
-// budget counts the bytes that may still be held.
-type budget struct{ left atomic.Int64 }
-
-func (b *budget) take(n int64) bool {
-	if b.left.Add(-n) >= 0 {
-		return true
-	}
-	b.left.Add(n)
-	return false
-}
-
-func (b *budget) give(n int64) { b.left.Add(n) }
 
 // isJSON says whether a request's body is to be read before it is forwarded. Only a form of parts to a route that is known not
 // to produce tokens is not: a body that says to be something else, or nothing, would be read as JSON by some engines.
@@ -32,7 +22,7 @@ func isJSON(r *http.Request, route dialect.Route) bool {
 	if r.Method != http.MethodPost {
 		return false
 	}
-	if route.Kind == dialect.Generate {
+	if route.Kind == dialect.Generate || route.Kind == dialect.Embed {
 		return true
 	}
 	return mediaType(r.Header.Get("Content-Type")) != "multipart/form-data"
@@ -72,51 +62,163 @@ func (p *Proxy) checkJSON(r *http.Request) error {
 	if kind != "application/json" && !strings.HasSuffix(kind, "+json") || len(r.Header.Values("Content-Type")) > 1 {
 		return refuse(http.StatusUnsupportedMediaType, "request.media_type", "the body must be application/json")
 	}
-	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return refuse(http.StatusUnsupportedMediaType, "request.encoding", "the body must not be compressed")
-	}
 	return nil
 }
 
-// readBody reads a JSON body whole, within the limits of length, of memory and of time. What is held is counted in
-// x.held.
-func (p *Proxy) readBody(x *exchange, r *http.Request) ([]byte, error) {
+// readPiece is how much of a body is read at one time.
+const readPiece = 16 << 10
+
+var readPieces = sync.Pool{New: func() any { return new([readPiece]byte) }}
+
+// A body has to arrive at this rate on average, once it has had a third of clientTimeout; what it holds is given back else.
+const leastRate = 8 << 10 // bytes per second
+
+// read reads a JSON body whole, within the limits of length, of memory and of time, and what it asks for. What is held is counted
+// in x.held.
+func (p *Proxy) read(x *exchange, r *http.Request) (*dialect.Request, error) {
 	if r.ContentLength > p.cfg.MaxJSON {
 		return nil, errTooLarge
 	}
-	deadline := http.NewResponseController(x.w)
-	if err := deadline.SetReadDeadline(time.Now().Add(p.cfg.ClientTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if !x.conn.upload() {
+		return nil, &dialect.Error{Status: http.StatusTooManyRequests, Code: "limit.uploads", Message: "too many bodies arrive on this connection at one time"}
+	}
+	defer x.conn.uploaded()
+	pace := &paced{ReadCloser: r.Body, deadline: http.NewResponseController(x.w), start: time.Now(), limit: p.cfg.ClientTimeout}
+	src, size, err := p.unpack(x, pace, r)
+	if err != nil {
 		return nil, err
 	}
-	var body []byte
+	defer func() { _ = src.Close() }()
+	if err := p.hold(x, readPiece); err != nil {
+		return nil, err
+	}
+	piece := readPieces.Get().(*[readPiece]byte)
+	defer readPieces.Put(piece)
+	reader := dialect.NewReader(x.route, size)
+	total := int64(0)
+	base := x.held
 	for {
-		if len(body) == cap(body) {
-			grow := min(int64(max(512, len(body))), p.cfg.MaxJSON+1-int64(len(body)))
-			if len(body) == 0 && r.ContentLength > 0 {
-				grow = r.ContentLength + 1 // one more, to see the end
-			}
-			if !p.buffered.take(grow) {
-				return nil, refuse(http.StatusServiceUnavailable, "request.memory", "the proxy holds as many bodies as it may; try again")
-			}
-			x.held += grow
-			body = append(make([]byte, 0, int64(len(body))+grow), body...)
-		}
-		n, err := r.Body.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		switch {
-		case int64(len(body)) > p.cfg.MaxJSON:
+		n, err := src.Read(piece[:])
+		if total += int64(n); total > p.cfg.MaxJSON {
 			return nil, errTooLarge
-		case errors.Is(err, io.EOF):
-			if err := deadline.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		}
+		if n > 0 {
+			if err := p.look(x, reader, piece[:n], total > turnless); err != nil {
 				return nil, err
 			}
-			return body, nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
+			if err := p.hold(x, base+reader.Held()-x.held); err != nil {
+				return nil, err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return p.arrived(x, pace, reader)
+		case pace.slow:
 			return nil, errSlow
-		case err != nil:
+		case pace.err != nil:
 			return nil, errClientGone
+		case errors.Is(err, zstd.ErrWindowSizeExceeded):
+			return nil, refuse(http.StatusUnsupportedMediaType, "request.encoding", "the body is compressed with a window of more than 8 MiB: use zstd's levels up to 19, and no long distance matching")
+		case err != nil:
+			return nil, refuse(http.StatusBadRequest, "request.bad_encoding", "the body is not compressed as its Content-Encoding says")
 		}
 	}
+}
+
+// look gives a piece to the reader, when its turn comes where the body is long.
+func (p *Proxy) look(x *exchange, reader *dialect.Reader, piece []byte, long bool) error {
+	if long {
+		defer p.turns.wait(x.entry)()
+	}
+	_, err := reader.Write(piece)
+	return err
+}
+
+// arrived ends the reading.
+func (p *Proxy) arrived(x *exchange, pace *paced, reader *dialect.Reader) (*dialect.Request, error) {
+	if err := pace.end(); err != nil {
+		return nil, err
+	}
+	request, err := reader.Request()
+	if err != nil {
+		return nil, err
+	}
+	return request, p.hold(x, reader.Held()-x.held) // what unpacking needed is given back
+}
+
+// hold counts n more bytes of the request's tenant.
+func (p *Proxy) hold(x *exchange, n int64) error {
+	if n != 0 && !p.memory.take(x.entry, n) {
+		return refuse(http.StatusServiceUnavailable, "request.memory", "as many bytes of bodies are held as may be; try again")
+	}
+	x.held += n
+	return nil
+}
+
+// unpack is a body as it was before it was compressed, and its length; negative: not known. The memory for it is counted.
+func (p *Proxy) unpack(x *exchange, body io.ReadCloser, r *http.Request) (io.ReadCloser, int64, error) {
+	coding := strings.ToLower(strings.Join(r.Header.Values("Content-Encoding"), ","))
+	switch coding {
+	case "", "identity":
+		return body, r.ContentLength, nil
+	case "gzip", "x-gzip":
+		if err := p.hold(x, 64<<10); err != nil {
+			return nil, 0, err
+		}
+		unpacked, err := gzip.NewReader(body)
+		if err != nil {
+			return nil, 0, refuse(http.StatusBadRequest, "request.bad_encoding", "the body is not compressed as its Content-Encoding says")
+		}
+		r.Header.Del("Content-Encoding")
+		return unpacked, -1, nil
+	case "zstd":
+		if err := p.hold(x, maxWindow+64<<10); err != nil {
+			return nil, 0, err
+		}
+		unpacked, err := zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(p.cfg.MaxJSON)+maxWindow))
+		if err != nil {
+			return nil, 0, err
+		}
+		r.Header.Del("Content-Encoding")
+		return unpacked.IOReadCloser(), -1, nil
+	}
+	return nil, 0, refuse(http.StatusUnsupportedMediaType, "request.encoding", "the body may be compressed with gzip or zstd only")
+}
+
+// maxWindow is the memory that a body compressed with zstd may ask for: what RFC 8878 recommends that decoders have.
+const maxWindow = 8 << 20
+
+// paced is a body that must arrive at some rate.
+type paced struct {
+	io.ReadCloser
+	deadline *http.ResponseController
+	start    time.Time
+	limit    time.Duration
+	until    time.Duration // after start: the deadline that is set
+	n        int64
+	slow     bool
+	err      error
+}
+
+// Read is part of io.Reader.
+func (b *paced) Read(p []byte) (int, error) {
+	if until := min(b.limit, b.limit/3+time.Duration(b.n)*time.Second/leastRate); b.until == 0 || until-b.until > b.limit/10 {
+		b.until = until
+		_ = b.deadline.SetReadDeadline(b.start.Add(until)) // without support there is none
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.n += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err, b.slow = err, errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	return n, err
+}
+
+func (b *paced) end() error {
+	if err := b.deadline.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
 var (
@@ -128,6 +230,7 @@ var (
 // streamed is a body that passes without being held: bounded in length, and cut when the client stops sending.
 type streamed struct {
 	io.ReadCloser
+	form     bool // it is a form: its length may change
 	deadline *http.ResponseController
 	limit    time.Duration
 	left     int64
@@ -138,6 +241,9 @@ type streamed struct {
 func (s *streamed) Read(p []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
+	}
+	if s.form {
+		return s.ReadCloser.Read(p)
 	}
 	_ = s.deadline.SetReadDeadline(time.Now().Add(s.limit)) // without support there is none
 	n, err := s.ReadCloser.Read(p)
@@ -150,4 +256,23 @@ func (s *streamed) Read(p []byte) (int, error) {
 		err = errSlow
 	}
 	return n, err
+}
+
+// streamed is the body of a request that was not read: of a form, the parts that may pass.
+func (p *Proxy) streamed(x *exchange, r *http.Request) (*streamed, error) {
+	body := &streamed{ReadCloser: r.Body, deadline: http.NewResponseController(x.w), limit: p.cfg.ClientTimeout, left: p.cfg.MaxBody}
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/form-data" || r.Method != http.MethodPost {
+		return body, nil
+	}
+	if params["boundary"] == "" || len(r.Header.Values("Content-Type")) > 1 {
+		return nil, refuse(http.StatusBadRequest, "request.bad_form", "the form names no boundary")
+	}
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		return nil, refuse(http.StatusUnsupportedMediaType, "request.encoding", "a form must not be compressed")
+	}
+	return &streamed{ReadCloser: struct {
+		io.Reader
+		io.Closer
+	}{dialect.NewForm(body, params["boundary"]), r.Body}, form: true}, nil
 }

@@ -28,7 +28,7 @@ func (c *CanaryPlane) decide(model string) (policy.Decision, error) {
 // Digest is part of canary.Plane.
 func (c *CanaryPlane) Digest(model string) (string, error) {
 	d, err := c.decide(model)
-	if err == nil && d.Plan.Method == policy.MethodNone {
+	if err == nil && d.Plan.Untouched() {
 		err = fmt.Errorf("the policy of tenant %s compresses nothing of %d tokens of model %q", c.Tenant, canaryTokens, model)
 	}
 	return d.PolicyDigest, err

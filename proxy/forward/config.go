@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/semproxy/semproxy/proxy/limit"
 	"github.com/semproxy/semproxy/proxy/recent"
 	"github.com/semproxy/semproxy/proxy/spans"
+	"github.com/semproxy/semproxy/proxy/verify"
 )
 
 // Kinds of engines.
@@ -42,6 +44,13 @@ type Spans interface {
 	Mismatch(model string) // the engine has counted other tokens than its /tokenize
 }
 
+// Verifier asks again what a sample of requests asked. *verify.Verifier is one.
+type Verifier interface {
+	Wants(share float64) bool
+	Offer(s verify.Sample)
+	Held(tenant, digest string) string // why the profile is stepped back for the tenant; empty: it is not
+}
+
 // Config is what a proxy works with. Engine, Identity and Policy are required; the zero value of every other field is
 // useful.
 type Config struct {
@@ -54,17 +63,22 @@ type Config struct {
 	Gate      *gate.Gate         // nil: with default options
 	Recent    *recent.Ring       // nil: nothing is remembered
 	Spans     Spans              // finds messages that policies protect; nil: they are not found, and the prompts stay exact
+	Verify    Verifier           // nil: nothing is verified
 	Off       func() string      // why nothing is to be compressed on this engine; nil or "": it may be
 	KVUsage   func() float64     // share of the engine's KV memory in use; nil or negative: not known
 
-	MaxJSON       int64         // a longer JSON body is refused; 0: 16 MiB
-	MaxBody       int64         // a longer body of another kind is refused; 0: 1 GiB
-	Buffered      int64         // bytes of all JSON bodies held at one time; 0: 256 MiB
-	ClientTimeout time.Duration // for a JSON body to arrive, and for each step of reading from or writing to a client; 0: 30 s
-	HeaderTimeout time.Duration // for the engine to begin its answer; 0: 10 min
-	IdleTimeout   time.Duration // for the engine to go on with it; 0: 5 min
-	IdleConns     int           // connections to the engine that are kept; 0: 512
-	HideDecision  bool          // no Semproxy- headers in answers
+	MaxJSON       int64          // a longer JSON body is refused; 0: 16 MiB
+	MaxBody       int64          // a longer body of another kind is refused; 0: 1 GiB
+	Buffered      int64          // bytes of all JSON bodies held at one time; 0: 256 MiB
+	BufferedEach  int64          // and of those of one tenant; 0: a quarter of Buffered, at least twice MaxJSON
+	ClientTimeout time.Duration  // for a JSON body to arrive, and for each step of reading from or writing to a client; 0: 30 s
+	HeaderTimeout time.Duration  // for the engine to begin its answer; 0: 10 min
+	IdleTimeout   time.Duration  // for the engine to go on with it; 0: 5 min
+	IdleConns     int            // connections to the engine that are kept; 0: 512
+	KeepAlive     time.Duration  // and for how long without a request; shorter than the engine keeps them; 0: 4 s
+	CORS          CORS           // who may call from a browser
+	RelayPeers    []netip.Prefix // routers between prefill and decode engines: what they and engines tell each other passes
+	HideDecision  bool           // no Semproxy- headers in answers
 
 	Tracer     trace.TracerProvider
 	Meter      metric.MeterProvider
@@ -105,6 +119,11 @@ func (c Config) withDefaults() (Config, error) {
 	orElse(&c.HeaderTimeout, 10*time.Minute)
 	orElse(&c.IdleTimeout, 5*time.Minute)
 	orElse(&c.IdleConns, 512)
+	orElse(&c.KeepAlive, 4*time.Second)
+	orElse(&c.BufferedEach, min(c.Buffered, max(c.Buffered/4, 2*c.MaxJSON)))
+	if c.CORS.Mode == "" {
+		c.CORS.Mode = CORSPass
+	}
 	if c.Tracer == nil {
 		c.Tracer = tracenoop.NewTracerProvider()
 	}

@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -43,9 +42,15 @@ type exchange struct {
 	ticket  *limit.Ticket
 	held    int64 // bytes of the body, counted in the proxy's budget until it is released
 	request *dialect.Request
-	body    []byte        // as it is sent to the engine; nil: it streams through
-	sending *bytes.Reader // the reader of body that the transport has
-	written atomic.Bool   // the transport needs no more of body
+	body    *dialect.Body   // as it is sent to the engine; nil: it streams through
+	sending dialect.Reading // the reader of body that the transport has
+	written atomic.Bool     // the transport needs no more of body
+	reused  atomic.Bool     // the connection that it was sent on had been kept
+	begun   atomic.Bool     // a byte of the answer has come
+	hop     bool            // it is sent by the package hop
+	conn    *connection     // of the client
+	origin  string          // of the page that sends it; empty: none says
+	relay   bool            // the client is a router that engines' parameters pass to
 
 	tokens   int // of the prompt, estimated
 	exact    bool
@@ -53,11 +58,13 @@ type exchange struct {
 	verdict  *gate.Verdict
 	found    spans.Found   // messages that the policy protects
 	spans    *recent.Spans // what became of looking for them; nil: nobody looked
-	hide     bool          // the usage event was asked for by the proxy
 
 	status     int
 	err        error
 	usage      dialect.Usage
+	answer     dialect.Answer
+	noted      bool   // the answer's id has been
+	sampled    []byte // the body, where it is to be verified; nil: it is not
 	events     int
 	first      time.Time // event of the answer
 	last       time.Time
@@ -117,12 +124,15 @@ type KVParams struct {
 	// Protect are ranges [from, to) of the prompt's tokens that are never to be merged: the adapter sets them in the protect
 	// tensors of the pages that they lie in.
 	Protect []spans.Span `json:"protect,omitzero"`
+	// Headers are those that the tenant's rules look at: the adapter says them again in its pages and lookups, so that they are
+	// decided as the request was by whichever process they reach.
+	Headers map[string]string `json:"headers,omitempty"`
 }
 
 // open is another reader of the body: the transport asks again when a kept connection turns out to be dead before anything
 // was sent. It knows this type and writes headers and body together.
 func (x *exchange) open() (io.ReadCloser, error) {
-	x.sending = bytes.NewReader(x.body)
+	x.sending = x.body.Reader()
 	x.written.Store(false)
 	return io.NopCloser(x.sending), nil
 }
@@ -132,8 +142,10 @@ func (x *exchange) release() {
 	if x.body == nil || !x.written.Load() {
 		return
 	}
-	x.sending.Reset(nil)
+	if x.sending != nil {
+		x.sending.Reset(nil)
+	}
 	x.body = nil
-	x.p.buffered.give(x.held)
+	x.p.memory.take(x.entry, -x.held)
 	x.held = 0
 }

@@ -32,8 +32,8 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/version", acmeKey, "", 200, "/version"},
 		{"GET", "/info", acmeKey, "", 200, "/info"},
 		{"GET", "/metrics", acmeKey, "", 200, "vllm:kv_cache_usage_perc"},
-		{"POST", "/v1/responses/r1/cancel", acmeKey, "", 200, "/v1/responses/r1/cancel"},
-		{"DELETE", "/v1/responses/r1", acmeKey, "", 200, "/v1/responses/r1"},
+		{"POST", "/v1/responses/r1/cancel", acmeKey, "", 404, "response.not_found"},
+		{"DELETE", "/v1/responses/r1", acmeKey, "", 404, "response.not_found"},
 		{"GET", "/v1/empty404", acmeKey, "", 404, ""},
 		{"POST", "/v1/chat/completions", acmeKey, chat("hi", 3, ""), 200, `"content":"hello"`},
 		{"POST", "/v1/chat/completions", acmeKey, chat("error", 3, ""), 400, "BadRequestError"},
@@ -44,6 +44,8 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/models", evilKey, "", 403, "policy.denied"},
 		{"GET", "/info", "", "", 401, `"error_type":"identity.missing"`},
 		{"POST", "/generate_stream", "", `{}`, 401, `"error_type":"identity.missing"`},
+		{"POST", "/v1/audio/translations", acmeKey, `{}`, 404, "route.not_found"},
+		{"GET", "/v1/empty404", poorKey, "", 404, "route.not_found"},
 		{"GET", "/docs", acmeKey, "", 404, "route.not_found"},
 		{"POST", "/v1/load_lora_adapter", acmeKey, `{}`, 404, "route.not_found"},
 		{"GET", "/v1/%2e%2e/docs", acmeKey, "", 404, "route.not_found"},
@@ -116,7 +118,7 @@ func TestWhatTheEngineIsGiven(t *testing.T) {
 	if len(sent.Salt) != 32 || sent.Salt == "mine" {
 		t.Errorf("cache_salt: got %q, want the tenant's", sent.Salt)
 	}
-	if d := got.header.Values("Semproxy-Decision"); len(d) != 1 || d[0] != `compress; profile="half"; rule="tenants.acme.rules[0]"; gate="learning"` {
+	if d := got.header.Values("Semproxy-Decision"); len(d) != 1 || d[0] != `compress; profile="half"; rule="tenants.acme.rules[0]"; gate="learning"; adapter="none seen"` {
 		t.Errorf("Semproxy-Decision: got %q", d)
 	}
 	if strings.Contains(got.body, "kv_transfer_params") || !strings.Contains(got.body, `"content":"hello"`) || got.header.Get("Content-Length") != strconv.Itoa(len(got.body)) {
@@ -126,6 +128,10 @@ func TestWhatTheEngineIsGiven(t *testing.T) {
 		t.Errorf("got %+v, want what the engine said", record)
 	}
 
+	got = s.call(t, "POST", "/v1/chat/completions", acmeKey, body)
+	if d := got.header.Get("Semproxy-Decision"); !strings.HasPrefix(d, "compress") || strings.Contains(d, "adapter=") {
+		t.Errorf("an adapter has worked for the model: got %q, want nothing said of it", d)
+	}
 	got = s.call(t, "POST", "/v1/chat/completions", acmeKey, body, "Semproxy-Compress: off")
 	if d := got.header.Get("Semproxy-Decision"); !strings.HasPrefix(d, "exact") || !strings.Contains(d, "client_asked") {
 		t.Errorf("Semproxy-Compress: off: got %q, want exact", d)
@@ -161,8 +167,9 @@ func TestLongAnswersPass(t *testing.T) {
 		_, _ = io.WriteString(w, long)
 	})
 	s := startProxy(t, target, nil)
-	if got := s.call(t, "POST", "/v1/completions", acmeKey, `{"prompt":"x"}`); got.body != long || got.err != nil {
-		t.Errorf("got %d bytes, %v, want all %d", len(got.body), got.err, len(long))
+	want := strings.Replace(long, `,"kv_transfer_params":null`, "", 1)
+	if got := s.call(t, "POST", "/v1/completions", acmeKey, `{"prompt":"x"}`); got.body != want || got.err != nil {
+		t.Errorf("got %d bytes, %v, want all %d", len(got.body), got.err, len(want))
 	}
 }
 

@@ -31,6 +31,9 @@ tenants: { acme: { rules: [ { match: { headers: { X-Tier: "gold*" } }, profile: 
 		if got := s.ring.Headers("acme", r.Object)["X-Tier"]; (got == "gold-7") != (c.profile == "half") || r.Headers["X-Tier"] != got {
 			t.Errorf("%.30s: got %q and %v remembered", c.header, got, r.Headers)
 		}
+		if body, want := e.last(t).body, `"headers":{"X-Tier":"gold-7"}`; strings.Contains(body, want) != (c.profile == "half") {
+			t.Errorf("%.30s: the engine got %.300s, want %s only for gold", c.header, body, want)
+		}
 		if got := s.ring.Headers("globex", r.Object); got != nil {
 			t.Errorf("of another tenant: got %v, want nothing", got)
 		}

@@ -17,7 +17,7 @@ const modelLabels = 64
 
 type instruments struct {
 	http, genai, first, perToken, usage metric.Float64Histogram
-	refused, gate, spans                metric.Int64Counter
+	refused, gate, spans, shadowed      metric.Int64Counter
 	active                              metric.Int64UpDownCounter
 	tenants                             *semconv.TenantLabel
 	models                              *semconv.TenantLabel // the same bound, for other names
@@ -28,12 +28,12 @@ type instruments struct {
 
 func newInstruments(provider metric.MeterProvider) (*instruments, error) {
 	m := &instruments{tenants: semconv.NewTenantLabel(0), models: semconv.NewTenantLabel(modelLabels)}
-	meter := provider.Meter(scope)
+	meter := provider.Meter(scope, metric.WithSchemaURL(semconv.GenAISchema))
 	histograms := map[string]*metric.Float64Histogram{
 		semconv.MetricHTTPDuration: &m.http, semconv.MetricGenAIDuration: &m.genai, semconv.MetricFirstToken: &m.first,
 		semconv.MetricPerToken: &m.perToken, semconv.MetricTokenUsage: &m.usage,
 	}
-	counters := map[string]*metric.Int64Counter{semconv.MetricProxyRefused: &m.refused, semconv.MetricGate: &m.gate, semconv.MetricSpans: &m.spans}
+	counters := map[string]*metric.Int64Counter{semconv.MetricProxyRefused: &m.refused, semconv.MetricGate: &m.gate, semconv.MetricSpans: &m.spans, semconv.MetricProxyShadowed: &m.shadowed}
 	for _, x := range semconv.Metrics() {
 		var err error
 		unit, description := metric.WithUnit(x.Unit), metric.WithDescription(x.Description)

@@ -36,7 +36,7 @@ func NewKVUsage(engine *url.URL, key func() string, every time.Duration, log *sl
 	}
 	target := *engine
 	target.Path = "/metrics"
-	transport := newTransport(Config{Engine: engine, IdleConns: 1, HeaderTimeout: 2 * time.Second})
+	transport := newTransport(Config{Engine: engine, IdleConns: 1, KeepAlive: 4 * time.Second, HeaderTimeout: 2 * time.Second})
 	if target.Scheme == "h2c" {
 		target.Scheme = "http"
 	}

@@ -32,6 +32,7 @@ const (
 	acmeKey = "sp-acme-0123456789abcdef0123"
 	slowKey = "sp-slow-0123456789abcdef0123"
 	poorKey = "sp-poor-0123456789abcdef0123"
+	freeKey = "sp-free-0123456789abcdef0123"
 	evilKey = "sp-evil-0123456789abcdef0123" // of a tenant that the policy does not name
 )
 
@@ -40,8 +41,9 @@ apiVersion: semproxy.io/v1
 profiles:
   half: { method: semantic, ratio: 0.5 }
 tenants:
-  acme: { rules: [ { name: long, match: { model: "llama*", minTokens: 100 }, profile: half }, { profile: exact } ] }
+  acme: { routes: [ /v1/audio/transcriptions, /v1/empty404, /v1/trailers ], rules: [ { name: long, match: { model: "llama*", minTokens: 100 }, profile: half }, { profile: exact } ] }
   slow: { limits: { concurrentRequests: 1, queuedRequests: 1 } }
+  free: { limits: { concurrentRequests: 100 } }
   poor: { limits: { tokensPerMinute: 60 } }
 `
 
@@ -100,7 +102,7 @@ func startProxy(t *testing.T, target string, change func(*forward.Config, *forwa
 func resolver(t *testing.T) *identity.Resolver {
 	t.Helper()
 	text := "keys:\n"
-	for tenant, key := range map[string]string{"acme": acmeKey, "slow": slowKey, "poor": poorKey, "evil": evilKey} {
+	for tenant, key := range map[string]string{"acme": acmeKey, "slow": slowKey, "poor": poorKey, "free": freeKey, "evil": evilKey} {
 		hash, err := identity.HashKey(key)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/semproxy/semproxy/proxy/dialect"
 	"github.com/semproxy/semproxy/proxy/gate"
@@ -18,7 +19,7 @@ import (
 // remember puts the request into the ring, once its tenant is known, so that strangers displace nobody.
 func (p *Proxy) remember(x *exchange, r *http.Request) {
 	p.inFlight(context.Background(), x, 1)
-	if x.route.Kind != dialect.Generate {
+	if x.route.Kind != dialect.Generate && x.route.Kind != dialect.Embed {
 		return
 	}
 	for _, name := range x.rules.Headers(x.who.Tenant) {
@@ -49,9 +50,14 @@ func (p *Proxy) finish(ctx context.Context, x *exchange, r *http.Request, aborte
 		x.status = statusClientGone
 	}
 	x.cancel(nil)
-	p.buffered.give(x.held)
-	known := x.usage.Prompt >= 0 || x.usage.Output >= 0
+	p.memory.take(x.entry, -x.held)
+	x.held = 0
+	x.count()
+	known := x.usage.Known()
 	if x.ticket != nil {
+		for _, would := range x.ticket.Shadowed {
+			p.metrics.shadowed.Add(ctx, 1, metric.WithAttributes(semconv.Tenant.String(p.metrics.tenants.Value(x.entry)), semconv.ErrorCode.String(would)))
+		}
 		x.ticket.Leave(x.used())
 		p.inFlight(ctx, x, -1)
 	}
@@ -61,9 +67,11 @@ func (p *Proxy) finish(ctx context.Context, x *exchange, r *http.Request, aborte
 	if x.request != nil {
 		p.verifySpans(ctx, x)
 		p.learn(x, perToken)
+		p.offer(x)
 		p.cfg.Recent.Update(x.object, func(q *recent.Request) {
 			q.Model, q.Stream, q.Done, q.Status, q.Error = x.request.Model, x.request.Stream, true, x.status, errorCode(x.err)
 			q.PromptEstimate, q.PromptTokens, q.OutputTokens, q.UsageKnown = x.tokens, x.tokens, max(0, x.usage.Output), known
+			q.CachedTokens, q.ReasoningTokens = max(0, x.usage.Cached), max(0, x.usage.Reasoning)
 			if x.usage.Prompt >= 0 {
 				q.PromptTokens = x.usage.Prompt
 			}
@@ -78,10 +86,23 @@ func (p *Proxy) finish(ctx context.Context, x *exchange, r *http.Request, aborte
 			q.Timings.Total = since(x.start, end)
 		})
 	}
+	p.cfg.Recent.End(x.who.Tenant, x.object)
 	if x.engine != nil {
 		x.engine.End()
 	}
 	x.span.End()
+}
+
+// count takes what the answer said of its usage, besides what its headers did.
+func (x *exchange) count() {
+	said := x.answer.Usage()
+	if said.Prompt >= 0 {
+		x.usage.Prompt = said.Prompt
+	}
+	if said.Output >= 0 {
+		x.usage.Output = max(said.Output, x.usage.Output)
+	}
+	x.usage.Cached, x.usage.Reasoning, x.usage.Model, x.usage.KV = said.Cached, said.Reasoning, said.Model, said.KV
 }
 
 // used is what the request counts for in the tenant's tokens: what the engine said, else what is known to have been
@@ -89,10 +110,13 @@ func (p *Proxy) finish(ctx context.Context, x *exchange, r *http.Request, aborte
 func (x *exchange) used() int {
 	switch {
 	case x.usage.Prompt >= 0 || x.usage.Output >= 0:
-		return max(0, x.usage.Prompt) + max(0, x.usage.Output)
+		l := x.rules.Limits(x.who.Tenant)
+		return l.Weigh(x.usage.Prompt, x.usage.Cached, x.usage.Output, x.usage.Reasoning)
+	case x.request != nil && x.request.Background && x.status < http.StatusBadRequest:
+		return -1 // it is made later
 	case x.events > 0:
 		return x.tokens + x.events // a stream that was cut: about one token an event
-	case x.request == nil || x.status >= http.StatusBadRequest:
+	case x.request == nil || !x.route.Counts() || x.status >= http.StatusBadRequest:
 		return 0
 	}
 	return x.tokens
@@ -119,7 +143,7 @@ func (p *Proxy) describe(x *exchange, r *http.Request) {
 	if !x.span.IsRecording() {
 		return
 	}
-	a := append(make([]attribute.KeyValue, 0, 16),
+	a := append(make([]attribute.KeyValue, 0, 20),
 		semconv.HTTPMethod.String(methodLabel(r.Method)), semconv.HTTPRoute.String(x.route.Pattern), semconv.HTTPStatus.Int(x.status),
 		semconv.RequestID.String(x.id))
 	if x.who.Tenant != "" {
@@ -136,6 +160,15 @@ func (p *Proxy) describe(x *exchange, r *http.Request) {
 		}
 		if x.usage.Output >= 0 {
 			a = append(a, semconv.GenAIOutputTokens.Int(x.usage.Output))
+		}
+		if x.usage.Cached >= 0 {
+			a = append(a, semconv.GenAICachedTokens.Int(x.usage.Cached))
+		}
+		if x.usage.Reasoning >= 0 {
+			a = append(a, semconv.GenAIReasoningTokens.Int(x.usage.Reasoning))
+		}
+		if x.usage.Model != "" {
+			a = append(a, semconv.GenAIResponseModel.String(x.usage.Model))
 		}
 	}
 	if x.decision != nil {
@@ -163,15 +196,15 @@ func (p *Proxy) describe(x *exchange, r *http.Request) {
 
 // learn teaches the gate what an answer that ended well showed.
 func (p *Proxy) learn(x *exchange, perToken float64) {
-	if x.err != nil || x.decision == nil || x.status != http.StatusOK || x.usage.Prompt <= 0 {
+	if x.err != nil || !x.route.Counts() || x.status != http.StatusOK || x.usage.Prompt <= 0 {
 		return
 	}
 	reply := gate.Reply{
-		PromptBytes: x.request.PromptBytes, PromptTokens: x.usage.Prompt, OutputTokens: x.usage.Output,
+		Tenant: x.who.Tenant, Prompt: promptOf(x.request), PromptTokens: x.usage.Prompt, OutputTokens: x.usage.Output,
 		SecondsPerStep: perToken, Compressed: x.early,
 	}
 	if x.exact {
-		reply.PromptBytes = 0
+		reply.Prompt = gate.Prompt{}
 	}
 	p.cfg.Gate.Reply(x.request.Model, reply)
 }

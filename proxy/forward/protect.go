@@ -40,8 +40,7 @@ func (p *Proxy) protect(ctx context.Context, x *exchange) {
 		if x.found.Spans == nil {
 			x.found.Spans = []spans.Span{} // known to be none: an adapter is told so
 		}
-		early := *x.spans
-		p.cfg.Recent.Update(x.object, func(q *recent.Request) { q.Spans = &early })
+		p.cfg.Recent.Protect(x.who.Tenant, x.object, x.found.Spans)
 	}
 	if err != nil {
 		x.spans.Why = err.Error()

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -27,7 +28,7 @@ const (
 // errIdle is the cause when the engine has stopped in the middle of an answer.
 var errIdle = errors.New("the engine sent nothing for too long")
 
-// maxReply bounds what is kept of an answer to find its usage in.
+// maxReply bounds an answer that is read whole before it passes; a longer one is looked at as it passes.
 const maxReply = 1 << 20
 
 // modifyResponse prepares the engine's answer for the client.
@@ -36,13 +37,13 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 	x.status, x.headerTime = res.StatusCode, p.cfg.Now().Sub(x.sent)
 	x.release()
 	for name := range res.Header {
-		if strings.HasPrefix(name, ownPrefix) {
+		if strings.HasPrefix(name, ownPrefix) || dialect.PrivateHeader(name) && !x.relay {
 			delete(res.Header, name)
 		}
 	}
 	res.Header.Del("X-Request-Id") // it is set already
 	if x.decision != nil && !p.cfg.HideDecision {
-		res.Header.Set(headerDecision, decisionText(x))
+		res.Header.Set(headerDecision, decisionText(x, p.cfg.Recent.AdapterSeen(x.request.Model)))
 		if f := p.cfg.Recent.Fidelity(x.object); f.Pages > 0 {
 			x.early = true
 			res.Header.Set(headerRatio, ratioText(f.Ratio))
@@ -51,83 +52,230 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 			}
 		}
 	}
+	p.cors(x, res)
 	body := &watched{ReadCloser: res.Body, x: x, limit: p.cfg.IdleTimeout}
 	body.timer = time.AfterFunc(p.cfg.IdleTimeout, func() { x.cancel(errIdle) })
 	res.Body = body
-	if x.request == nil || res.StatusCode >= http.StatusBadRequest {
+	if res.Request.Method == http.MethodHead || x.route.Pattern == "/metrics" {
 		return nil
 	}
-	if coding := res.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return nil // what is compressed is not looked at
+	read := io.ReadCloser(body)
+	switch coding := strings.ToLower(strings.Join(res.Header.Values("Content-Encoding"), ",")); coding {
+	case "", "identity":
+	case "gzip", "x-gzip": // though it was not asked for
+		res.Header.Del("Content-Encoding")
+		res.Header.Del("Content-Length")
+		res.ContentLength = -1
+		read = &unzipped{ReadCloser: body}
+	default:
+		return refuse(http.StatusBadGateway, "engine.encoding", "the engine compressed its answer in a way that cannot be read, though it was asked not to")
 	}
 	dialect.ReadUsageHeaders(res.Header, &x.usage)
-	switch mediaType(res.Header.Get("Content-Type")) { // none is no stream
-	case "text/event-stream":
-		if x.hide {
-			res.Header.Del("Content-Length")
-			res.ContentLength = -1
-		}
-		res.Body = dialect.NewEvents(body, x.see)
-	case "application/json":
-		if p.cfg.Kind == VLLM {
-			return x.whole(res, body)
-		}
-		res.Body = &kept{ReadCloser: body, usage: &x.usage, text: make([]byte, 0, min(max(res.ContentLength+1, 512), maxReply))}
+	if said := res.Header.Get("Metadata"); said != "" && x.route.Kind == dialect.Embed { // vLLM's, where the answer is numbers as bytes
+		x.answer.Whole([]byte(said))
 	}
-	return nil
+	switch kind := mediaType(res.Header.Get("Content-Type")); {
+	case kind == "text/event-stream":
+		res.Header.Del("Content-Length") // something may be removed
+		res.ContentLength = -1
+		res.Body = dialect.NewEvents(read, x)
+		return nil
+	case strings.HasSuffix(kind, "ndjson"), strings.HasSuffix(kind, "jsonl"), strings.HasSuffix(kind, "json-seq"): // one value after the other
+		x.look(res, read, nil)
+		return nil
+	case kind == "application/json", strings.HasSuffix(kind, "+json"), kind == "text/json":
+		return x.whole(res, read, nil)
+	}
+	return x.unknown(res, read)
 }
 
-// see looks at one event of a stream.
-func (x *exchange) see(data []byte) (shown []byte, changed bool) {
+// unzipped is an answer that the engine has compressed.
+type unzipped struct {
+	io.ReadCloser
+	zip *gzip.Reader
+}
+
+// Read is part of io.Reader.
+func (u *unzipped) Read(p []byte) (int, error) {
+	if u.zip == nil {
+		zip, err := gzip.NewReader(u.ReadCloser)
+		if err != nil {
+			return 0, err
+		}
+		u.zip = zip
+	}
+	return u.zip.Read(p)
+}
+
+// Event is part of dialect.Seer: it looks at one event of a stream.
+func (x *exchange) Event(data []byte) (shown []byte, changed bool) {
+	x.passes()
+	shown, changed = x.answer.Event(data)
+	x.keep()
+	return shown, changed
+}
+
+// Begin is part of dialect.Seer.
+func (x *exchange) Begin() {
+	x.passes()
+	x.answer.Begin()
+}
+
+// Pass is part of dialect.Seer.
+func (x *exchange) Pass(p []byte) []byte {
+	shown := x.answer.Pass(p)
+	x.keep()
+	return shown
+}
+
+// passes notes an event's time.
+func (x *exchange) passes() {
 	x.last = x.p.cfg.Now()
 	x.release() // where the answer had begun before the engine had all of the body
 	if x.events++; x.events == 1 {
 		x.first = x.last
 	}
-	dialect.ReadUsage(data, &x.usage)
-	if x.p.cfg.Kind == VLLM {
-		data, changed = dialect.HideKV(data)
-	}
-	if !x.hide {
-		return data, changed
-	}
-	shown, hidden := dialect.HideUsage(data)
-	return shown, changed || hidden
 }
 
-// whole reads an answer, which engines write in one piece, before it passes, and removes what is not the client's. A very long
-// one passes as it comes.
-func (x *exchange) whole(res *http.Response, body io.ReadCloser) error {
+// unknown is an answer that says to be neither JSON nor events, and may be either all the same.
+func (x *exchange) unknown(res *http.Response, body io.ReadCloser) error {
+	first := make([]byte, 0, 512)
+	begins := first
+	for begun := false; !begun && len(first) < cap(first); {
+		n, err := body.Read(first[len(first):cap(first)])
+		if err != nil && !errors.Is(err, io.EOF) {
+			return x.brokeOff()
+		}
+		first = first[:len(first)+n]
+		if begins, begun = beginning(first); err != nil {
+			break
+		}
+	}
+	switch {
+	case len(begins) == 0 && len(first) < cap(first): // nothing but space
+	case len(begins) == 0: // more space than anybody writes
+		x.look(res, body, first)
+		return nil
+	case begins[0] == '{' || begins[0] == '[':
+		return x.whole(res, body, first)
+	case eventLike(begins):
+		res.Header.Del("Content-Length")
+		res.ContentLength = -1
+		res.Body = dialect.NewEvents(after(first, body), x)
+		return nil
+	}
+	res.Body = after(first, body)
+	return nil
+}
+
+// byteOrderMark may stand before a text.
+const byteOrderMark = "\xef\xbb\xbf"
+
+// eventFields begin the lines of events.
+var eventFields = []string{"data:", "event:", "id:", "retry:", ":"}
+
+// beginning is a text without what may stand before it, and whether there is enough of it to tell what it is.
+func beginning(first []byte) (begins []byte, enough bool) {
+	if len(first) < len(byteOrderMark) && strings.HasPrefix(byteOrderMark, string(first)) {
+		return nil, false
+	}
+	begins = bytes.TrimLeft(bytes.TrimPrefix(first, []byte(byteOrderMark)), " \t\r\n")
+	for _, field := range eventFields {
+		if len(begins) < len(field) && strings.HasPrefix(field, string(begins)) {
+			return begins, false
+		}
+	}
+	return begins, true
+}
+
+// eventLike says whether a text begins as streams of events do.
+func eventLike(text []byte) bool {
+	for _, field := range eventFields {
+		if bytes.HasPrefix(text, []byte(field)) {
+			return true
+		}
+	}
+	return false
+}
+
+// after reads what was read already, then the rest.
+func after(first []byte, body io.ReadCloser) io.ReadCloser {
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first), body), body}
+}
+
+// brokeOff is why an answer ended before it has begun to pass.
+func (x *exchange) brokeOff() error {
+	switch cause := context.Cause(x.ctx); {
+	case errors.Is(cause, errIdle):
+		return refuse(http.StatusGatewayTimeout, "engine.timeout", "the engine stopped in the middle of the answer")
+	case cause != nil:
+		return errClientGone
+	}
+	return refuse(http.StatusBadGateway, "engine.broken", "the engine died in the middle of the answer")
+}
+
+// whole reads an answer, which engines write in one piece, before it passes, and removes what is not the client's. Of a very long
+// one that happens as it passes. first was read already.
+func (x *exchange) whole(res *http.Response, body io.ReadCloser, first []byte) error {
 	var text bytes.Buffer
 	text.Grow(int(min(max(res.ContentLength, 0), maxReply)) + bytes.MinRead)
-	n, err := text.ReadFrom(io.LimitReader(body, maxReply+1))
-	switch {
-	case err != nil && errors.Is(context.Cause(x.ctx), errIdle):
-		return refuse(http.StatusGatewayTimeout, "engine.timeout", "the engine stopped in the middle of the answer")
-	case err != nil && context.Cause(x.ctx) != nil:
-		return errClientGone
-	case err != nil:
-		return refuse(http.StatusBadGateway, "engine.broken", "the engine died in the middle of the answer")
-	case n > maxReply:
-		res.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(&text, body), body}
+	text.Write(first)
+	if _, err := text.ReadFrom(io.LimitReader(body, maxReply+1)); err != nil {
+		return x.brokeOff()
+	}
+	if text.Len() > maxReply {
+		x.look(res, body, text.Bytes())
 		return nil
 	}
 	_ = body.Close() // read to its end
-	dialect.ReadUsage(text.Bytes(), &x.usage)
-	shown, changed := dialect.HideKV(text.Bytes())
-	if changed {
-		res.ContentLength = int64(len(shown))
+	shown, _ := x.answer.Whole(text.Bytes())
+	x.keep()
+	if res.ContentLength = int64(len(shown)); len(res.Trailer) > 0 {
+		res.ContentLength = -1 // trailers follow chunks only
+	} else {
 		res.Header.Set("Content-Length", strconv.Itoa(len(shown)))
 	}
 	res.Body = io.NopCloser(bytes.NewReader(shown))
 	return nil
 }
 
+// look lets an answer pass as it comes, and looks at it meanwhile.
+func (x *exchange) look(res *http.Response, body io.ReadCloser, first []byte) {
+	x.answer.Begin()
+	res.Body = &looked{ReadCloser: after(first, body), x: x}
+	res.Header.Del("Content-Length")
+	res.ContentLength = -1
+}
+
+// looked is an answer that is looked at as it passes.
+type looked struct {
+	io.ReadCloser
+	x     *exchange
+	piece [4 << 10]byte
+	out   []byte // read, not yet handed on; of the answer's reader, until the next piece
+	err   error
+}
+
+// Read is part of io.Reader.
+func (l *looked) Read(p []byte) (int, error) {
+	for len(l.out) == 0 {
+		if l.err != nil {
+			return 0, l.err
+		}
+		n, err := l.ReadCloser.Read(l.piece[:])
+		l.out, l.err = l.x.answer.Pass(l.piece[:n]), err
+		l.x.keep()
+	}
+	n := copy(p, l.out)
+	l.out = l.out[n:]
+	return n, nil
+}
+
 // decisionText is what the client is told of the decision, as the parameters of a structured header.
-func decisionText(x *exchange) string {
+func decisionText(x *exchange, adapter bool) string {
 	action := "exact"
 	if x.verdict.Compress {
 		action = "compress"
@@ -136,6 +284,9 @@ func decisionText(x *exchange) string {
 	text = strconv.AppendQuote(append(text, "; profile="...), x.decision.Profile)
 	text = strconv.AppendQuote(append(text, "; rule="...), x.decision.Rule)
 	text = strconv.AppendQuote(append(text, "; gate="...), string(x.verdict.Reason))
+	if x.verdict.Compress && !adapter {
+		text = append(text, `; adapter="none seen"`...)
+	}
 	return string(text)
 }
 
@@ -195,27 +346,4 @@ func (b *watched) broken() error {
 func (b *watched) Close() error {
 	b.timer.Stop()
 	return b.ReadCloser.Close()
-}
-
-// kept passes an answer and keeps it, up to a limit, to find its usage when it is whole.
-type kept struct {
-	io.ReadCloser
-	usage *dialect.Usage
-	text  []byte
-	long  bool
-}
-
-// Read is part of io.Reader.
-func (k *kept) Read(p []byte) (int, error) {
-	n, err := k.ReadCloser.Read(p)
-	if k.long = k.long || len(k.text)+n > maxReply; k.long {
-		k.text = nil
-	} else {
-		k.text = append(k.text, p[:n]...)
-	}
-	if errors.Is(err, io.EOF) {
-		dialect.ReadUsage(k.text, k.usage)
-		k.text = nil
-	}
-	return n, err
 }

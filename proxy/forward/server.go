@@ -16,7 +16,8 @@ import (
 // ServerConfig is how the proxy listens. The zero value of each field is useful.
 type ServerConfig struct {
 	TLS           *tls.Config   // nil: plain, with HTTP/1.1 and HTTP/2 by prior knowledge (h2c)
-	Connections   int           // at one time; more wait to be accepted; 0: 16384
+	Connections   int           // at one time; for one more, one that serves nothing is closed; 0: 16384
+	HeaderBytes   int           // of one request; 0: 16 KiB
 	HeaderTimeout time.Duration // for a request's headers; 0: 10 s
 	IdleTimeout   time.Duration // of a connection between two requests; 0: 2 min
 	Logger        *slog.Logger
@@ -30,9 +31,13 @@ type Server struct {
 	tls      bool
 }
 
+// spareConnections are accepted beyond the bound while others are being closed; where all serve requests, more wait.
+const spareConnections = 64
+
 // Listen binds addr ("host:port"; port 0: the system chooses). The caller calls Serve, then Drain or Close.
 func Listen(addr string, p *Proxy, cfg ServerConfig) (*Server, error) {
 	orElse(&cfg.Connections, 16384)
+	orElse(&cfg.HeaderBytes, 16<<10)
 	orElse(&cfg.HeaderTimeout, 10*time.Second)
 	orElse(&cfg.IdleTimeout, 2*time.Minute)
 	if cfg.Logger == nil {
@@ -42,14 +47,15 @@ func Listen(addr string, p *Proxy, cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bind the proxy's listener: %w", err)
 	}
-	s := &Server{listener: netutil.LimitListener(listener, cfg.Connections), addr: listener.Addr(), tls: cfg.TLS != nil}
+	s := &Server{listener: netutil.LimitListener(listener, cfg.Connections+spareConnections), addr: listener.Addr(), tls: cfg.TLS != nil}
+	open := newConnections(cfg.Connections)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(!s.tls)
 	s.server = &http.Server{
-		Handler: p, TLSConfig: cfg.TLS, Protocols: protocols,
-		ReadHeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout, MaxHeaderBytes: 64 << 10,
+		Handler: p, ConnContext: open.context, ConnState: open.state, TLSConfig: cfg.TLS, Protocols: protocols,
+		ReadHeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout, MaxHeaderBytes: cfg.HeaderBytes,
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 250, SendPingTimeout: cfg.IdleTimeout, WriteByteTimeout: p.cfg.ClientTimeout},
 		ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}

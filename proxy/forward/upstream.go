@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/semproxy/semproxy/proxy/dialect"
+	"github.com/semproxy/semproxy/proxy/hop"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
@@ -37,7 +38,7 @@ func newTransport(cfg Config) *http.Transport {
 		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		MaxIdleConns:           cfg.IdleConns,
 		MaxIdleConnsPerHost:    cfg.IdleConns,
-		IdleConnTimeout:        90 * time.Second,
+		IdleConnTimeout:        cfg.KeepAlive,
 		ReadBufferSize:         2 << 10, // a stream holds them as long as it lives; what is longer passes them by
 		WriteBufferSize:        2 << 10,
 		ResponseHeaderTimeout:  cfg.HeaderTimeout,
@@ -49,32 +50,44 @@ func newTransport(cfg Config) *http.Transport {
 // NewTransport is one like the proxy's own, for other questions to the engine, with so many kept connections. The caller
 // closes what is idle when it is done.
 func NewTransport(engine *url.URL, connections int) *http.Transport {
-	return newTransport(Config{Engine: engine, IdleConns: connections})
+	return newTransport(Config{Engine: engine, IdleConns: connections, KeepAlive: 4 * time.Second})
 }
 
-// send forwards the request and its answer. body replaces the request's own where it is not nil; a request that produces
-// tokens is written here, since it carries the span of its own sending.
-func (p *Proxy) send(ctx context.Context, x *exchange, r *http.Request, body []byte) error {
+// send forwards the request and its answer. One whose body was read is written here, since it carries the span of its own sending.
+func (p *Proxy) send(ctx context.Context, x *exchange, r *http.Request) error {
 	ctx, x.engine = p.tracer.Start(ctx, semconv.SpanEngine, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		semconv.HTTPMethod.String(r.Method), semconv.HTTPRoute.String(x.route.Pattern), semconv.ServerAddress.String(p.cfg.Engine.Hostname())))
-	if x.decision != nil {
+	out := r.WithContext(ctx)
+	switch {
+	case x.request != nil:
 		carrier := propagation.MapCarrier{}
 		p.cfg.Propagator.Inject(ctx, carrier)
 		var err error
-		if body, x.hide, err = x.request.Rewrite(p.params(x, carrier["traceparent"])); err != nil {
+		if x.body, x.answer.Hide, err = x.request.Rewrite(p.params(x, carrier["traceparent"])); err != nil {
 			return err
 		}
-	}
-	out := r.WithContext(ctx)
-	switch {
-	case body != nil:
-		x.body = body
-		if x.request != nil && x.request.Stream { // another answer ends soon after it has begun
-			out = out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(info httptrace.WroteRequestInfo) { x.written.Store(info.Err == nil) }}))
+		p.sample(x)
+		if x.hop = p.hop != nil && x.body.Len() <= hop.MaxBody; x.hop {
+			out = out.WithContext(ctx)
+			out.Body, out.ContentLength, out.TransferEncoding = nil, 0, nil // hop sends it
+			break
 		}
-		out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, int64(len(body)), nil // rewrite gives it the body
+		out = out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			GotConn:              func(info httptrace.GotConnInfo) { x.reused.Store(info.Reused) },
+			GotFirstResponseByte: func() { x.begun.Store(true) },
+			WroteRequest:         func(info httptrace.WroteRequestInfo) { x.written.Store(info.Err == nil) },
+		}))
+		out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, x.body.Len(), nil // rewrite gives it the body
 	case r.Body != nil && r.Body != http.NoBody:
-		out.Body = &streamed{ReadCloser: r.Body, deadline: http.NewResponseController(x.w), limit: p.cfg.ClientTimeout, left: p.cfg.MaxBody}
+		body, err := p.streamed(x, r)
+		if err != nil {
+			return err
+		}
+		if out.Body = body; body.form {
+			out.ContentLength = -1
+		}
+	default:
+		x.hop = p.hop != nil
 	}
 	x.sent = p.cfg.Now()
 	p.reverse.ServeHTTP(x.w, out)
@@ -83,6 +96,64 @@ func (p *Proxy) send(ctx context.Context, x *exchange, r *http.Request, body []b
 	}
 	p.trailers(x)
 	return nil
+}
+
+// maxSends bounds how often a request is sent that has met closed connections.
+const maxSends = 4
+
+// roundTripper sends a request again that has met a kept connection which the engine has closed, before any byte of an answer: the
+// engine has closed it because nothing came, and has not begun.
+type roundTripper struct{ p *Proxy }
+
+// RoundTrip is part of http.RoundTripper.
+func (t roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
+	x := exchangeOf(r.Context())
+	if x.hop {
+		return t.p.hopOver(x, r)
+	}
+	for sends := 1; ; sends++ {
+		res, err := t.p.upstream.RoundTrip(r)
+		if err == nil || x.body == nil || sends == maxSends || !x.reused.Load() || x.begun.Load() || final(r, err) {
+			return res, err
+		}
+		t.p.upstream.CloseIdleConnections() // they are as old
+		r.Body, _ = x.open()
+	}
+}
+
+// hopOver is the same for what is short: see the package hop.
+func (p *Proxy) hopOver(x *exchange, r *http.Request) (*http.Response, error) {
+	var pieces [][]byte
+	size := int64(0)
+	if x.body != nil {
+		pieces, size = x.body.Pieces(), x.body.Len()
+	}
+	for sends := 1; ; sends++ {
+		res, kept, begun, err := p.hop.Send(r, pieces, size)
+		if err == nil {
+			x.written.Store(true)
+			return res, nil
+		}
+		if sends == maxSends || !kept || begun || final(r, err) {
+			return nil, err
+		}
+		p.hop.CloseIdleConnections() // they are as old
+	}
+}
+
+// final says whether an error is not for a connection's sake.
+func final(r *http.Request, err error) bool {
+	var timeout net.Error
+	return r.Context().Err() != nil || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// engineURL is that of a path of the engine.
+func (p *Proxy) engineURL(path string) string {
+	target := *p.cfg.Engine
+	if target.Path = path; target.Scheme == "h2c" {
+		target.Scheme = "http"
+	}
+	return target.String()
 }
 
 // rewrite makes the request that the engine gets. Hop-by-hop headers and what says who forwarded are gone already.
@@ -97,23 +168,21 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 	out.Trailer = nil // it comes when all is decided: some servers make headers of it
 	p.cfg.Identity.Strip(out.Header)
 	for name := range out.Header {
-		if strings.HasPrefix(name, ownPrefix) {
+		if strings.HasPrefix(name, ownPrefix) || dialect.PrivateHeader(name) && !x.relay {
 			delete(out.Header, name)
 		}
 	}
 	if key := p.cfg.EngineKey(); key != "" {
 		out.Header.Set("Authorization", "Bearer "+key)
 	}
-	if x.body != nil { // not before: ReverseProxy wraps what is there
+	if x.body != nil && !x.hop { // not before: ReverseProxy wraps what is there
 		out.GetBody = x.open
 		out.Body, _ = x.open()
 	}
 	r.SetXForwarded()
 	out.Header.Set("X-Request-Id", x.id)
 	out.Header.Del("Expect")
-	if x.route.Kind == dialect.Generate {
-		out.Header.Set("Accept-Encoding", "identity") // the usage is read from the answer
-	}
+	out.Header.Set("Accept-Encoding", "identity") // the answer is read
 	p.cfg.Propagator.Inject(out.Context(), propagation.HeaderCarrier(out.Header))
 }
 

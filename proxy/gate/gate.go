@@ -50,6 +50,7 @@ const (
 	Loses    Reason = "does_not_pay"      // costs more than it saves
 	Probe    Reason = "probe"             // does not pay by what is known; done to learn whether that still holds
 	Held     Reason = "canary"            // the canary has not passed on this engine
+	Back     Reason = "verify"            // sampled answers showed that the profile changes too many of them
 	Unknown  Reason = "protected_unknown" // where the messages lie that the policy protects is not known
 	Baseline Reason = "baseline"          // left exact to learn what a step over the whole context costs
 )
@@ -60,6 +61,7 @@ type Gate struct {
 
 	mu     sync.Mutex
 	models map[string]*model
+	rates  map[ratesKey]*rates
 	used   uint64
 }
 
@@ -79,7 +81,7 @@ func New(opt Options) *Gate {
 	if !(opt.KVPressure > 0) {
 		opt.KVPressure = 0.85
 	}
-	return &Gate{opt: opt, models: map[string]*model{}}
+	return &Gate{opt: opt, models: map[string]*model{}, rates: map[ratesKey]*rates{}}
 }
 
 // model finds or makes an entry; g.mu is held.
@@ -105,18 +107,6 @@ func (g *Gate) evict() {
 		}
 	}
 	delete(g.models, oldest)
-}
-
-// PromptTokens estimates the tokens of a prompt from the length of its JSON: a quarter of the bytes until replies of the
-// model have said better. It asks for nothing to be remembered, so that names which no engine knows displace none.
-func (g *Gate) PromptTokens(name string, bytes int) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	perByte := 0.25
-	if m := g.models[name]; m != nil {
-		perByte = m.tokensPerByte.or(perByte)
-	}
-	return int(perByte*float64(bytes) + 0.5)
 }
 
 // Decide weighs cost against gain.
@@ -172,7 +162,8 @@ func (g *Gate) Decide(r Request) Verdict {
 
 // Reply is what an answer that ended well showed. Numbers below zero are not known.
 type Reply struct {
-	PromptBytes    int // of the JSON that PromptTokens was estimated from; 0: the count was exact
+	Tenant         string
+	Prompt         Prompt // that PromptTokens was estimated from; empty: the count was exact
 	PromptTokens   int
 	OutputTokens   int
 	SecondsPerStep float64 // time between two tokens of the answer
@@ -184,8 +175,8 @@ func (g *Gate) Reply(name string, r Reply) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	m := g.model(name)
-	if r.PromptBytes > 0 && r.PromptTokens > 0 {
-		m.tokensPerByte.add(float64(r.PromptTokens) / float64(r.PromptBytes))
+	if r.Prompt != (Prompt{}) && r.PromptTokens > 0 {
+		g.learnRates(r.Tenant, name, r.Prompt, r.PromptTokens)
 	}
 	if r.OutputTokens > 0 {
 		m.output.add(float64(r.OutputTokens))

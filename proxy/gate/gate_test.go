@@ -17,7 +17,7 @@ func taught(opt gate.Options, output int, perByte float64) *gate.Gate {
 	for i := range 40 {
 		prompt := 1000 * (1 + i%8)
 		step := 0.010 + 2e-6*(float64(prompt)+float64(output)/2)
-		g.Reply(llama, gate.Reply{PromptBytes: 5 * prompt, PromptTokens: prompt, OutputTokens: output, SecondsPerStep: step})
+		g.Reply(llama, gate.Reply{Tenant: "acme", Prompt: gate.Prompt{Bytes: 5 * prompt}, PromptTokens: prompt, OutputTokens: output, SecondsPerStep: step})
 		g.Page(llama, prompt, int64(1000*prompt), perByte*float64(1000*prompt))
 	}
 	return g
@@ -131,28 +131,68 @@ func TestAChangeIsLearnt(t *testing.T) {
 	}
 }
 
-func TestPromptTokensAreEstimatedFromBytes(t *testing.T) {
+func TestPromptsAreEstimatedFromWhatTheyAreMadeOf(t *testing.T) {
 	g := gate.New(gate.Options{})
-	if got := g.PromptTokens(llama, 4000); got != 1000 {
+	text := gate.Prompt{Bytes: 4000}
+	picture := gate.Prompt{Bytes: 40, Media: [4]int{1}}
+	if got := g.Estimate("acme", llama, text); got != 1000 {
 		t.Errorf("before anything is known: got %d, want 1000", got)
 	}
+	if got := g.Estimate("acme", llama, picture); got < 100 || got > 4000 {
+		t.Errorf("a picture before anything is known: got %d, want some thousand at most", got)
+	}
+	if got := g.Estimate("acme", llama, gate.Prompt{Tokens: 7}); got != 7 {
+		t.Errorf("a prompt of tokens: got %d, want 7", got)
+	}
 	g = taught(gate.Options{}, 200, 1e-7) // five bytes a token
-	if got := g.PromptTokens(llama, 4000); got != 800 {
-		t.Errorf("after replies: got %d, want 800", got)
+	if got := g.Estimate("acme", llama, text); got < 795 || got > 810 {
+		t.Errorf("after replies: got %d, want about 800", got)
+	}
+	for range 20 {
+		g.Reply(llama, gate.Reply{Tenant: "acme", Prompt: picture, PromptTokens: 308})
+	}
+	if got := g.Estimate("acme", llama, picture); got < 305 || got > 312 {
+		t.Errorf("a picture after replies: got %d, want about 308", got)
+	}
+	if got := g.Estimate("acme", llama, text); got < 795 || got > 810 {
+		t.Errorf("a text after pictures: got %d, want about 800", got)
 	}
 }
 
-func TestTheModelsAreBounded(t *testing.T) {
+// Whatever a tenant sends, what others' prompts are taken for stays the same, and its own comes back.
+func TestOddRequestsChangeNoOthersEstimate(t *testing.T) {
+	g := taught(gate.Options{}, 200, 1e-7)
+	text := gate.Prompt{Bytes: 40_000}
+	before := g.Estimate("acme", llama, text)
+	for _, odd := range []gate.Reply{
+		{Prompt: gate.Prompt{Bytes: 1 << 24}, PromptTokens: 1}, {Prompt: gate.Prompt{Bytes: 1}, PromptTokens: 1 << 30},
+		{Prompt: gate.Prompt{Media: [4]int{1}}, PromptTokens: 1 << 30}, {Prompt: gate.Prompt{Bytes: 1 << 20, Media: [4]int{0, 1, 1}}, PromptTokens: 5},
+	} {
+		odd.Tenant = "globex"
+		for range 100 {
+			g.Reply(llama, odd)
+		}
+		if got := g.Estimate("acme", llama, text); got != before {
+			t.Errorf("after %+v of another: got %d, want %d", odd.Prompt, got, before)
+		}
+	}
+	odd := gate.Reply{Tenant: "acme", Prompt: gate.Prompt{Bytes: 1 << 24}, PromptTokens: 1}
+	g.Reply(llama, odd)
+	if got := g.Estimate("acme", llama, text); got < before/2 {
+		t.Errorf("after one odd request of its own: got %d, want at least half of %d", got, before)
+	}
+}
+
+func TestTheModelsAndTenantsAreBounded(t *testing.T) {
 	g := taught(gate.Options{ModelsLimit: 4}, 200, 1e-7)
-	for i := range 100 {
-		g.Reply(fmt.Sprint("m", i), gate.Reply{PromptBytes: 100, PromptTokens: 50})
-		g.Page(llama, 1000, 1_000_000, 0.1) // used all the time, so kept
+	for i := range 10_000 {
+		g.Reply(fmt.Sprint("m", i%7), gate.Reply{Tenant: fmt.Sprint("t", i), Prompt: gate.Prompt{Bytes: 100}, PromptTokens: 200})
 	}
-	if got := g.PromptTokens(llama, 4000); got != 800 {
-		t.Errorf("the model in use: got %d, want 800: it was forgotten", got)
+	if got := g.Estimate("t9999", "m3", gate.Prompt{Bytes: 100_000}); got < 40_000 {
+		t.Errorf("the last tenant: got %d, want what was learnt", got)
 	}
-	if got := g.PromptTokens("m1", 100); got != 25 {
-		t.Errorf("a model of long ago: got %d, want 25: it is still known", got)
+	if got := g.Estimate("t1", "m1", gate.Prompt{Bytes: 100}); got != 25 {
+		t.Errorf("a tenant of long ago: got %d, want 25: it is still known", got)
 	}
 }
 

@@ -54,7 +54,6 @@ const (
 
 // model is what has been learnt of one model.
 type model struct {
-	tokensPerByte average // of a prompt's JSON
 	output        average // tokens of an answer
 	step          line    // seconds per output token over tokens of context
 	bytesPerToken average // of KV

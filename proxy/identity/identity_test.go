@@ -195,10 +195,10 @@ func TestBadFilesOfKeysAreToldWithoutTheirHashes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	good := strings.TrimSpace(entry(t, "acme", acmeKey))
 	for name, c := range map[string]struct{ text, want string }{
-		"no keys":       {"keys: []\n", ":1: keys: must have at least one entry"},
-		"a plain key":   {"keys:\n  - { tenant: a, sha256: deadbeef }\n", ":2: keys[0].sha256: must be 64 hexadecimal digits"},
-		"twice":         {"keys:\n  " + good + "\n  " + good + "\n", ":3: keys[1].sha256: is the same key as keys[0]"},
-		"no tenant":     {"keys:\n  - { sha256: deadbeef }\n", ":2: keys[0].tenant: must be 1 to 64 letters"},
+		"no keys":       {"keys: []\n", ":1:1: keys: must have at least one entry"},
+		"a plain key":   {"keys:\n  - { tenant: a, sha256: deadbeef }\n", ":2:18: keys[0].sha256: must be 64 hexadecimal digits"},
+		"twice":         {"keys:\n  " + good + "\n  " + good + "\n", ":3:21: keys[1].sha256: is the same key as keys[0]"},
+		"no tenant":     {"keys:\n  - { sha256: deadbeef }\n", ":2:5: keys[0].tenant: must be 1 to 64 letters"},
 		"unknown field": {"keys:\n  - { tenat: a }\n", "unknown key"},
 	} {
 		writeFile(t, path, c.text)

@@ -12,8 +12,11 @@ import (
 type Limits struct {
 	RequestsPerSecond float64
 	TokensPerMinute   float64
-	Concurrent        int // requests at one time
-	Queue             int // requests that wait
+	TokensPerHour     float64
+	TokensPerDay      float64
+	Shadow            bool // what these rates would refuse is admitted, and named in Ticket.Shadowed
+	Concurrent        int  // requests at one time
+	Queue             int  // requests that wait
 }
 
 // Options hold for all tenants together. The zero value of each field is useful.
@@ -29,6 +32,8 @@ type Options struct {
 const (
 	CodeRequests   = "limit.requests"    // requests per second
 	CodeTokens     = "limit.tokens"      // tokens per minute
+	CodeTokensHour = "limit.tokens_hour" // tokens per hour
+	CodeTokensDay  = "limit.tokens_day"  // tokens per day
 	CodeQueueFull  = "limit.queue_full"  // the tenant's queue
 	CodeQueueWait  = "limit.queue_wait"  // waited too long
 	CodeConcurrent = "limit.concurrency" // requests of all tenants
@@ -44,6 +49,7 @@ type BusyError struct {
 func (e *BusyError) Error() string {
 	what := map[string]string{
 		CodeRequests: "the tenant's requests per second are used up", CodeTokens: "the tenant's tokens per minute are used up",
+		CodeTokensHour: "the tenant's tokens per hour are used up", CodeTokensDay: "the tenant's tokens per day are used up",
 		CodeQueueFull: "too many requests of the tenant wait already", CodeQueueWait: "the request waited too long for its turn",
 		CodeConcurrent: "the proxy serves as many requests as it can",
 	}[e.Code]
@@ -60,15 +66,23 @@ type Admission struct {
 	mu      sync.Mutex
 	active  int
 	tenants map[string]*tenant
+	news    chan struct{} // a budget is used for the first time
 }
 
 // tenant is one tenant's state.
 type tenant struct {
-	active, limit    int
-	waiting          []chan struct{} // in order of arrival; a turn is given by closing
-	requests, tokens bucket
-	metered          bool // tokens are limited
+	active, limit int
+	waiting       []chan struct{} // in order of arrival; a turn is given by closing
+	requests      bucket
+	tokens        [3]bucket // per minute, hour and day
+	metered       [3]bool   // limited
 }
+
+// windows are the seconds of the budgets of tokens, and codes what refuses when one is used up.
+var (
+	windows = [3]float64{60, 3600, 86400}
+	codes   = [3]string{CodeTokens, CodeTokensHour, CodeTokensDay}
+)
 
 // New makes an admission that nobody uses yet.
 func New(opt Options) *Admission {
@@ -86,7 +100,7 @@ func New(opt Options) *Admission {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Admission{opt: opt, tenants: map[string]*tenant{}}
+	return &Admission{opt: opt, tenants: map[string]*tenant{}, news: make(chan struct{}, 1)}
 }
 
 // Ticket is an admitted request. It is used by one goroutine.
@@ -94,17 +108,20 @@ type Ticket struct {
 	a        *Admission
 	t        *tenant
 	reserved int
+	shadow   bool
 	Waited   time.Duration // in the queue
+	Shadowed []string      // codes of what would have refused the request
 }
 
 // Enter admits a request of the tenant by the limits in force, at once or when its turn comes. The name must come from a
 // bounded set, such as the entries of the policy. The error is a *BusyError, or ctx's. The caller calls Leave once.
 func (a *Admission) Enter(ctx context.Context, name string, l Limits) (*Ticket, error) {
-	turn, t, err := a.enter(name, l)
+	ticket := &Ticket{a: a, shadow: l.Shadow}
+	turn, t, err := a.enter(ticket, name, l)
 	if err != nil {
 		return nil, err
 	}
-	ticket := &Ticket{a: a, t: t}
+	ticket.t = t
 	if turn == nil {
 		return ticket, nil
 	}
@@ -127,7 +144,7 @@ func (a *Admission) Enter(ctx context.Context, name string, l Limits) (*Ticket, 
 }
 
 // enter returns the channel to wait for; nil when the request is admitted.
-func (a *Admission) enter(name string, l Limits) (chan struct{}, *tenant, error) {
+func (a *Admission) enter(ticket *Ticket, name string, l Limits) (chan struct{}, *tenant, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.opt.Now()
@@ -143,8 +160,13 @@ func (a *Admission) enter(name string, l Limits) (chan struct{}, *tenant, error)
 	if queue <= 0 {
 		queue = a.opt.QueuePerTenant
 	}
-	if t.metered = l.TokensPerMinute > 0; t.metered {
-		t.tokens.set(now, l.TokensPerMinute/60, l.TokensPerMinute)
+	for i, n := range [3]float64{l.TokensPerMinute, l.TokensPerHour, l.TokensPerDay} {
+		if t.metered[i] = n > 0; t.metered[i] {
+			if i >= firstShared && t.tokens[i].at.IsZero() {
+				a.tell()
+			}
+			t.tokens[i].set(now, n/windows[i], n)
+		}
 	}
 	if t.active >= t.limit && len(t.waiting) >= queue {
 		return nil, nil, &BusyError{CodeQueueFull, time.Second}
@@ -155,7 +177,10 @@ func (a *Admission) enter(name string, l Limits) (chan struct{}, *tenant, error)
 	if l.RequestsPerSecond > 0 {
 		t.requests.set(now, l.RequestsPerSecond, max(1, l.RequestsPerSecond))
 		if wait, ok := t.requests.take(now, 1); !ok {
-			return nil, nil, &BusyError{CodeRequests, wait}
+			if !l.Shadow {
+				return nil, nil, &BusyError{CodeRequests, wait}
+			}
+			ticket.Shadowed = append(ticket.Shadowed, CodeRequests)
 		}
 	}
 	a.active++ // who waits counts too: it holds a connection
@@ -196,11 +221,26 @@ func (t *tenant) next() {
 func (k *Ticket) Reserve(tokens int) error {
 	k.a.mu.Lock()
 	defer k.a.mu.Unlock()
-	if !k.t.metered {
-		return nil
-	}
-	if wait, ok := k.t.tokens.take(k.a.opt.Now(), float64(tokens)); !ok {
-		return &BusyError{CodeTokens, wait}
+	now := k.a.opt.Now()
+	for i := range k.t.tokens {
+		if !k.t.metered[i] {
+			continue
+		}
+		wait, ok := k.t.tokens[i].take(now, float64(tokens))
+		switch {
+		case ok:
+			continue
+		case k.shadow:
+			k.Shadowed = append(k.Shadowed, codes[i])
+			k.t.tokens[i].settle(now, -float64(tokens))
+			continue
+		}
+		for j := range i { // what was taken comes back
+			if k.t.metered[j] {
+				k.t.tokens[j].settle(now, float64(tokens))
+			}
+		}
+		return &BusyError{codes[i], wait}
 	}
 	k.reserved = tokens
 	return nil
@@ -210,8 +250,10 @@ func (k *Ticket) Reserve(tokens int) error {
 func (k *Ticket) Leave(used int) {
 	k.a.mu.Lock()
 	defer k.a.mu.Unlock()
-	if k.t.metered && used >= 0 {
-		k.t.tokens.settle(k.a.opt.Now(), float64(k.reserved-used))
+	for i := range k.t.tokens {
+		if k.t.metered[i] && used >= 0 {
+			k.t.tokens[i].settle(k.a.opt.Now(), float64(k.reserved-used))
+		}
 	}
 	k.a.active--
 	k.t.active--

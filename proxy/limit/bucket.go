@@ -10,6 +10,7 @@ import (
 type bucket struct {
 	rate, burst, level float64
 	at                 time.Time
+	spent              float64 // since it was last shared
 }
 
 // set changes the limits; what is left stays, within the burst. A new bucket is full.
@@ -34,6 +35,7 @@ func (b *bucket) take(now time.Time, n float64) (wait time.Duration, ok bool) {
 	need := min(n, b.burst)
 	if b.level >= need {
 		b.level -= n
+		b.spent += n
 		return 0, true
 	}
 	return time.Duration(math.Ceil((need - b.level) / b.rate * float64(time.Second))), false
@@ -43,4 +45,15 @@ func (b *bucket) take(now time.Time, n float64) (wait time.Duration, ok bool) {
 func (b *bucket) settle(now time.Time, n float64) {
 	b.refill(now)
 	b.level = min(b.burst, b.level+n)
+	b.spent -= n
+}
+
+// share says what was spent since the last time; shared is given what was left of it then for all.
+func (b *bucket) share() (spent float64) {
+	spent, b.spent = b.spent, 0
+	return spent
+}
+
+func (b *bucket) shared(now time.Time, left float64) {
+	b.level, b.at = min(b.burst, left-b.spent), now
 }

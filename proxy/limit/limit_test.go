@@ -192,3 +192,52 @@ func TestManyAtOnceNeverExceedTheLimit(t *testing.T) {
 		t.Errorf("got %d at once, %d served, %+v left", most.Load(), served.Load(), a.Loads()["acme"])
 	}
 }
+
+func TestBudgetsOfAnHourAndADay(t *testing.T) {
+	c := newClock()
+	a := limit.New(limit.Options{Now: c.Now})
+	l := limit.Limits{TokensPerMinute: 100, TokensPerHour: 250, TokensPerDay: 300}
+	use := func(n int) error {
+		k := enter(t, a, "acme", l)
+		err := k.Reserve(n)
+		if err == nil {
+			k.Leave(n)
+		} else {
+			k.Leave(0)
+		}
+		return err
+	}
+	for range 2 {
+		if err := use(100); err != nil {
+			t.Fatalf("got %v, want nil", err)
+		}
+		c.add(time.Minute)
+	}
+	var e *limit.BusyError
+	if err := use(90); !errors.As(err, &e) || e.Code != limit.CodeTokensHour || e.RetryAfter < time.Minute {
+		t.Errorf("after 200 in two minutes: got %v, want %s", err, limit.CodeTokensHour)
+	}
+	if err := use(50); err != nil {
+		t.Errorf("what is left of the hour, as nothing was taken by what was refused: got %v, want nil", err)
+	}
+	c.add(time.Hour)
+	if err := use(100); !errors.As(err, &e) || e.Code != limit.CodeTokensDay {
+		t.Errorf("an hour later: got %v, want %s", err, limit.CodeTokensDay)
+	}
+}
+
+func TestShadowedLimitsRefuseNothingAndSaySo(t *testing.T) {
+	c := newClock()
+	a := limit.New(limit.Options{Now: c.Now})
+	l := limit.Limits{RequestsPerSecond: 1, TokensPerMinute: 10, Shadow: true}
+	first := enter(t, a, "acme", l)
+	if err := first.Reserve(10); err != nil || first.Shadowed != nil {
+		t.Errorf("within the limits: got %v, %v", err, first.Shadowed)
+	}
+	second := enter(t, a, "acme", l)
+	if err := second.Reserve(10); err != nil || len(second.Shadowed) != 2 || second.Shadowed[0] != limit.CodeRequests || second.Shadowed[1] != limit.CodeTokens {
+		t.Errorf("beyond them: got %v, %v, want both codes", err, second.Shadowed)
+	}
+	first.Leave(10)
+	second.Leave(10)
+}

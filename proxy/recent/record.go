@@ -33,6 +33,9 @@ type Request struct {
 	OutputTokens   int  `json:"outputTokens,omitempty"`
 	UsageKnown     bool `json:"usageKnown"`
 
+	CachedTokens    int `json:"cachedTokens,omitempty"`    // of the prompt: read from the engine's prefix cache
+	ReasoningTokens int `json:"reasoningTokens,omitempty"` // of the answer
+
 	Headers map[string]string `json:"headers,omitempty"` // that the tenant's rules look at
 
 	Decision *policy.Decision `json:"decision,omitempty"`

@@ -3,8 +3,7 @@ package recent
 import (
 	"slices"
 	"sync"
-
-	"github.com/semproxy/semproxy/proxy/spans"
+	"time"
 )
 
 // maxPages bounds the pages kept of one request.
@@ -18,13 +17,32 @@ type Ring struct {
 	byID    map[string]*Request
 	objects map[string]*Request
 	traces  map[string]*Request // the newest request of each trace
+	done    func(*Request)      // is told of each request that is done; nil: nobody is
+
+	adapters map[string]bool   // models that an adapter has worked for
+	lives    map[string]*lives // of each tenant: what decides the pages of its requests, which need no slot
+	swept    time.Time
+	now      func() time.Time
+
+	alone    *Ring // pages that belong to no request
+	nameless int   // of them, those without a sequence
 }
+
+// OnDone has f told of every request when it is done. f must not use the ring, and is set before the ring is used.
+func (r *Ring) OnDone(f func(*Request)) { r.done = f }
 
 // New makes a ring of so many requests; at least one.
 func New(size int) *Ring {
+	r := newRing(size)
+	r.alone = newRing(size)
+	return r
+}
+
+func newRing(size int) *Ring {
 	return &Ring{
 		slots: make([]*Request, max(1, size)),
 		byID:  map[string]*Request{}, objects: map[string]*Request{}, traces: map[string]*Request{},
+		lives: map[string]*lives{}, adapters: map[string]bool{}, now: time.Now,
 	}
 }
 
@@ -37,11 +55,17 @@ func (r *Ring) Add(request Request) {
 		forget(r.objects, old.Object, old)
 		forget(r.traces, old.TraceID, old)
 	}
+	if request.Done && r.done != nil {
+		r.done(&request)
+	}
 	r.slots[r.next] = &request
 	r.next = (r.next + 1) % len(r.slots)
 	r.byID[request.ID], r.objects[request.Object] = &request, &request
 	if request.TraceID != "" {
 		r.traces[request.TraceID] = &request
+	}
+	if request.Headers != nil {
+		r.begin(request.Tenant, request.Object).headers = request.Headers
 	}
 }
 
@@ -58,7 +82,14 @@ func (r *Ring) Update(object string, change func(*Request)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if request := r.objects[object]; request != nil {
+		before := request.Done
 		change(request)
+		if len(request.KV) > 0 {
+			r.sawAdapter(request.Model)
+		}
+		if !before && request.Done && r.done != nil {
+			r.done(request)
+		}
 	}
 }
 
@@ -74,6 +105,7 @@ func (r *Ring) Page(tenant, traceID string, p Page) bool {
 	if request == nil || request.Tenant != tenant {
 		return false
 	}
+	r.sawAdapter(request.Model)
 	request.add(p.PerLayer)
 	p.PerLayer = nil
 	if len(request.Pages) >= maxPages {
@@ -84,8 +116,15 @@ func (r *Ring) Page(tenant, traceID string, p Page) bool {
 	return true
 }
 
-// Get is a copy of the newest request of an id.
+// Get is a copy of the newest request of an id, else of the pages alone that are named by it.
 func (r *Ring) Get(id string) (Request, bool) {
+	if request, ok := r.get(id); ok {
+		return request, true
+	}
+	return r.alone.get(id)
+}
+
+func (r *Ring) get(id string) (Request, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	request := r.byID[id]
@@ -93,28 +132,6 @@ func (r *Ring) Get(id string) (Request, bool) {
 		return Request{}, false
 	}
 	return request.copy(), true
-}
-
-// Headers are those of the request of an object's name that its tenant's rules look at; nil when it is not the tenant's. The
-// map is read only.
-func (r *Ring) Headers(tenant, object string) map[string]string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if request := r.objects[object]; request != nil && request.Tenant == tenant {
-		return request.Headers
-	}
-	return nil
-}
-
-// Protected are the tokens of messages that the policy protects in the request of an object's name; false when it is not the
-// tenant's, or they were not found. The slice is read only.
-func (r *Ring) Protected(tenant, object string) (_ []spans.Span, known bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if request := r.objects[object]; request != nil && request.Tenant == tenant && request.Spans != nil && request.Spans.Why == "" {
-		return request.Spans.Spans, true
-	}
-	return nil, false
 }
 
 // Fidelity is that of the request of an object's name.
@@ -127,8 +144,16 @@ func (r *Ring) Fidelity(object string) Fidelity {
 	return Fidelity{}
 }
 
-// List copies the requests, newest first.
+// List copies the requests and the pages alone, newest first.
 func (r *Ring) List() []Request {
+	requests, alone := r.list(), r.alone.list()
+	if len(alone) == 0 {
+		return requests
+	}
+	return newestFirst(requests, alone)
+}
+
+func (r *Ring) list() []Request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := make([]Request, 0, len(r.slots))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/semproxy/semproxy/store"
@@ -18,13 +19,13 @@ type reservation struct {
 }
 
 // reserve gives the object a place in its tenant's account before a byte of it is written, and chooses what has to go.
-func (s *Store) reserve(ctx context.Context, key *store.Key, size int64, opt store.PutOptions, replace bool) (reservation, error) {
+func (s *Store) reserve(ctx context.Context, key *store.Key, size int64, opt store.PutOptions, replace bool, keep string) (reservation, error) {
 	again := 0
 	if replace {
 		again = 1
 	}
 	reply, err := reserveScript.Run(ctx, s.client, s.keys.account(tenantName(key.Tenant)),
-		key.Object, size, max(0, opt.TTL.Milliseconds()), opt.Quota, again).Slice()
+		key.Object, size, max(0, opt.TTL.Milliseconds()), opt.Quota, again, keep).Slice()
 	if err != nil {
 		return reservation{}, err
 	}
@@ -73,7 +74,7 @@ func (s *Store) bury(ctx context.Context, tenant string, doomed map[string]int64
 		names = append(names, name)
 	}
 	_ = parallel(ctx, len(names), s.opt.Parallel, func(ctx context.Context, i int) error {
-		gone, err := s.removeUpTo(ctx, s.keys.named(tenant, names[i]), doomed[names[i]])
+		gone, err := s.removeUpTo(ctx, tenant, names[i], doomed[names[i]])
 		if err != nil {
 			return err
 		}
@@ -90,8 +91,13 @@ func (s *Store) bury(ctx context.Context, tenant string, doomed map[string]int64
 // settled is the latest place in an account whose writer is done, one way or the other.
 func (s *Store) settled() int64 { return time.Now().Add(-s.opt.Staging).UnixMicro() }
 
-// removeUpTo removes the object unless it was put after seq.
-func (s *Store) removeUpTo(ctx context.Context, object string, seq int64) (gone bool, err error) {
+// removeUpTo removes the object or the place of that name unless it was put after seq.
+func (s *Store) removeUpTo(ctx context.Context, tenant, name string, seq int64) (gone bool, err error) {
+	if place, ok := strings.CutPrefix(name, placePrefix); ok { // what was marked again meanwhile is only a hint that is lost
+		n, err := s.client.Unlink(ctx, s.keys.named(tenant, place)+marksSuffix).Result()
+		return n > 0, err
+	}
+	object := s.keys.named(tenant, name)
 	for range attempts {
 		m, err := s.manifest(ctx, object)
 		switch {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,70 +47,147 @@ type counts struct {
 }
 
 // breaker keeps commands from one server after several have failed in a row: while it is open they fail at once, but
-// for one trial after each pause. It is a hook of the server's client.
+// for one trial after each pause. It is a hook of the server's client. What reads and what writes are told apart: a server that
+// is full, read-only or that lets this user write nothing is still read from.
 type breaker struct {
-	opt    BreakerOptions
-	server string
-	counts *counts
-	log    *slog.Logger
+	opt     BreakerOptions
+	server  string
+	counts  *counts
+	log     *slog.Logger
+	refused func(kind string, err error)
 
 	mu     sync.Mutex
+	reads  circuit
+	writes circuit
+}
+
+// circuit is the state of one kind of commands. It is guarded by its breaker's lock.
+type circuit struct {
 	failed int       // in a row
 	until  time.Time // not zero: open, and no trial before
 	pause  time.Duration
 	trial  bool // one is under way
+
+	refused bool // its last failure was a refusal, so that the server is there: what goes well in the other circuit says nothing of this one
 }
+
+func (c *circuit) isOpen() bool { return !c.until.IsZero() }
 
 var _ goredis.Hook = (*breaker)(nil)
 
-// allow reports whether a command may go to the server.
-func (b *breaker) allow() bool {
+// allow reports whether commands of that kind may go to the server.
+func (b *breaker) allow(c *circuit) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.until.IsZero() {
+	if !c.isOpen() {
 		return true
 	}
-	if b.trial || time.Now().Before(b.until) {
+	if c.trial || time.Now().Before(c.until) {
 		b.counts.refused.Add(1)
 		return false
 	}
-	b.trial = true
+	c.trial = true
 	return true
 }
 
 // done takes in how a command went.
-func (b *breaker) done(ctx context.Context, err error) {
+func (b *breaker) done(ctx context.Context, c *circuit, err error) {
+	kind := Refusal(err)
+	if kind != "" {
+		b.refused(kind, err)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.trial = false
-	if !failure(ctx, err) {
+	c.trial = false
+	other := &b.reads
+	if c == other {
+		other = &b.writes
+	}
+	if kind == "" && !failure(ctx, err) {
 		if err == nil || answered(err) {
-			b.close()
+			b.close(c)
+			if !other.refused { // the server is there, for both
+				b.close(other)
+			}
 		}
 		return
 	}
 	b.counts.failures.Add(1)
-	if b.failed++; b.failed >= b.opt.Failures || !b.until.IsZero() {
-		b.open(err)
+	b.fail(c, err, kind != "")
+	if kind == "" {
+		b.fail(other, err, false)
 	}
 }
 
-func (b *breaker) close() {
-	b.failed, b.pause = 0, 0
-	if !b.until.IsZero() {
-		b.until = time.Time{}
+// fail counts a failure of a circuit, which opens it or keeps it open.
+func (b *breaker) fail(c *circuit, err error, refused bool) {
+	c.refused = refused
+	if c.failed++; c.failed >= b.opt.Failures || c.isOpen() {
+		b.open(c, err)
+	}
+}
+
+func (b *breaker) close(c *circuit) {
+	c.failed, c.pause, c.refused = 0, 0, false
+	if !c.isOpen() {
+		return
+	}
+	c.until = time.Time{}
+	if !b.reads.isOpen() && !b.writes.isOpen() {
 		b.counts.open.Add(-1)
 		b.log.Info("redis_back", "server", b.server)
 	}
 }
 
-func (b *breaker) open(err error) {
-	if b.until.IsZero() {
+func (b *breaker) open(c *circuit, err error) {
+	if !b.reads.isOpen() && !b.writes.isOpen() {
 		b.counts.open.Add(1)
-		b.log.Warn("redis_away", "server", b.server, "error", err)
+		b.log.Warn("redis_away", "server", b.server, "writes_only", c == &b.writes && answered(err), "error", err)
 	}
-	b.pause = min(max(2*b.pause, b.opt.Pause), b.opt.MaxPause)
-	b.until = time.Now().Add(b.pause/2 + rand.N(b.pause/2+1))
+	c.pause = min(max(2*c.pause, b.opt.Pause), b.opt.MaxPause)
+	c.until = time.Now().Add(c.pause/2 + rand.N(c.pause/2+1))
+}
+
+// refusals are the kinds of answers by which a server that is there refuses, as they stand in its errors: at their
+// beginning, or within what a script reports.
+var refusals = []string{
+	"OOM", "MISCONF", "NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "NOREPLICAS",
+}
+
+// Refusal is the kind of a refusal, such as OOM; empty where err is none.
+func Refusal(err error) string {
+	if err == nil || errors.Is(err, goredis.Nil) || !answered(err) {
+		return ""
+	}
+	for _, kind := range refusals {
+		if goredis.HasErrorPrefix(err, kind) {
+			return kind
+		}
+	}
+	text := err.Error()
+	for _, kind := range refusals {
+		if strings.Contains(text, " "+kind+" ") || strings.Contains(text, "-"+kind+" ") {
+			return kind
+		}
+	}
+	switch {
+	case strings.Contains(text, "user executing the script"), strings.Contains(text, "ACL failure in script"): // Redis 7.0; later ones
+		return "NOPERM"
+	case strings.Contains(text, "unknown command") && strings.Contains(strings.ToLower(text), "eval"):
+		return "NOSCRIPTING" // renamed away or switched off by the provider
+	case strings.Contains(text, "max number of clients reached"):
+		return "MAXCLIENTS"
+	}
+	return ""
+}
+
+// of is the circuit that a command belongs to.
+func (b *breaker) of(cmd goredis.Cmder) *circuit {
+	switch cmd.Name() {
+	case "get", "hmget", "hget", "hgetall", "hlen", "hexists", "hrandfield", "exists", "pttl", "ping", "scan", "time", "info", "cluster":
+		return &b.reads
+	}
+	return &b.writes
 }
 
 // failure reports whether err says that the server is not there. What the caller gave up says nothing.
@@ -156,12 +234,13 @@ func (b *breaker) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
 		if handshake(cmd) {
 			return next(ctx, cmd)
 		}
-		if !b.allow() {
+		c := b.of(cmd)
+		if !b.allow(c) {
 			cmd.SetErr(errOpen)
 			return errOpen
 		}
 		err := next(ctx, cmd)
-		b.done(ctx, err)
+		b.done(ctx, c, err)
 		return err
 	}
 }
@@ -172,14 +251,20 @@ func (b *breaker) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.
 		if len(cmds) > 0 && handshake(cmds[0]) {
 			return next(ctx, cmds)
 		}
-		if !b.allow() {
+		c := &b.reads
+		for _, cmd := range cmds {
+			if b.of(cmd) == &b.writes {
+				c = &b.writes
+			}
+		}
+		if !b.allow(c) {
 			for _, cmd := range cmds {
 				cmd.SetErr(errOpen)
 			}
 			return errOpen
 		}
 		err := next(ctx, cmds)
-		b.done(ctx, err)
+		b.done(ctx, c, err)
 		return err
 	}
 }

@@ -39,7 +39,7 @@ func connect(opt *Options, c *counts) goredis.UniversalClient {
 	}
 	client := goredis.NewUniversalClient(o)
 	watch := func(node *goredis.Client, server string) {
-		node.AddHook(&breaker{opt: opt.Breaker, server: server, counts: c, log: opt.Logger})
+		node.AddHook(&breaker{opt: opt.Breaker, server: server, counts: c, log: opt.Logger, refused: opt.Refused})
 	}
 	switch x := client.(type) {
 	case *goredis.ClusterClient:
@@ -103,10 +103,8 @@ func cause(err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return errSlow
 	}
-	for _, state := range []string{"LOADING", "OOM", "NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "CLUSTERDOWN", "MISCONF"} {
-		if goredis.HasErrorPrefix(err, state) {
-			return errors.New("redis answers " + state)
-		}
+	if kind := Refusal(err); kind != "" {
+		return errors.New("redis answers " + kind)
 	}
 	return errNoAnswer
 }

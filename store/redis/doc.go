@@ -12,5 +12,5 @@
 // them leaves an account that says too much; the sweeper compares both sides and repairs it.
 //
 // A server that does not answer is left alone for a while after a few failures (a circuit breaker per server), so that
-// it costs a page no more than a small bounded time. docs/store.md describes the keys and the failures.
+// it costs a page no more than a small bounded time. docs/reference/store.md describes the keys and the failures.
 package redis

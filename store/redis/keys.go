@@ -20,11 +20,14 @@ import (
 //	PREFIX{tenant}:account           hash: bytes, seq
 //	PREFIX{tenant}:doomed            hash: object -> seq: evicted, values perhaps not yet removed
 //	PREFIX{tenant:LINK}:p            hash: what is stored behind a prefix
+//	PREFIX{tenant}:budget:SECONDS    hash: left, at: tokens that the tenant may still use of a window, through the proxy
 //	PREFIX{}:sweep                   who sweeps at the moment
+//	PREFIX{}:trial                   that this user may write by scripts
 type keys struct{ prefix string }
 
 const (
 	manifestSuffix = ":m"
+	marksSuffix    = ":p"
 	accountSuffix  = ":account"
 )
 
@@ -48,6 +51,8 @@ func (k keys) named(tenant, object string) string {
 }
 
 func (k keys) sweep() string { return k.prefix + "{}:sweep" }
+
+func (k keys) trial() string { return k.prefix + "{}:trial" }
 
 func manifestKey(object string) string { return object + manifestSuffix }
 

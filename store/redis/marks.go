@@ -13,8 +13,16 @@ import (
 	"github.com/semproxy/semproxy/store"
 )
 
-// Mark notes that an object follows place, for the given life; 0 or less: store.MarkLife.
-func (s *Store) Mark(ctx context.Context, tenant, place string, m store.Mark, life time.Duration) error {
+// markBytes is what a mark counts in its tenant's account: about what Redis needs for it there and here.
+const markBytes = 1 << 10
+
+// placePrefix begins the names of places in accounts, among those of objects, which are hexadecimal.
+const placePrefix = "@"
+
+// Mark notes that an object follows place, for opt.TTL; 0 or less: store.MarkLife. Marks count as stored bytes of the tenant: over
+// the quota its oldest objects and places make room.
+func (s *Store) Mark(ctx context.Context, tenant, place string, m store.Mark, opt store.PutOptions) error {
+	life := opt.TTL
 	if err := s.enter(ctx, store.Key{Tenant: tenant, Object: place}, "mark"); err != nil {
 		return err
 	}
@@ -25,9 +33,19 @@ func (s *Store) Mark(ctx context.Context, tenant, place string, m store.Mark, li
 	ctx, cancel := s.deadline(ctx, 0)
 	defer cancel()
 	key := []string{s.marksKey(tenant, place)}
-	if err := markScript.Run(ctx, s.client, key, m.Name(), m.Object, life.Milliseconds(), store.MaxMarks).Err(); err != nil {
+	marks, err := markScript.Run(ctx, s.client, key, m.Name(), m.Object, life.Milliseconds(), store.MaxMarks).Int64()
+	if err != nil {
 		return unavailable(ctx, "mark object", err)
 	}
+	if marks == 0 { // nothing new
+		return nil
+	}
+	account := store.Key{Tenant: tenant, Object: placePrefix + place}
+	r, err := s.reserve(ctx, &account, marks*markBytes, store.PutOptions{TTL: life, Quota: opt.Quota}, true, m.Object)
+	if err != nil { // what is not in the account yet, the sweep adds
+		return unavailable(ctx, "mark object", err)
+	}
+	s.evict(ctx, &account, r.doomed)
 	return nil
 }
 
@@ -75,7 +93,7 @@ func (s *Store) Marked(ctx context.Context, tenant string, places []string) ([][
 }
 
 func (s *Store) marksKey(tenant, place string) string {
-	return s.keys.named(tenantName(tenant), place) + ":p"
+	return s.keys.named(tenantName(tenant), place) + marksSuffix
 }
 
 var errMark = errors.New("not a mark")

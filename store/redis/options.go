@@ -42,6 +42,9 @@ type Options struct {
 	SweepEvery time.Duration
 	// Breaker is when a server is left alone.
 	Breaker BreakerOptions
+	// Refused is told each answer by which a server that is there refuses a command, and its kind ([Refusal]). It must not
+	// block. nil: nobody is told.
+	Refused func(kind string, err error)
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -89,6 +92,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.SweepEvery == 0 {
 		o.SweepEvery = time.Minute
+	}
+	if o.Refused == nil {
+		o.Refused = func(string, error) {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

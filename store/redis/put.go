@@ -73,7 +73,7 @@ func (p *putting) run(ctx context.Context) error {
 	if p.opt.TTL > 0 {
 		p.m.expires = max(0, now.Add(p.opt.TTL).UnixMilli()) // a sum past the end of time is never
 	}
-	r, err := p.reserve(ctx, &p.key, p.m.size, p.opt, false)
+	r, err := p.reserve(ctx, &p.key, p.m.size, p.opt, false, "")
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (p *putting) run(ctx context.Context) error {
 			p.evict(ctx, &p.key, r.doomed)
 			return err
 		}
-		if r, err = p.reserve(ctx, &p.key, p.m.size, p.opt, true); err != nil {
+		if r, err = p.reserve(ctx, &p.key, p.m.size, p.opt, true, ""); err != nil {
 			return err
 		}
 	}

@@ -94,6 +94,23 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
+// Trial is Ping and, by a script, a small write, as every put needs both.
+func (s *Store) Trial(ctx context.Context) error {
+	if err := s.Ping(ctx); err != nil {
+		return err
+	}
+	if err := s.open("trial"); err != nil {
+		return err
+	}
+	defer s.gate.RUnlock()
+	ctx, cancel := s.deadline(ctx, 0)
+	defer cancel()
+	if err := trialScript.Run(ctx, s.client, []string{s.keys.trial()}, s.owner).Err(); err != nil {
+		return unavailable(ctx, "trial write", err)
+	}
+	return nil
+}
+
 // Stat describes the object, or returns store.ErrNotFound.
 func (s *Store) Stat(ctx context.Context, key store.Key) (store.Info, error) {
 	if err := s.enter(ctx, key, "stat"); err != nil {

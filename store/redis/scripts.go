@@ -24,6 +24,10 @@ var (
 	markLua string
 	//go:embed lua/release.lua
 	releaseLua string
+	//go:embed lua/trial.lua
+	trialLua string
+	//go:embed lua/spend.lua
+	spendLua string
 
 	reserveScript = goredis.NewScript(reserveLua)
 	forgetScript  = goredis.NewScript(forgetLua)
@@ -33,4 +37,6 @@ var (
 	adoptScript   = goredis.NewScript(adoptLua)
 	markScript    = goredis.NewScript(markLua)
 	releaseScript = goredis.NewScript(releaseLua)
+	trialScript   = goredis.NewScript(trialLua)
+	spendScript   = goredis.NewScript(spendLua)
 )

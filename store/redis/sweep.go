@@ -82,7 +82,7 @@ func escape(s string) string {
 type found struct{ key, tenant, object, rest string }
 
 func (s *Store) sweepBatch(ctx context.Context, names []string) error {
-	var accounts, manifests, tiles []found
+	var accounts, manifests, tiles, places []found
 	for _, name := range names {
 		tenant, object, rest, ok := s.keys.ownerOf(name)
 		f := found{name, tenant, object, rest}
@@ -92,6 +92,8 @@ func (s *Store) sweepBatch(ctx context.Context, names []string) error {
 			accounts = append(accounts, f)
 		case object != "" && rest == manifestSuffix:
 			manifests = append(manifests, f)
+		case object != "" && rest == marksSuffix:
+			places = append(places, f)
 		case object != "" && strings.Count(rest, ":") == 2:
 			tiles = append(tiles, f)
 		}
@@ -100,7 +102,7 @@ func (s *Store) sweepBatch(ctx context.Context, names []string) error {
 	for _, a := range accounts {
 		all = errors.Join(all, s.audit(ctx, a.tenant))
 	}
-	return errors.Join(all, s.adopt(ctx, manifests), s.orphans(ctx, tiles))
+	return errors.Join(all, s.adopt(ctx, manifests), s.adoptPlaces(ctx, places), s.orphans(ctx, tiles))
 }
 
 // audit drops from an account what has expired, what is doomed, and what is not stored.
@@ -123,6 +125,10 @@ func (s *Store) audit(ctx context.Context, tenant string) error {
 		return err
 	}
 	there, err := s.ask(ctx, len(sample), func(p goredis.Pipeliner, i int) {
+		if place, ok := strings.CutPrefix(sample[i].Key, placePrefix); ok {
+			p.Exists(ctx, s.keys.named(tenant, place)+marksSuffix)
+			return
+		}
 		p.Exists(ctx, manifestKey(s.keys.named(tenant, sample[i].Key)))
 	})
 	if err != nil {
@@ -187,6 +193,38 @@ func (s *Store) adopt(ctx context.Context, manifests []found) error {
 			left = -1
 		}
 		n, err := adoptScript.Run(ctx, s.client, s.keys.account(f.tenant), f.object, m.size, m.seq, left).Int64()
+		if err != nil {
+			return err
+		}
+		s.repairs.Add(uint64(n))
+	}
+	return nil
+}
+
+// adoptPlaces adds to the accounts the marks that are not in them: whoever made them died before, or a server lost the account.
+func (s *Store) adoptPlaces(ctx context.Context, places []found) error {
+	known, err := s.ask(ctx, len(places), func(p goredis.Pipeliner, i int) {
+		p.HExists(ctx, s.keys.account(places[i].tenant)[0], placePrefix+places[i].object)
+	})
+	if err != nil {
+		return err
+	}
+	for i, f := range places {
+		if known[i].(*goredis.BoolCmd).Val() {
+			continue
+		}
+		marks, err := s.client.HLen(ctx, f.key).Result()
+		if err != nil {
+			return err
+		}
+		life, err := s.client.PTTL(ctx, f.key).Result()
+		if err != nil {
+			return err
+		}
+		if marks == 0 || life <= 0 {
+			continue
+		}
+		n, err := adoptScript.Run(ctx, s.client, s.keys.account(f.tenant), placePrefix+f.object, marks*markBytes, time.Now().UnixMicro(), life.Milliseconds()).Int64()
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,7 @@ package semconv
 
 import "go.opentelemetry.io/otel/attribute"
 
-// Attributes of spans, metrics and logs. The value's type and unit is beside each; docs/telemetry.md has the meaning.
+// Attributes of spans, metrics and logs. The value's type and unit is beside each; docs/reference/telemetry.md has the meaning.
 const (
 	Tenant       = attribute.Key("semproxy.tenant")        // string
 	Policy       = attribute.Key("semproxy.policy")        // string: the profile's name
@@ -35,7 +35,9 @@ const (
 	ErrorCode = attribute.Key("semproxy.error.code") // string: a stable code, page.bad_shape ...
 	Outcome   = attribute.Key("semproxy.outcome")    // string: OutcomeCompressed ...
 	Stage     = attribute.Key("semproxy.stage")      // string: StageTotal ...
-	Reason    = attribute.Key("semproxy.reason")     // string: why a message was dropped
+	Reason    = attribute.Key("semproxy.reason")     // string: why a message was dropped, or how a neighbour refused
+	Neighbour = attribute.Key("semproxy.neighbour")  // string: redis, nats, jetstream
+	Part      = attribute.Key("semproxy.part")       // string: of the page plane
 
 	StoreEvent = attribute.Key("semproxy.store.event") // string: StoreHit ...
 )
@@ -50,6 +52,10 @@ const (
 	MessagingGroup       = attribute.Key("messaging.consumer.group.name")  // string: the queue group
 )
 
+// GenAISchema is the version of the GenAI conventions that the spans and metrics of the request plane follow: 1.42.0, in development, of the
+// repository open-telemetry/semantic-conventions-genai, to which they have moved. Its operations know no rerank and no classify.
+const GenAISchema = "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
+
 // Attributes of the request plane. Those of the GenAI and HTTP conventions are written here because OpenTelemetry's Go
 // module no longer has a package for the former.
 const (
@@ -57,13 +63,16 @@ const (
 	GateReason = attribute.Key("semproxy.gate")       // string: why the cost gate said what it said
 	Credential = attribute.Key("semproxy.credential") // string: key, token, header, anonymous
 
-	GenAIOperation    = attribute.Key("gen_ai.operation.name")      // string: chat, text_completion, embeddings
-	GenAIProvider     = attribute.Key("gen_ai.provider.name")       // string: vllm, tgi, openai
-	GenAIModel        = attribute.Key("gen_ai.request.model")       // string
-	GenAIMaxTokens    = attribute.Key("gen_ai.request.max_tokens")  // int
-	GenAIInputTokens  = attribute.Key("gen_ai.usage.input_tokens")  // int
-	GenAIOutputTokens = attribute.Key("gen_ai.usage.output_tokens") // int
-	GenAITokenType    = attribute.Key("gen_ai.token.type")          // string: TokenInput, TokenOutput
+	GenAIOperation       = attribute.Key("gen_ai.operation.name")                // string: chat, text_completion, embeddings, and rerank, classify, which are semproxy's
+	GenAIProvider        = attribute.Key("gen_ai.provider.name")                 // string: vllm, tgi, openai
+	GenAIModel           = attribute.Key("gen_ai.request.model")                 // string
+	GenAIMaxTokens       = attribute.Key("gen_ai.request.max_tokens")            // int
+	GenAIInputTokens     = attribute.Key("gen_ai.usage.input_tokens")            // int
+	GenAIOutputTokens    = attribute.Key("gen_ai.usage.output_tokens")           // int
+	GenAICachedTokens    = attribute.Key("gen_ai.usage.cache_read.input_tokens") // int
+	GenAIReasoningTokens = attribute.Key("gen_ai.usage.reasoning.output_tokens") // int
+	GenAIResponseModel   = attribute.Key("gen_ai.response.model")                // string
+	GenAITokenType       = attribute.Key("gen_ai.token.type")                    // string: TokenInput, TokenOutput
 
 	HTTPMethod    = attribute.Key("http.request.method")       // string
 	HTTPRoute     = attribute.Key("http.route")                // string: the path's pattern

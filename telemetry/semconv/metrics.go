@@ -1,6 +1,6 @@
 package semconv
 
-// Instrument names. Prometheus shows dots as underscores and adds unit and _total; see docs/telemetry.md.
+// Instrument names. Prometheus shows dots as underscores and adds unit and _total; see docs/reference/telemetry.md.
 const (
 	MetricPages          = "semproxy.pages"                    // counter, by tenant and outcome
 	MetricTokensIn       = "semproxy.tokens.in"                // counter, by tenant
@@ -26,6 +26,9 @@ const (
 	MetricGPUFallbacks   = "semproxy.gpu.fallbacks"            // counter, by reason
 	MetricStoreEvents    = "semproxy.store.events"             // counter, by event
 	MetricStoreBreakers  = "semproxy.store.breakers.open"      // gauge
+	MetricStoreBytes     = "semproxy.store.bytes"              // gauge, by tenant
+	MetricDegraded       = "semproxy.degraded"                 // gauge, by part
+	MetricRefusals       = "semproxy.neighbour.refusals"       // counter, by neighbour and reason
 
 	MetricHTTPDuration  = "http.server.request.duration"        // histogram, by tenant, route, method, status
 	MetricGenAIDuration = "gen_ai.server.request.duration"      // histogram, by tenant, operation, model
@@ -34,10 +37,13 @@ const (
 	MetricTokenUsage    = "gen_ai.client.token.usage"           // histogram, by tenant, operation, model, token type
 	MetricProxyActive   = "semproxy.proxy.active"               // gauge, by tenant
 	MetricProxyRefused  = "semproxy.proxy.refused"              // counter, by code
+	MetricProxyShadowed = "semproxy.proxy.shadowed"             // counter, by tenant and code
 	MetricGate          = "semproxy.gate.decisions"             // counter, by reason
 	MetricCanaryRuns    = "semproxy.canary.runs"                // counter, by outcome
 	MetricCanaryHeld    = "semproxy.canary.held"                // gauge
 	MetricSpans         = "semproxy.proxy.spans"                // counter, by outcome
+	MetricVerifySamples = "semproxy.verify.samples"             // counter, by tenant and outcome
+	MetricVerifyBack    = "semproxy.verify.stepped_back"        // gauge
 )
 
 // Kind is the kind of an instrument.
@@ -84,6 +90,9 @@ func Metrics() []Metric {
 		{Name: MetricGPUFallbacks, Unit: "{page}", Kind: Counter, Description: "Pages that were computed on the CPU instead, by reason."},
 		{Name: MetricStoreEvents, Unit: "{event}", Kind: Counter, Description: "What happened in the store, by event."},
 		{Name: MetricStoreBreakers, Unit: "{server}", Kind: Gauge, Description: "Servers of the shared store that are left alone because they do not answer."},
+		{Name: MetricStoreBytes, Unit: "By", Kind: Gauge, Description: "Bytes that a tenant has in the store, asked for every half minute."},
+		{Name: MetricDegraded, Unit: "{part}", Kind: Gauge, Description: "1 while a part of the page plane does not work, else 0."},
+		{Name: MetricRefusals, Unit: "{refusal}", Kind: Counter, Description: "What NATS, JetStream and Redis refused, by kind."},
 		{Name: MetricHTTPDuration, Unit: "s", Kind: Histogram, Buckets: requestBuckets(), Description: "Time of a request through the proxy."},
 		{Name: MetricGenAIDuration, Unit: "s", Kind: Histogram, Buckets: requestBuckets(), Description: "Time of a request that produces tokens."},
 		{Name: MetricFirstToken, Unit: "s", Kind: Histogram, Buckets: requestBuckets(), Description: "Time from the request to the first event of a streamed answer."},
@@ -91,9 +100,12 @@ func Metrics() []Metric {
 		{Name: MetricTokenUsage, Unit: "{token}", Kind: Histogram, Buckets: tokenBuckets(), Description: "Tokens that a request used, as the engine counted them."},
 		{Name: MetricProxyActive, Unit: "{request}", Kind: Gauge, Description: "Requests that are being served, by tenant."},
 		{Name: MetricProxyRefused, Unit: "{request}", Kind: Counter, Description: "Requests that the proxy refused, by code."},
+		{Name: MetricProxyShadowed, Unit: "{request}", Kind: Counter, Description: "Requests that limits in shadow mode would have refused, by code."},
 		{Name: MetricCanaryRuns, Unit: "{run}", Kind: Counter, Description: "Runs of the canary, by outcome."},
 		{Name: MetricCanaryHeld, Unit: "{engine}", Kind: Gauge, Description: "1 while the canary lets nothing be compressed on the engine, else 0."},
 		{Name: MetricSpans, Unit: "{request}", Kind: Counter, Description: "Searches for the tokens of messages that policies protect, by outcome."},
+		{Name: MetricVerifySamples, Unit: "{sample}", Kind: Counter, Description: "Requests that were asked again exactly, by tenant and outcome."},
+		{Name: MetricVerifyBack, Unit: "{profile}", Kind: Gauge, Description: "Profiles of tenants that are stepped back because they changed too many answers."},
 		{Name: MetricGate, Unit: "{request}", Kind: Counter, Description: "Verdicts of the cost gate, by reason."},
 	}
 }

@@ -4,11 +4,11 @@ package semconv
 const (
 	SpanSend     = "kv.send"         // the sender's request, from publish to reply (kind PRODUCER)
 	SpanPage     = "kv.page"         // the page's whole life in the sidecar (kind CONSUMER)
-	SpanReceive  = "kv.receive"      // admission and decoding of the blob
+	SpanReceive  = "kv.receive"      // the wait in the queue
 	SpanDecide   = "semproxy.decide" // the policy's decision
 	SpanCompress = "kv.compress"     // clustering, merging, fidelity, guard
 	SpanStore    = "store.put"       // the store's commit
-	SpanReply    = "kv.reply"        // encoding and sending the cores
+	SpanReply    = "kv.reply"        // sending the reply
 )
 
 // SpanEngine is of the request plane. A request's own span is named after what it asks for, "chat llama-3-8b", or after

@@ -2,6 +2,7 @@ package chart
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -12,7 +13,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// manual holds what docs/telemetry.md lists: metrics as /metrics shows them, and attributes as labels.
+// manual holds what docs/reference/telemetry.md lists: metrics as /metrics shows them, and attributes as labels.
 type manual struct {
 	metrics map[string]string // name on /metrics -> kind
 	labels  []string
@@ -20,7 +21,7 @@ type manual struct {
 
 func readManual(t *testing.T) manual {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/telemetry.md")
+	text, err := os.ReadFile("../../docs/reference/telemetry.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func readManual(t *testing.T) manual {
 		m.labels = append(m.labels, strings.ReplaceAll(row[1], ".", "_"))
 	}
 	if len(m.metrics) < 30 || len(m.labels) < 40 {
-		t.Fatalf("docs/telemetry.md has %d metrics and %d attributes: its tables have changed", len(m.metrics), len(m.labels))
+		t.Fatalf("docs/reference/telemetry.md has %d metrics and %d attributes: its tables have changed", len(m.metrics), len(m.labels))
 	}
 	return m
 }
@@ -47,7 +48,7 @@ func (m manual) check(t *testing.T, query string) {
 	}
 	known := func(label string) {
 		if !slices.Contains(m.labels, label) {
-			t.Errorf("%q: docs/telemetry.md has no label %s", query, label)
+			t.Errorf("%q: docs/reference/telemetry.md has no label %s", query, label)
 		}
 	}
 	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
@@ -61,7 +62,7 @@ func (m manual) check(t *testing.T, query string) {
 			}
 			kind := m.metrics[name]
 			if kind == "" || (kind == "histogram") != (part != "") {
-				t.Errorf("%q: docs/telemetry.md has no metric %s of that kind (%q)", query, n.Name, kind)
+				t.Errorf("%q: docs/reference/telemetry.md has no metric %s of that kind (%q)", query, n.Name, kind)
 			}
 			for _, l := range n.LabelMatchers {
 				if l.Name != "__name__" {
@@ -112,10 +113,37 @@ func TestEveryMetricOfTheDashboardExists(t *testing.T) {
 	}
 }
 
+// Every alert leads to a heading of the runbook that says what to do.
+func TestEveryAlertHasItsPlaceInTheRunbook(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/how-to/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, o := range objects(t, render(t, "--set=prometheusRule.enabled=true,gpu.access=visibleDevices")) {
+		if o["kind"] != "PrometheusRule" {
+			continue
+		}
+		for _, group := range at(o, "spec", "groups").([]any) {
+			for _, r := range group.(object)["rules"].([]any) {
+				n++
+				name := fmt.Sprint(r.(object)["alert"])
+				url := fmt.Sprint(at(r, "annotations", "runbook_url"))
+				if !strings.HasSuffix(url, "/docs/how-to/runbook.md#"+strings.ToLower(name)) || !strings.Contains(string(manual), "\n### "+name+"\n") {
+					t.Errorf("%s: got the URL %s, want a heading of docs/how-to/runbook.md", name, url)
+				}
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("got %d alerts", n)
+	}
+}
+
 func TestMonitorsAreThoseOfTheOperator(t *testing.T) {
 	m := readManual(t)
 	all := objects(t, render(t, "--set=podMonitor.enabled=true,prometheusRule.enabled=true,gpu.access=visibleDevices"))
-	docs, err := os.ReadFile("../../docs/kubernetes.md")
+	docs, err := os.ReadFile("../../docs/how-to/kubernetes.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +156,7 @@ func TestMonitorsAreThoseOfTheOperator(t *testing.T) {
 		for _, r := range g.Rules {
 			m.check(t, r.Expr.StrVal)
 			if !strings.Contains(string(docs), "`"+r.Alert+"`") {
-				t.Errorf("docs/kubernetes.md does not explain %s", r.Alert)
+				t.Errorf("docs/how-to/kubernetes.md does not explain %s", r.Alert)
 			}
 			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" || r.Labels["severity"] == "" {
 				t.Errorf("%s: wants a summary, a description and a severity", r.Alert)

@@ -128,8 +128,9 @@ image: { pullSecrets: [ { name: pull } ] }
 		for name, args := range map[string][]string{
 			"template":      {"--set=injection.mode=template", valuesFile(t, full)},
 			"engine":        {"--set=injection.mode=engine", valuesFile(t, full), valuesFile(t, engine)},
-			"policy":        {valuesFile(t, full), "--set=injection.namespaces={a,b}"},
-			"policy, beta":  {valuesFile(t, full), "--set=injection.beta=true"},
+			"auto":          {valuesFile(t, full)},
+			"policy":        {valuesFile(t, full), "--set=injection.mode=admissionPolicy,injection.namespaces={a,b}"},
+			"policy, beta":  {valuesFile(t, full), "--set=injection.mode=admissionPolicy,injection.beta=true"},
 			"dra":           {"--set=injection.mode=engine,gpu.access=dra,gpu.dra.deviceClassName=gpu.nvidia.com", valuesFile(t, engine)},
 			"dra, template": {"--set=injection.mode=template,gpu.access=dra"},
 		} {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -17,7 +18,7 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 		{"an unknown key of the configuration", "config: { compress: { devices: cpu } }", "'/config/compress': additional properties 'devices' not allowed"},
 		{"a wrong kind in the configuration", "config: { limits: { queue: many } }", "'/config/limits/queue': got string, want integer"},
 		{"a word that is none of the choices", "config: { telemetry: { logLevel: loud } }", "value must be one of 'debug', 'info', 'warn', 'error'"},
-		{"a mode that is not", "injection: { mode: webhook }", "value must be one of 'admissionPolicy', 'template', 'engine'"},
+		{"a mode that is not", "injection: { mode: webhook }", "value must be one of 'auto', 'admissionPolicy', 'template', 'engine'"},
 		{"an engine that is not", "engine: { kind: sglang }", "value must be one of 'vllm', 'tgi', 'openai'"},
 		{"GPU access that is not", "gpu: { access: all }", "value must be one of 'none', 'dra', 'visibleDevices'"},
 		{"a port as text", `proxy: { port: "8080" }`, "'/proxy/port': got string, want integer"},
@@ -41,6 +42,57 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// A value that is left empty, as when everything below its key is commented out, renders, or the schema says which it is.
+func TestValuesThatAreLeftEmpty(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(chartDir, "values.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var defaults map[string]any
+	decode(t, string(text), &defaults)
+	var paths []string
+	var walk func(prefix string, v any)
+	walk = func(prefix string, v any) {
+		m, _ := v.(map[string]any)
+		for k, below := range m {
+			paths = append(paths, prefix+k)
+			walk(prefix+k+".", below)
+		}
+	}
+	walk("", defaults)
+	if len(paths) < 150 {
+		t.Fatalf("got %d values", len(paths))
+	}
+	slices.Sort(paths)
+	for i, path := range paths {
+		keys := strings.Split(path, ".")
+		empty := ""
+		for depth, k := range keys {
+			empty += strings.Repeat("  ", depth) + k + ":\n"
+		}
+		helms := []string{"helm"}
+		if i%10 == 0 {
+			helms = append(helms, "helm3")
+		}
+		for _, helm := range helms {
+			for _, mode := range []string{"auto", "engine"} {
+				if mode == "engine" && keys[0] != "engine" && i%5 != 0 {
+					continue
+				}
+				extra := valuesFile(t, "injection: { mode: "+mode+" }\nengine: { deployment: { image: x } }\n")
+				_, err := output(t, "", binary(t, helm), "template", "demo", chartDir, "--namespace", "llm", "--kube-version", newest, extra, valuesFile(t, empty))
+				switch last := keys[len(keys)-1]; {
+				case err == nil:
+				case strings.Contains(err.Error(), "don't meet") && strings.Contains(err.Error(), "'"+last+"'"): // the schema names it
+				case path == "engine.deployment.image" && strings.Contains(err.Error(), "needs engine.deployment.image"):
+				default:
+					t.Errorf("%s with %s left empty, mode %s: got %v, want it to render or the schema's message", helm, path, mode, err)
+				}
+			}
+		}
 	}
 }
 

@@ -128,20 +128,36 @@ func (c *running) mount(t *testing.T) {
 			for name, data := range cm.Data {
 				files[name] = volumeutil.FileProjection{Data: []byte(data), Mode: 0o644}
 			}
-			w, err := volumeutil.NewAtomicWriter(dir, "test")
+			project(t, dir, files)
+		case v.Secret != nil:
+			secret, err := k.Client.CoreV1().Secrets(c.pod.Namespace).Get(t.Context(), v.Secret.SecretName, metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := w.Write(files, nil); err != nil {
-				t.Fatal(err)
+			files := map[string]volumeutil.FileProjection{}
+			for name, data := range secret.Data {
+				files[name] = volumeutil.FileProjection{Data: data, Mode: 0o644}
 			}
+			project(t, dir, files)
 		case v.EmptyDir != nil:
 			if err := os.Chmod(dir, 0o777); err != nil {
 				t.Fatal(err)
 			}
 		default:
-			t.Fatalf("volume %s is neither a ConfigMap nor an emptyDir:\n%s", m.Name, text(t, v))
+			t.Fatalf("volume %s is no ConfigMap, Secret or emptyDir:\n%s", m.Name, text(t, v))
 		}
+	}
+}
+
+// project writes the files of a ConfigMap or Secret as the kubelet does.
+func project(t *testing.T, dir string, files map[string]volumeutil.FileProjection) {
+	t.Helper()
+	w, err := volumeutil.NewAtomicWriter(dir, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Write(files, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -9,16 +9,17 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/transport"
 )
 
 // CodeUnreachable is this package's own code: nobody took the request. It is retryable; the other codes are the page
 // plane's.
-const CodeUnreachable = "unreachable"
+const CodeUnreachable = codes.Unreachable
 
 // Error is an answer that is not a success. One with Retryable set comes back only when the attempts are used up.
 type Error struct {
-	Code      string // stable, see docs/page-plane.md
+	Code      string // stable, see docs/reference/errors.md
 	Message   string // a sentence without secrets
 	Retryable bool
 	Attempts  int // how often the page was sent
@@ -47,7 +48,7 @@ func replyError(msg *nats.Msg) *Error {
 		return nil
 	case transport.StatusError:
 	default:
-		return &Error{Code: "internal", Message: "the reply is not one of semproxy's: it has no " + transport.HeaderStatus + " header"}
+		return &Error{Code: codes.Internal, Message: "the reply is not one of semproxy's: it has no " + transport.HeaderStatus + " header"}
 	}
 	e := &Error{Code: header.Get(transport.HeaderCode), Message: string(msg.Data), answered: true}
 	e.Retryable = header.Get(transport.HeaderRetryable) == "true"
@@ -68,7 +69,7 @@ func sendError(err error) *Error {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return tooLarge(err)
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return &Error{Code: "policy.denied", Message: "the NATS server does not let this user send as this tenant", cause: err}
+		return &Error{Code: codes.PolicyDenied, Message: "the NATS server does not let this user send as this tenant", cause: err}
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining):
 		e.Message, e.Retryable = "the connection was closed by this program", false
 	case errors.Is(err, nats.ErrHeadersNotSupported), errors.Is(err, nats.ErrInvalidConnection), errors.Is(err, nats.ErrBadSubject):

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -18,8 +19,8 @@ type Config struct {
 	Tenants func() []Tenant // those in force; asked every Refresh
 
 	Replicas      int           // copies of each stream; default 1, and 3 suits a cluster
-	MaxBytes      int64         // of a tenant's jobs that wait; default 1 GiB. A job over it is refused, none is dropped
-	DeadBytes     int64         // of a tenant's dead letters, the oldest go first; default 256 MiB
+	MaxBytes      int64         // of a tenant's jobs that wait; default 256 MiB, which JetStream reserves. A job over it is refused, none is dropped
+	DeadBytes     int64         // of a tenant's dead letters, the oldest go first; default 64 MiB, reserved
 	ResultBytes   int64         // of a tenant's outcomes, the oldest go first; default 16 MiB
 	KeepDead      time.Duration // default a week
 	KeepResults   time.Duration // default a day
@@ -27,6 +28,12 @@ type Config struct {
 	InHand        int           // jobs of a tenant that sidecars hold at once, all of them together; default 64
 	MaxDeliveries int           // a job that was given out more often becomes a dead letter; default 100
 	Refresh       time.Duration // default 5 s
+
+	// Trial works on a page where it can do no harm, and reports whether that ended in a death: it is asked about a job whose
+	// sidecar died at it. nil: the sidecar tries once more itself.
+	Trial func(ctx context.Context, tenant string, page []byte) (died bool)
+	// Refused is told what JetStream refuses, and of what kind that is; nil: nobody is.
+	Refused func(kind string, err error)
 
 	MeterProvider metric.MeterProvider // default: the global one
 	Logger        *slog.Logger         // default: slog.Default
@@ -46,8 +53,8 @@ func (c Config) withDefaults() (Config, error) {
 		faults = append(faults, errors.New("jobs: Tenants is required"))
 	}
 	setDefault(&c.Replicas, 1)
-	setDefault(&c.MaxBytes, 1<<30)
-	setDefault(&c.DeadBytes, 256<<20)
+	setDefault(&c.MaxBytes, 256<<20)
+	setDefault(&c.DeadBytes, 64<<20)
 	setDefault(&c.ResultBytes, 16<<20)
 	setDefault(&c.KeepDead, 7*24*time.Hour)
 	setDefault(&c.KeepResults, 24*time.Hour)
@@ -55,6 +62,9 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.InHand, 64)
 	setDefault(&c.MaxDeliveries, 100)
 	setDefault(&c.Refresh, 5*time.Second)
+	if c.Refused == nil {
+		c.Refused = func(string, error) {}
+	}
 	if c.MeterProvider == nil {
 		c.MeterProvider = otel.GetMeterProvider()
 	}

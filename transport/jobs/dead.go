@@ -8,16 +8,20 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/transport"
 )
 
 // Codes of this package.
 const (
-	CodeFull    = "limit.jobs"  // as many bytes of jobs wait as the tenant may have; retryable
-	CodeBadID   = "job.bad_id"  // final
-	CodeGaveUp  = "job.gave_up" // tried too often; final
-	CodePending = "job.pending" // no outcome yet; retryable
-	codeBadSize = "job.bad_size"
+	CodeFull    = codes.LimitJobs  // as many bytes of jobs wait as the tenant may have; retryable
+	CodeBadID   = codes.JobBadID   // final
+	CodeGaveUp  = codes.JobGaveUp  // tried too often; final
+	CodePending = codes.JobPending // no outcome yet; retryable
+	CodeNoRoom  = codes.JobNoRoom  // JetStream has no room for the tenant's jobs; final
+	CodeTaken   = codes.JobIDTaken // another page has that id; final
+	CodePoison  = codes.JobPoison  // whoever works on it dies; final
+	codeDamaged = codes.JobDamaged // the page is not the one that was kept; final
 )
 
 // Headers of outcomes and dead letters, beside those of a reply.
@@ -27,6 +31,9 @@ const (
 	HeaderReason  = "Semproxy-Error"     // dead letter: the sentence
 	HeaderPartial = "Semproxy-Partial"   // dead letter: true where only the head of the page is kept
 	HeaderTries   = "Semproxy-Tries"     // dead letter: how often the job was given out
+	HeaderDigest  = "Semproxy-Digest"    // SHA-256 of the page, hexadecimal
+	HeaderState   = "Semproxy-State"     // note of work: working, or back (given back by whoever had it)
+	HeaderDeaths  = "Semproxy-Deaths"    // note of work: sidecars that ended while they worked on the job
 )
 
 // maxHead bounds what is kept of a page that is too long for a dead letter.
@@ -35,14 +42,14 @@ const maxHead = 64 << 10
 // bury makes a dead letter of a job, tells the outcome and ends the job. What fails is tried again when the job comes again.
 func (r *Runner) bury(ctx context.Context, j *job, e *transport.Error) {
 	log := r.cfg.Logger.With("tenant", j.tenant, "job", j.id, "code", e.Code())
-	page, err := j.read(ctx)
-	if err != nil && e.Code() != codeBadSize {
+	page, err := j.fetch(ctx)
+	if err != nil && page == nil {
 		r.again(j, e, 0)
 		return
 	}
 	letter := &nats.Msg{Subject: deadSubject(j.tenant), Data: page, Header: nats.Header{
 		transport.HeaderStatus: {transport.StatusError}, transport.HeaderCode: {e.Code()},
-		HeaderReason: {e.Error()}, HeaderJob: {j.id}, HeaderTries: {strconv.FormatUint(j.tries, 10)},
+		HeaderReason: {e.Error()}, HeaderJob: {j.id}, HeaderTries: {strconv.FormatUint(j.tries, 10)}, HeaderDigest: {digestOf(page)},
 		// A job that comes again because its end was not heard makes one letter, not two.
 		jetstream.MsgIDHeader: {strconv.FormatUint(j.seq, 10)},
 	}}
@@ -55,7 +62,7 @@ func (r *Runner) bury(ctx context.Context, j *job, e *transport.Error) {
 		letter.Data = head(page)
 		letter.Header.Set(HeaderPartial, "true")
 	}
-	if _, err := r.publish(ctx, letter); err != nil {
+	if err := r.keep(ctx, j.tenant, letter); err != nil {
 		log.Warn("dead_letter_not_kept", "error", err)
 		return
 	}

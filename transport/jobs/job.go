@@ -2,6 +2,8 @@ package jobs
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"math/rand/v2"
 	"strconv"
@@ -26,6 +28,8 @@ type job struct {
 	msg    jetstream.Msg
 	alive  *time.Timer // tells the server that it is worked on
 	ended  atomic.Bool
+	deaths int         // sidecars that ended while they worked on it
+	noted  atomic.Bool // that this one does
 }
 
 // errStopping ends the pulling of jobs of a sidecar that drains.
@@ -85,19 +89,25 @@ func (j *job) end() {
 	j.alive.Stop()
 }
 
-// read fetches the page. A worker calls it.
-func (j *job) read(ctx context.Context) ([]byte, error) {
+// fetch reads the page and holds it against its digest. A page that is not what was kept is returned with the error.
+func (j *job) fetch(ctx context.Context) ([]byte, error) {
 	// Not found is no reason to give up: a replica that lags behind may have been asked.
 	ctx, cancel := context.WithTimeout(ctx, 2*callTime)
 	defer cancel()
 	raw, err := j.stream.GetMsg(ctx, j.seq)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, transport.NewError(transport.CodeBusy, "the job's page cannot be read from its stream now")
-	case int64(len(raw.Data)) != j.size:
-		return nil, transport.NewError(codeBadSize, "the job's page has not the size that was announced")
+	}
+	want := j.msg.Headers().Get(HeaderDigest)
+	if int64(len(raw.Data)) != j.size || (want != "" && digestOf(raw.Data) != want) {
+		return append([]byte{}, raw.Data...), transport.NewError(codeDamaged, "the job's page is not the one that was handed over: its bytes were changed in the stream")
 	}
 	return raw.Data, nil
+}
+
+func digestOf(page []byte) string {
+	sum := sha256.Sum256(page)
+	return hex.EncodeToString(sum[:])
 }
 
 // settle ends a job in the background: the worker that made the outcome goes on. reply's body is not used.
@@ -110,6 +120,7 @@ func (r *Runner) settle(j *job, reply transport.Reply, e *transport.Error, after
 		case e == nil:
 			r.done(ctx, j, reply)
 		case transport.Retryable(e.Code()):
+			j.giveBack(ctx)
 			r.again(j, e, after)
 		default:
 			r.bury(ctx, j, e)
@@ -147,11 +158,10 @@ const (
 func (r *Runner) tell(ctx context.Context, j *job, header nats.Header, body []byte) error {
 	header.Set(HeaderJob, j.id)
 	msg := &nats.Msg{Subject: DoneSubject(j.tenant, j.id), Header: header, Data: body}
-	_, err := r.publish(ctx, msg)
-	if err != nil && ctx.Err() == nil {
-		_, err = r.publish(ctx, msg)
+	if d := j.msg.Headers().Get(HeaderDigest); d != "" {
+		header.Set(HeaderDigest, d)
 	}
-	return err
+	return r.keep(ctx, j.tenant, msg)
 }
 
 // Bounds of the pause before a job is given out again: doubled with each try, varied at random.

@@ -39,7 +39,7 @@ func TestAJobIsKeptWorkedOnToldAndForgotten(t *testing.T) {
 	o := f.office()
 	eventually(t, "the job is gone from its stream", func() bool {
 		s := f.state(o, "acme")
-		return s.Waiting == 0 && s.InHand == 0 && s.WaitingBytes == 0 && s.MaxBytes == 1<<30
+		return s.Waiting == 0 && s.InHand == 0 && s.WaitingBytes == 0 && s.MaxBytes == 256<<20
 	})
 	if l.count("acme page") != 1 {
 		t.Errorf("worked on %d times, want 1", l.count("acme page"))

@@ -142,6 +142,9 @@ func (o *Office) dead(ctx context.Context, tenant string) (jetstream.Stream, err
 // ErrPartial is Replay's error for a letter that holds only the head of its page.
 var ErrPartial = errors.New("only the head of the page was kept: its sender must send it again")
 
+// ErrDamaged is Replay's error for a letter whose page is not the one that was kept.
+var ErrDamaged = errors.New("the page's bytes were changed in the stream: its sender must send it again")
+
 // Replay sends a dead letter's page again as a job of the same id, and drops the letter. Done twice, it makes one job.
 func (o *Office) Replay(ctx context.Context, tenant string, number uint64) error {
 	stream, err := o.dead(ctx, tenant)
@@ -155,8 +158,11 @@ func (o *Office) Replay(ctx context.Context, tenant string, number uint64) error
 	if raw.Header.Get(HeaderPartial) == "true" {
 		return fmt.Errorf("dead letter %d of %s: %w", number, tenant, ErrPartial)
 	}
+	if want := raw.Header.Get(HeaderDigest); want != "" && want != digestOf(raw.Data) {
+		return fmt.Errorf("dead letter %d of %s: %w", number, tenant, ErrDamaged)
+	}
 	msg := &nats.Msg{Subject: jobSubject(tenant), Data: raw.Data, Header: nats.Header{
-		HeaderJob: {raw.Header.Get(HeaderJob)},
+		HeaderJob: {raw.Header.Get(HeaderJob)}, HeaderDigest: {digestOf(raw.Data)},
 		// No sender's id has a dot: none suppresses this.
 		jetstream.MsgIDHeader: {"replay." + strconv.FormatUint(number, 10)},
 	}}

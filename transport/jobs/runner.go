@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type Runner struct {
 
 	mu     sync.Mutex
 	faults map[string]error // by tenant: why its jobs are not taken now
+	making sync.Mutex       // held while a tenant's streams are made
 
 	settling sync.WaitGroup
 }
@@ -103,15 +105,38 @@ func (r *Runner) Run(ctx context.Context, queue Queue) error {
 	}
 }
 
-// Ready says why jobs are not taken now; nil when those of every tenant are.
+// Ready says why jobs are not taken now; nil when those of every tenant are that JetStream has room for.
 func (r *Runner) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := make([]error, 0, len(r.faults))
 	for tenant, err := range r.faults {
-		all = append(all, fmt.Errorf("jobs of %s: %w", tenant, err))
+		if !errors.Is(err, ErrNoRoom) {
+			all = append(all, fmt.Errorf("jobs of %s: %w", tenant, err))
+		}
 	}
 	return errors.Join(all...)
+}
+
+// NoRoom lists the tenants that JetStream has no room for, by name.
+func (r *Runner) NoRoom() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := []string{}
+	for tenant, err := range r.faults {
+		if errors.Is(err, ErrNoRoom) {
+			all = append(all, tenant)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// hasNoRoom reports whether that is why a tenant has no jobs.
+func (r *Runner) hasNoRoom(tenant string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Is(r.faults[tenant], ErrNoRoom)
 }
 
 func (r *Runner) fault(tenant string, err error) {
@@ -124,24 +149,57 @@ func (r *Runner) fault(tenant string, err error) {
 	r.faults[tenant] = err
 }
 
-// retry is the pause after a fault of JetStream.
-const retry = time.Second
+// Pauses after a fault of JetStream: an outage passes, room is made by a person.
+const (
+	retry     = time.Second
+	retryRoom = 10 * time.Second
+	sayAgain  = time.Minute // a fault that goes on is logged as often
+)
 
 // follow takes one tenant's jobs until ctx ends.
 func (r *Runner) follow(ctx context.Context, t Tenant, queue Queue) {
 	defer r.fault(t.Name, nil)
 	r.fault(t.Name, errors.New("its streams are being made"))
+	last, said := "", time.Time{}
 	for ctx.Err() == nil {
 		err := r.pull(ctx, t, queue)
 		if ctx.Err() != nil {
 			return
 		}
 		r.fault(t.Name, err)
-		r.cfg.Logger.Warn("jobs_interrupted", "tenant", t.Name, "error", err)
-		if !pause(ctx, retry) {
+		kind := kindOf(err)
+		r.cfg.Refused(kind, err)
+		if kind != last || time.Since(said) > sayAgain {
+			r.cfg.Logger.Warn("jobs_interrupted", "tenant", t.Name, "kind", kind, "error", err)
+			last, said = kind, time.Now()
+		}
+		wait := retry
+		if errors.Is(err, ErrNoRoom) {
+			wait = retryRoom
+		}
+		if !pause(ctx, wait) {
 			return
 		}
 	}
+}
+
+// kindOf classifies what JetStream answers.
+func kindOf(err error) string {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, ErrNoRoom):
+		return "no_room"
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return "not_enabled"
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrConsumerDeleted),
+		errors.Is(err, jetstream.ErrConsumerNotFound):
+		return "removed"
+	case errors.Is(err, nats.ErrPermissionViolation):
+		return "denied"
+	case errors.As(err, &api):
+		return "refused"
+	}
+	return "away"
 }
 
 // pull takes jobs until something fails or ctx ends.
@@ -181,6 +239,33 @@ func (r *Runner) publish(ctx context.Context, msg *nats.Msg, opts ...jetstream.P
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	return r.js.PublishMsg(ctx, msg, opts...)
+}
+
+// keep is publish of what belongs to a tenant's own streams: those that somebody has removed are made again.
+func (r *Runner) keep(ctx context.Context, tenant string, msg *nats.Msg) error {
+	_, err := r.publish(ctx, msg)
+	for try := 0; try < 2 && err != nil && ctx.Err() == nil; try++ {
+		if errors.Is(err, jetstream.ErrNoStreamResponse) {
+			r.cfg.Refused("removed", err)
+			r.heal(ctx, tenant)
+		}
+		_, err = r.publish(ctx, msg)
+	}
+	return err
+}
+
+// heal makes a tenant's streams again.
+func (r *Runner) heal(ctx context.Context, tenant string) {
+	for _, t := range r.cfg.Tenants() {
+		if t.Name != tenant {
+			continue
+		}
+		if _, _, err := r.ensure(ctx, t); err != nil {
+			r.cfg.Refused(kindOf(err), err)
+			return
+		}
+		r.cfg.Logger.Warn("jobs_streams_made_again", "tenant", tenant)
+	}
 }
 
 // pause waits, and reports whether ctx goes on.

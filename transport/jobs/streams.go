@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -35,21 +36,71 @@ type Tenant struct {
 func jobSubject(tenant string) string  { return "semproxy.jobs." + tenant }
 func deadSubject(tenant string) string { return "semproxy.dead." + tenant }
 
+// workSubject is where a sidecar notes that it works on a job, by the job's place in its stream. It is kept with the outcomes.
+func workSubject(tenant, seq string) string { return "semproxy.work." + tenant + "." + seq }
+
 // DoneSubject is where the outcome of a tenant's job is published.
 func DoneSubject(tenant, job string) string { return "kv." + tenant + ".v1.done." + job }
 
 // ValidID reports whether id can name a job: a subject token of letters, digits, underscores and hyphens.
 func ValidID(id string) bool { return transport.ValidTenant(id) }
 
-// ensure makes a tenant's streams and the consumer, or brings their limits up to date.
+// ErrNoRoom is why a tenant has no jobs: JetStream reserves the most bytes of each stream, and has not so many left.
+var ErrNoRoom = errors.New("JetStream has no room for this tenant's streams: give it more storage, or lower jobs.maxBytes and jobs.deadBytes")
+
+// errNoStorage and errNoResources are JetStream's numbers for a stream that it has no room for.
+const (
+	errNoStorage   jetstream.ErrorCode = 10047
+	errNoResources jetstream.ErrorCode = 10023
+)
+
+func noRoom(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == errNoStorage || api.ErrorCode == errNoResources)
+}
+
+// ensure makes a tenant's streams and the consumer, or brings their limits up to date. One tenant is made whole before the
+// next: where there is no room for all, some have jobs and the others are told (ErrNoRoom). What jobs go into is made last.
 func (r *Runner) ensure(ctx context.Context, t Tenant) (jetstream.Stream, jetstream.Consumer, error) {
+	r.making.Lock()
+	defer r.making.Unlock()
+	var stream jetstream.Stream
+	var made []string
+	for _, c := range r.streams(t) {
+		_, err := r.js.Stream(ctx, c.Name)
+		isNew := errors.Is(err, jetstream.ErrStreamNotFound)
+		if stream, err = r.js.CreateOrUpdateStream(ctx, c); err != nil {
+			if noRoom(err) {
+				for _, name := range made { // new and empty: others may use what they hold
+					_ = r.js.DeleteStream(ctx, name)
+				}
+				err = fmt.Errorf("%w (%w)", ErrNoRoom, err)
+			}
+			return nil, nil, fmt.Errorf("stream %s: %w", c.Name, err)
+		}
+		if isNew {
+			made = append(made, c.Name)
+		}
+	}
+	consumer, err := stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable: durable, AckPolicy: jetstream.AckExplicitPolicy, AckWait: r.cfg.AckWait, MaxDeliver: -1,
+		MaxAckPending: r.cfg.InHand, HeadersOnly: true,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("consumer of %s: %w", waiting+t.Name, err)
+	}
+	return stream, consumer, nil
+}
+
+// streams are those of a tenant, that of its jobs last.
+func (r *Runner) streams(t Tenant) []jetstream.StreamConfig {
 	limit := t.MaxBytes
 	if limit <= 0 {
 		limit = r.cfg.MaxBytes
 	}
-	configs := []jetstream.StreamConfig{
+	all := []jetstream.StreamConfig{
 		{
-			Name: results + t.Name, Subjects: []string{DoneSubject(t.Name, "*")}, Description: "what became of jobs",
+			Name: results + t.Name, Subjects: []string{DoneSubject(t.Name, "*"), workSubject(t.Name, "*")}, Description: "what became of jobs",
 			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgsPerSubject: 1,
 			MaxAge: r.cfg.KeepResults, MaxBytes: r.cfg.ResultBytes, AllowDirect: true,
 		},
@@ -63,22 +114,10 @@ func (r *Runner) ensure(ctx context.Context, t Tenant) (jetstream.Stream, jetstr
 			Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxBytes: limit, AllowDirect: true,
 		},
 	}
-	var stream jetstream.Stream
-	for _, c := range configs {
-		c.Storage, c.Replicas, c.Duplicates = jetstream.FileStorage, r.cfg.Replicas, duplicates
-		var err error
-		if stream, err = r.js.CreateOrUpdateStream(ctx, c); err != nil {
-			return nil, nil, fmt.Errorf("stream %s: %w", c.Name, err)
-		}
+	for i := range all {
+		all[i].Storage, all[i].Replicas, all[i].Duplicates = jetstream.FileStorage, r.cfg.Replicas, duplicates
 	}
-	consumer, err := stream.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: durable, AckPolicy: jetstream.AckExplicitPolicy, AckWait: r.cfg.AckWait, MaxDeliver: -1,
-		MaxAckPending: r.cfg.InHand, HeadersOnly: true,
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("consumer of %s: %w", waiting+t.Name, err)
-	}
-	return stream, consumer, nil
+	return all
 }
 
 // tenantOf is the tenant of a stream with that prefix, or "".

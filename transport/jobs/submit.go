@@ -29,7 +29,8 @@ func (r *Runner) Submit(ctx context.Context, tenant string, header nats.Header, 
 	if !ValidID(id) {
 		return transport.Reply{}, errBadID
 	}
-	msg := &nats.Msg{Subject: jobSubject(tenant), Data: page, Header: nats.Header{HeaderJob: {id}, jetstream.MsgIDHeader: {id}}}
+	digest := digestOf(page)
+	msg := &nats.Msg{Subject: jobSubject(tenant), Data: page, Header: nats.Header{HeaderJob: {id}, HeaderDigest: {digest}, jetstream.MsgIDHeader: {id}}}
 	for _, name := range []string{"traceparent", "tracestate"} {
 		if v := transport.HeaderCarrier(header).Get(name); v != "" {
 			msg.Header.Set(name, v)
@@ -39,7 +40,31 @@ func (r *Runner) Submit(ctx context.Context, tenant string, header nats.Header, 
 	if err != nil {
 		return transport.Reply{}, r.submitError(tenant, err)
 	}
+	if kept.Duplicate {
+		if other := r.digestOf(ctx, tenant, id, kept.Sequence); other != "" && other != digest {
+			return transport.Reply{}, errTaken
+		}
+	}
 	return transport.Reply{Header: map[string]string{HeaderJob: id, HeaderAgain: strconv.FormatBool(kept.Duplicate)}}, nil
+}
+
+var errTaken = transport.NewError(CodeTaken, "another page was sent with this id a moment ago: give each page an id of its own")
+
+// digestOf is that of the page which was kept under an id; empty when it is no longer known.
+func (r *Runner) digestOf(ctx context.Context, tenant, id string, seq uint64) string {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	if stream, err := r.js.Stream(ctx, waiting+tenant); err == nil {
+		if raw, err := stream.GetMsg(ctx, seq); err == nil {
+			return raw.Header.Get(HeaderDigest)
+		}
+	}
+	if stream, err := r.js.Stream(ctx, results+tenant); err == nil {
+		if told, err := stream.GetLastMsgForSubject(ctx, DoneSubject(tenant, id)); err == nil {
+			return told.Header.Get(HeaderDigest)
+		}
+	}
+	return ""
 }
 
 func (r *Runner) submitError(tenant string, err error) error {
@@ -52,7 +77,10 @@ func (r *Runner) submitError(tenant string, err error) error {
 	case errors.Is(err, jetstream.ErrNoStreamResponse) && r.unknown(tenant):
 		return transport.NewError(transport.CodeNoJobs, "the policy names no such tenant, and only those that it names may have jobs")
 	}
-	r.cfg.Logger.Warn("job_not_kept", "tenant", tenant, "error", err)
+	if r.hasNoRoom(tenant) {
+		return transport.NewError(CodeNoRoom, "there is no room for jobs of this tenant (JetStream's storage is smaller than what the tenants' jobs reserve): send pages, or ask the operator")
+	}
+	r.cfg.Refused(kindOf(err), err)
 	return transport.NewError(transport.CodeStore, "the job could not be kept now; send it again")
 }
 

@@ -30,6 +30,12 @@ type Cores struct {
 	Assign         []byte // I32 [layers, kv_heads, tokens]: the core of each token, within its head, -1: dropped; nil when absent
 	Dropped        []byte // I32 [layers, kv_heads]: tokens that no core stands for, fewer than all; nil: none of any head
 
+	Folded bool // K carries the bias: every Bias is 0 but for padding, and nothing is to be added
+
+	// Coded, when not nil, is K and V in few bits, and what Append writes; K and V are then what it stands for, in memory of
+	// their own. Set it with Code.
+	Coded *Coded
+
 	Policy, PolicyDigest, Rule string            // what decided
 	Engine                     string            // what computed: "cuda:0", "cpu:avx512" ...
 	TraceParent                string            // W3C trace context of the compression
@@ -42,6 +48,8 @@ const (
 	fidelityPrefix = "fidelity."
 	packedKey      = "packed" // metadata of the packed form, with the value packedValue
 	packedValue    = "true"
+	foldedKey      = "folded" // metadata of cores whose keys carry the bias, with the value foldedValue
+	foldedValue    = "true"
 )
 
 func (c *Cores) identity() identity {
@@ -75,6 +83,9 @@ func (c *Cores) tensors() []tensor {
 		{name: "counts", elem: elemI32, shape: rows, data: c.Counts},
 		{name: "bias", elem: elemF32, shape: rows, data: c.Bias},
 		{name: "positions", elem: elemF32, shape: rows, data: c.Positions},
+	}
+	if c.Coded != nil {
+		all = c.Coded.tensors(c)
 	}
 	if c.Slots != nil {
 		all = append(all, tensor{name: "slots", elem: elemI32, shape: heads, data: c.Slots})

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/semproxy/semproxy/transport/page/bits"
 )
 
 var (
@@ -12,7 +14,7 @@ var (
 )
 
 // DecodeCores reads cores of either form, verifies their checksum, and holds their counts against the tokens (see CheckCounts). It
-// copies no tensor: the slices alias blob, which must stay unchanged while the cores are in use. Every error is an
+// copies no tensor, unless they are coded: the slices alias blob, which must stay unchanged while the cores are in use. Every error is an
 // *Error.
 func DecodeCores(blob []byte, lim Limits) (*Cores, error) {
 	lim = lim.orDefaults()
@@ -26,7 +28,12 @@ func DecodeCores(blob []byte, lim Limits) (*Cores, error) {
 		return nil, err
 	}
 	known := paddedTensors
-	if packed {
+	switch {
+	case c.Coded != nil && packed:
+		known = codedTensors
+	case c.Coded != nil:
+		known = codedTensors[1:] // no slots
+	case packed:
 		known = packedTensors
 	}
 	if err := in.onlyKnown(known); err != nil {
@@ -40,6 +47,11 @@ func DecodeCores(blob []byte, lim Limits) (*Cores, error) {
 	}
 	if err := verify(in.body, checksum); err != nil {
 		return nil, err
+	}
+	if c.Coded != nil {
+		if err := c.expand(); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.checkNumbers(); err != nil {
 		return nil, err
@@ -58,6 +70,8 @@ func (c *Cores) readMetadata(in *container) (checksum string, packed bool, err e
 	dtype, ratio := m.take("dtype"), m.take("ratio")
 	checksum = m.take(checksumKey)
 	packed = m.flag(packedKey, packedValue)
+	c.Folded = m.flag(foldedKey, foldedValue)
+	c.readBits(m)
 	if m.err != nil {
 		return "", false, m.err
 	}
@@ -82,7 +96,9 @@ func (c *Cores) readMetadata(in *container) (checksum string, packed bool, err e
 	if err := checkRatio(c.Ratio, quote(ratio)); err != nil {
 		return "", false, err
 	}
-	c.DType, err = ParseDType(dtype)
+	if c.DType, err = ParseDType(dtype); err == nil && c.Coded != nil && c.DType.IsF8() {
+		err = refuse(CodeBadDType, `metadata "dtype" of coded cores`, c.DType, "BF16, F16 or F32")
+	}
 	return checksum, packed, err
 }
 
@@ -91,7 +107,11 @@ func (c *Cores) readTensors(in *container, packed bool, lim Limits) error {
 	if err != nil {
 		return err
 	}
-	if err := k.wantElement(c.DType.element()); err != nil {
+	elem := c.DType.element()
+	if c.Coded != nil {
+		elem = elemU8
+	}
+	if err := k.wantElement(elem); err != nil {
 		return err
 	}
 	if c.Tokens == 0 {
@@ -107,6 +127,12 @@ func (c *Cores) readTensors(in *container, packed bool, lim Limits) error {
 	if err := read(in, k, lim); err != nil {
 		return err
 	}
+	if c.Coded != nil {
+		if err := c.readCoded(in, k, lim); err != nil {
+			return err
+		}
+		return c.readRest(in)
+	}
 	c.K = k.data
 	if c.V, err = in.exact("v", c.DType.element(), k.shape...); err != nil {
 		return err
@@ -120,14 +146,37 @@ func (c *Cores) readTensors(in *container, packed bool, lim Limits) error {
 			return err
 		}
 	}
+	if c.KScale, c.VScale, err = in.scales(c.DType, c.Layers, c.KVHeads); err != nil {
+		return err
+	}
+	return c.readRest(in)
+}
+
+// readRest reads what is alike in all forms.
+func (c *Cores) readRest(in *container) (err error) {
 	if c.Assign, err = in.exactIfAny("assign", elemI32, c.Layers, c.KVHeads, c.Tokens); err != nil {
 		return err
 	}
-	if c.Dropped, err = in.exactIfAny("dropped", elemI32, c.Layers, c.KVHeads); err != nil {
-		return err
-	}
-	c.KScale, c.VScale, err = in.scales(c.DType, c.Layers, c.KVHeads)
+	c.Dropped, err = in.exactIfAny("dropped", elemI32, c.Layers, c.KVHeads)
 	return err
+}
+
+// readBits says whether the cores are coded.
+func (c *Cores) readBits(m *metadata) {
+	text, has := m.m[bitsKey]
+	delete(m.m, bitsKey)
+	interleaved := m.flag(interleavedKey, interleavedValue)
+	switch {
+	case !has && interleaved:
+		m.fault(CodeBadMetadata, interleavedKey, quote(interleavedValue), "it only beside bits")
+	case !has:
+	case text == "4":
+		c.Coded = &Coded{Bits: bits.Four, Interleaved: interleaved}
+	case text == "8":
+		c.Coded = &Coded{Bits: bits.Eight, Interleaved: interleaved}
+	default:
+		m.fault(CodeBadMetadata, bitsKey, quote(text), `"4", "8", or nothing`)
+	}
 }
 
 // readPadded reads the sizes of the padded form off k.

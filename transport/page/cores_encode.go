@@ -21,6 +21,15 @@ func (c *Cores) Append(dst []byte) ([]byte, error) {
 	if c.Slots != nil {
 		meta[packedKey] = packedValue
 	}
+	if c.Folded {
+		meta[foldedKey] = foldedValue
+	}
+	if c.Coded != nil {
+		meta[bitsKey] = strconv.Itoa(c.Coded.Bits)
+		if c.Coded.Interleaved {
+			meta[interleavedKey] = interleavedValue
+		}
+	}
 	c.identity().put(meta)
 	for _, f := range c.texts() {
 		if *f.value != "" {
@@ -43,7 +52,7 @@ func (c *Cores) reserved(key string) bool {
 			return true
 		}
 	}
-	return key == checksumKey || key == packedKey || strings.HasPrefix(key, fidelityPrefix)
+	return key == checksumKey || key == packedKey || key == foldedKey || key == bitsKey || key == interleavedKey || strings.HasPrefix(key, fidelityPrefix)
 }
 
 func (c *Cores) checkShapes() error {
@@ -61,6 +70,11 @@ func (c *Cores) checkShapes() error {
 	}
 	if err := c.identity().check(c.Tokens); err != nil {
 		return err
+	}
+	if c.Coded != nil {
+		if err := c.checkCodedShapes(); err != nil {
+			return err
+		}
 	}
 	if err := wantScale("k_scale", c.KScale != nil, c.DType); err != nil {
 		return err

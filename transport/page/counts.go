@@ -7,7 +7,7 @@ import (
 
 // CheckCounts proves that nothing was lost without being said: of every head the counts and the dropped tokens sum to the
 // tokens given, and not all are dropped; a count of 0 is padding, stands only at the end and has bias -inf, every other
-// bias is finite; and, where there is an assignment, it gives every core exactly as many tokens as its count, and no core
+// bias is finite, and 0 where the keys are folded; and, where there is an assignment, it gives every core exactly as many tokens as its count, and no core
 // (-1) to as many as were dropped. The packed form has no padding, and every head as many counts as its slots say. It
 // allocates one counter per core of a head and only with Assign.
 func (c *Cores) CheckCounts() error {
@@ -72,6 +72,8 @@ func (c *Cores) checkHead(head, first, entries int) error {
 			return c.badCount(head, fmt.Sprintf(`tensor "bias" lets attention see the padding %d`, i), bias, "-Inf")
 		case n > 0 && (math.IsNaN(bias) || math.IsInf(bias, 0)):
 			return c.badCount(head, fmt.Sprintf(`tensor "bias" is not finite for core %d`, i), bias, "a finite number")
+		case n > 0 && c.Folded && bias != 0:
+			return c.badCount(head, fmt.Sprintf(`tensor "bias" of core %d would be added a second time: the keys are folded`, i), bias, "0")
 		}
 		padding = n == 0
 		sum += int(n)

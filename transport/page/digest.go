@@ -17,6 +17,13 @@ func (p *Page) Digest() [32]byte {
 	hashString(h, p.Layout)
 	hashString(h, p.Rope.json())
 	hashNumbers(h, p.LayerFirst, p.TokenFirst, p.TokensTotal)
+	if p.Folded {
+		hashString(h, biasFolded)
+	}
+	if p.Granule > 0 {
+		hashString(h, granuleKey)
+		hashNumbers(h, p.Granule)
+	}
 	for _, t := range p.tensors() {
 		hashString(h, t.name)
 		hashString(h, t.elem.name)

@@ -14,5 +14,5 @@
 // Numbers are little-endian and may lie at any alignment. Decoded values are plain data: any number of goroutines may
 // read one at the same time, and none may write it. The package starts no goroutine, does no I/O and logs nothing.
 //
-// The reference of every tensor, key and code is docs/wire-format.md.
+// The reference of every tensor, key and code is docs/reference/wire-format.md.
 package page

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/semproxy/semproxy/codes"
 )
 
 func readText(t *testing.T, path string) string {
@@ -31,23 +33,31 @@ func TestReferenceListsEveryCode(t *testing.T) {
 		slices.Sort(all)
 		return all
 	}
-	want := find(readText(t, "errors.go"), `= "(page\.\w+)"`)
-	got := find(readText(t, "../../docs/wire-format.md"), "(?m)^\\| `(page\\.\\w+)`")
+	var want []string
+	for _, c := range codes.All() {
+		if c.In == codes.Page {
+			want = append(want, c.Name)
+		}
+	}
+	slices.Sort(want)
+	_, section, _ := strings.Cut(readText(t, "../../docs/reference/errors.md"), "\n## Pages and cores\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	got := find(section, "(?m)^\\| `(page\\.\\w+)`")
 	if len(want) == 0 || !slices.Equal(got, want) {
-		t.Errorf("docs/wire-format.md explains %v, want %v", got, want)
+		t.Errorf("docs/reference/errors.md explains %v, want %v", got, want)
 	}
 }
 
 // pythonExample is one of the Python examples of the reference.
 func pythonExample(t *testing.T, n int) string {
 	t.Helper()
-	parts := strings.Split(readText(t, "../../docs/wire-format.md"), "```python\n")
+	parts := strings.Split(readText(t, "../../docs/reference/wire-format.md"), "```python\n")
 	if len(parts) < n+2 {
-		t.Fatalf("docs/wire-format.md has %d Python examples, want at least %d", len(parts)-1, n+1)
+		t.Fatalf("docs/reference/wire-format.md has %d Python examples, want at least %d", len(parts)-1, n+1)
 	}
 	example, _, ends := strings.Cut(parts[n+1], "```")
 	if !ends {
-		t.Fatalf("example %d of docs/wire-format.md does not end", n)
+		t.Fatalf("example %d of docs/reference/wire-format.md does not end", n)
 	}
 	return example
 }

@@ -1,29 +1,33 @@
 package page
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/semproxy/semproxy/codes"
+)
 
 // Codes of the package. All are final: the same blob is refused again, so a sender must not retry it.
 const (
-	CodeTruncated     = "page.truncated"      // the blob ends before what its header announces
-	CodeBadHeader     = "page.bad_header"     // the header is not the JSON that safetensors defines, or leaves holes
-	CodeOverlap       = "page.overlap"        // two tensors claim the same bytes
-	CodeTooLarge      = "page.too_large"      // a length is over its limit
-	CodeBadFormat     = "page.bad_format"     // the blob is another kind or version
-	CodeBadMetadata   = "page.bad_metadata"   // a metadata value is missing or malformed
-	CodeBadRope       = "page.bad_rope"       // the rotary embedding is malformed or of an unknown type
-	CodeMissingTensor = "page.missing_tensor" // a required tensor is absent
-	CodeUnknownTensor = "page.unknown_tensor" // a tensor that the format does not know
-	CodeBadShape      = "page.bad_shape"      // a tensor's shape does not fit the page, or its bytes
-	CodeBadDType      = "page.bad_dtype"      // a tensor's element type is not allowed there
-	CodeBadScale      = "page.bad_scale"      // the scales of an FP8 page are missing or unusable
-	CodeNotFinite     = "page.not_finite"     // a tensor holds NaN or Inf
-	CodeBadPositions  = "page.bad_positions"  // positions are negative, repeat or go back
-	CodeBadTokenIDs   = "page.bad_token_ids"  // a token id is negative or over 2^31-1
-	CodeBadCounts     = "page.bad_counts"     // counts and dropped tokens do not account for every token exactly once
-	CodeEmpty         = "page.empty"          // the page holds no token
-	CodeBadChecksum   = "page.bad_checksum"   // the bytes are not the ones that were hashed
-	CodeBadPrefix     = "page.bad_prefix"     // what a page or a request says of the tokens before it is malformed
-	CodeLayout        = "page.layout"         // the engine's layout is not the expected one
+	CodeTruncated     = codes.PageTruncated     // the blob ends before what its header announces
+	CodeBadHeader     = codes.PageBadHeader     // the header is not the JSON that safetensors defines, or leaves holes
+	CodeOverlap       = codes.PageOverlap       // two tensors claim the same bytes
+	CodeTooLarge      = codes.PageTooLarge      // a length is over its limit
+	CodeBadFormat     = codes.PageBadFormat     // the blob is another kind or version
+	CodeBadMetadata   = codes.PageBadMetadata   // a metadata value is missing or malformed
+	CodeBadRope       = codes.PageBadRope       // the rotary embedding is malformed or of an unknown type
+	CodeMissingTensor = codes.PageMissingTensor // a required tensor is absent
+	CodeUnknownTensor = codes.PageUnknownTensor // a tensor that the format does not know
+	CodeBadShape      = codes.PageBadShape      // a tensor's shape does not fit the page, or its bytes
+	CodeBadDType      = codes.PageBadDType      // a tensor's element type is not allowed there
+	CodeBadScale      = codes.PageBadScale      // the scales of an FP8 page are missing or unusable
+	CodeNotFinite     = codes.PageNotFinite     // a tensor holds NaN or Inf
+	CodeBadPositions  = codes.PageBadPositions  // positions are negative, repeat or go back
+	CodeBadTokenIDs   = codes.PageBadTokenIDs   // a token id is negative or over 2^31-1
+	CodeBadCounts     = codes.PageBadCounts     // counts and dropped tokens do not account for every token exactly once
+	CodeEmpty         = codes.PageEmpty         // the page holds no token
+	CodeBadChecksum   = codes.PageBadChecksum   // the bytes are not the ones that were hashed
+	CodeBadPrefix     = codes.PageBadPrefix     // what a page or a request says of the tokens before it is malformed
+	CodeLayout        = codes.PageLayout        // the engine's layout is not the expected one
 )
 
 // Error is every error of this package. It is final, never worth a retry.

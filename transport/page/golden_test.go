@@ -48,11 +48,22 @@ func goGoldens() map[string]appender {
 	bare.Assign, bare.Fidelity, bare.TraceParent = nil, nil, ""
 	packed := packedCores(BF16)
 	packed.Assign, packed.Fidelity, packed.TraceParent = nil, nil, ""
-	return map[string]appender{
+	all := map[string]appender{
 		"go_llama3_bf16.page": scaled, "go_text_f8e4m3.page": text, "go_one_token.page": one,
 		"go_f8e5m2.cores": sampleCores(F8E5M2), "go_bare_f32.cores": bare,
 		"go_packed_f8e4m3.cores": packedCores(F8E4M3), "go_packed_bare_bf16.cores": packed,
 	}
+	// Of coded cores there are two files: the second has the keys and values that a reader must find, to the bit.
+	for name, c := range map[string]*Cores{
+		"go_coded4_bf16":       mustCode(realistic(BF16, 24, false, false), 4, frequenciesFor(24), false),
+		"go_coded4_f16_whole":  mustCode(realistic(F16, 64, false, true), 4, frequenciesFor(48), true),
+		"go_coded8_f32_packed": mustCode(realistic(F32, 12, true, false), 8, nil, false),
+	} {
+		plain := *c
+		plain.Coded = nil
+		all[name+".cores"], all[name+"_plain.cores"] = c, &plain
+	}
+	return all
 }
 
 func goldenFile(name string) string { return filepath.Join("testdata", name+".safetensors") }

@@ -25,12 +25,17 @@ type Page struct {
 	TokenIDs       Ints   // [tokens]
 	Positions      Ints   // [tokens], strictly increasing, from 0 to 2^31-1
 
-	Q        []byte // [layers, q_heads, window, head_dim] of QDType: the last queries, after RoPE; nil when absent
-	QDType   DType  // 0 when Q is absent
-	QHeads   int    // a multiple of KVHeads; 0 when Q is absent
-	Window   int    // 0 when Q is absent
-	Boundary []byte // [tokens], not 0: the engine marks a delimiter; nil when absent
-	Protect  []byte // [tokens], not 0: never merge this token; nil when absent
+	Q          []byte // [layers, q_heads, window, head_dim] of QDType: queries after RoPE; nil when absent
+	QDType     DType  // 0 when Q is absent
+	QHeads     int    // a multiple of KVHeads; 0 when Q is absent
+	Window     int    // 0 when Q is absent
+	QPositions Ints   // [window], the positions of the queries; absent: they are the last tokens'
+	Boundary   []byte // [tokens], not 0: the engine marks a delimiter; nil when absent
+	Protect    []byte // [tokens], not 0: never merge this token; nil when absent
+	Importance []byte // F32 [layers, kv_heads, tokens], how much a token is needed, from 0 on; nil when absent
+
+	Folded  bool // the sender's kernel adds no bias: the cores' keys shall carry it
+	Granule int  // a head's cores shall come in multiples of it, where the budget has shapes; 0: any number
 
 	Checksummed bool              // the blob carries, or Append writes, a checksum over the tensors
 	Extra       map[string]string // other metadata; nil when there is none
@@ -43,10 +48,19 @@ func (p *Page) identity() identity {
 	}
 }
 
+// biasKey is the metadata that says where the sender wants the cores' bias: biasKernel, which is the default, or biasFolded.
+const (
+	granuleKey = "granule" // cores of a head come in multiples of it
+	maxGranule = 1024
+	biasKey    = "bias"
+	biasKernel = "kernel"
+	biasFolded = "folded"
+)
+
 // tensors lists what the page holds, in a fixed order.
 func (p *Page) tensors() []tensor {
 	kv, scale := []int{p.Layers, p.KVHeads, p.Tokens, p.HeadDim}, []int{p.Layers, p.KVHeads}
-	all := make([]tensor, 0, 9)
+	all := make([]tensor, 0, 11)
 	add := func(name string, e element, data []byte, shape ...int) {
 		all = append(all, tensor{name: name, elem: e, shape: shape, data: data})
 	}
@@ -63,11 +77,17 @@ func (p *Page) tensors() []tensor {
 	if p.Q != nil {
 		add("q", p.QDType.element(), p.Q, p.Layers, p.QHeads, p.Window, p.HeadDim)
 	}
+	if p.QPositions.b != nil {
+		add("q_positions", p.QPositions.element(), p.QPositions.b, p.Window)
+	}
 	if p.Boundary != nil {
 		add("boundary", elemU8, p.Boundary, p.Tokens)
 	}
 	if p.Protect != nil {
 		add("protect", elemU8, p.Protect, p.Tokens)
+	}
+	if p.Importance != nil {
+		add("importance", elemF32, p.Importance, p.Layers, p.KVHeads, p.Tokens)
 	}
 	return all
 }

@@ -1,11 +1,16 @@
 package page
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 )
 
-var pageTensors = []string{"k", "v", "k_scale", "v_scale", "token_ids", "positions", "q", "boundary", "protect"}
+// Tensors are the names of those that a page may have.
+func Tensors() []string { return slices.Clone(pageTensors) }
+
+var pageTensors = []string{"k", "v", "k_scale", "v_scale", "token_ids", "positions", "q", "q_positions", "boundary", "protect", "importance"}
 
 // Decode reads a page. It copies no tensor: the page's slices alias blob, which must stay unchanged while the page is
 // in use. Everything is checked, also the numbers, before a page is returned; every error is an *Error.
@@ -57,6 +62,18 @@ func (p *Page) readMetadata(c *container) (rope string, err error) {
 	id := m.identity()
 	rope = m.take("rope")
 	dtype := m.take("dtype")
+	if _, has := m.m[granuleKey]; has {
+		if p.Granule = m.whole(granuleKey); p.Granule < 1 || p.Granule > maxGranule {
+			m.fault(CodeBadMetadata, granuleKey, fmt.Sprint(p.Granule), fmt.Sprintf("from 1 to %d", maxGranule))
+		}
+	}
+	switch bias := m.optional(biasKey); bias {
+	case "", biasKernel:
+	case biasFolded:
+		p.Folded = true
+	default:
+		m.fault(CodeBadMetadata, biasKey, quote(bias), quote(biasKernel)+" or "+quote(biasFolded))
+	}
 	if m.err != nil {
 		return "", m.err
 	}
@@ -105,13 +122,19 @@ func (p *Page) readTokens(c *container) (err error) {
 	if p.Boundary, err = c.exactIfAny("boundary", elemU8, p.Tokens); err != nil {
 		return err
 	}
-	p.Protect, err = c.exactIfAny("protect", elemU8, p.Tokens)
+	if p.Protect, err = c.exactIfAny("protect", elemU8, p.Tokens); err != nil {
+		return err
+	}
+	p.Importance, err = c.exactIfAny("importance", elemF32, p.Layers, p.KVHeads, p.Tokens)
 	return err
 }
 
 func (p *Page) readQ(c *container, lim Limits) error {
 	q := c.find("q")
 	if q == nil {
+		if at := c.find("q_positions"); at != nil {
+			return refuse(CodeBadShape, `tensor "q_positions" is there without tensor "q"`, fmt.Sprint(at.shape), "both or neither")
+		}
 		return nil
 	}
 	d, err := ParseDType(q.elem.name)
@@ -122,7 +145,11 @@ func (p *Page) readQ(c *container, lim Limits) error {
 		return q.badShape(fmt.Sprintf("[%d, a multiple of %d, window, %d]", p.Layers, p.KVHeads, p.HeadDim))
 	}
 	p.QHeads, p.Window, p.QDType, p.Q = q.shape[1], q.shape[2], d, q.data
-	return lim.sizes("q", p.Layers, p.QHeads, p.Window, p.HeadDim)
+	if err := lim.sizes("q", p.Layers, p.QHeads, p.Window, p.HeadDim); err != nil || c.find("q_positions") == nil {
+		return err
+	}
+	p.QPositions, err = c.ints("q_positions", p.Window)
+	return err
 }
 
 // checkNumbers reads every element once.
@@ -137,6 +164,17 @@ func (p *Page) checkNumbers() error {
 	for i := range p.Tokens {
 		if id := p.TokenIDs.At(i); id < 0 || id > math.MaxInt32 {
 			return refuse(CodeBadTokenIDs, fmt.Sprintf(`tensor "token_ids" holds no id at token %d`, i), id, "from 0 to 2^31-1")
+		}
+	}
+	for i := range p.QPositions.Len() {
+		if at := p.QPositions.At(i); at < 0 || at > math.MaxInt32 {
+			return refuse(CodeBadPositions, fmt.Sprintf(`tensor "q_positions" holds no position at query %d`, i), at, "from 0 to 2^31-1")
+		}
+	}
+	for i := 0; i < len(p.Importance); i += 4 {
+		if x := math.Float32frombits(binary.LittleEndian.Uint32(p.Importance[i:])); !(x >= 0 && x <= math.MaxFloat32) {
+			return refuse(CodeNotFinite, fmt.Sprintf(`tensor "importance" at layer %d, head %d, token %d`,
+				i/4/p.Tokens/p.KVHeads, i/4/p.Tokens%p.KVHeads, i/4%p.Tokens), x, "a finite number from 0")
 		}
 	}
 	for _, t := range []struct {

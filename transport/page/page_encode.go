@@ -1,6 +1,9 @@
 package page
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Append writes the page after dst, as append does, and returns the longer slice; dst's array is reused when it is
 // large enough. The same page always gives the same bytes. Shapes, sizes and metadata are checked, so that Decode
@@ -11,7 +14,13 @@ func (p *Page) Append(dst []byte) ([]byte, error) {
 	}
 	meta := map[string]string{"format": FormatPage, "dtype": p.DType.String(), "rope": p.Rope.json()}
 	p.identity().put(meta)
-	own := func(key string) bool { return key == checksumKey }
+	if p.Folded {
+		meta[biasKey] = biasFolded
+	}
+	if p.Granule > 0 {
+		meta[granuleKey] = strconv.Itoa(p.Granule)
+	}
+	own := func(key string) bool { return key == checksumKey || key == biasKey || key == granuleKey }
 	if err := putExtra(meta, p.Extra, own); err != nil {
 		return dst, err
 	}
@@ -22,6 +31,9 @@ func (p *Page) Append(dst []byte) ([]byte, error) {
 func (p *Page) checkShapes() error {
 	if p.DType.Size() == 0 {
 		return refuse(CodeBadDType, "the page has no element type", p.DType, "BF16, F16, F32, F8E4M3 or F8E5M2")
+	}
+	if p.Granule < 0 || p.Granule > maxGranule {
+		return refuse(CodeBadMetadata, fmt.Sprintf("metadata %q", granuleKey), p.Granule, fmt.Sprintf("from 1 to %d, or 0 for none", maxGranule))
 	}
 	if p.Tokens == 0 {
 		return refuse(CodeEmpty, "the page holds no token", 0, "at least one token")
@@ -42,7 +54,7 @@ func (p *Page) checkShapes() error {
 		return err
 	}
 	if p.Q == nil {
-		if p.QDType != 0 || p.QHeads != 0 || p.Window != 0 {
+		if p.QDType != 0 || p.QHeads != 0 || p.Window != 0 || p.QPositions.b != nil {
 			return refuse(CodeBadShape, `tensor "q" is absent, its sizes are not`, fmt.Sprintf("%v, q_heads %d, window %d", p.QDType, p.QHeads, p.Window), "all 0")
 		}
 		return nil

@@ -121,6 +121,9 @@ type PrefixRequest struct {
 	Salt        string          `json:"prefix_salt,omitempty"`
 	TokenIDs    []int32         `json:"token_ids"`
 
+	Sequence string            `json:"sequence,omitempty"` // name that the pages of the request would have
+	Headers  map[string]string `json:"headers,omitempty"`  // as in a page's metadata
+
 	space [sha256.Size]byte
 }
 
@@ -131,7 +134,7 @@ func DecodePrefixRequest(body []byte, lim Limits) (*PrefixRequest, error) {
 	in.DisallowUnknownFields()
 	r := &PrefixRequest{}
 	if err := in.Decode(r); err != nil {
-		return nil, refuse(CodeBadPrefix, "prefix request", quote(err.Error()), "the JSON of docs/page-plane.md")
+		return nil, refuse(CodeBadPrefix, "prefix request", quote(err.Error()), "the JSON of docs/reference/page-plane.md")
 	}
 	if _, err := in.Token(); err != io.EOF { //nolint:errorlint // the decoder returns it as it is
 		return nil, refuse(CodeBadPrefix, "prefix request", "more than one value", "one JSON object")
@@ -149,6 +152,7 @@ func DecodePrefixRequest(body []byte, lim Limits) (*PrefixRequest, error) {
 		{"layers", r.Layers, 1, lim.MaxLayers}, {"kv_heads", r.KVHeads, 1, lim.MaxHeads}, {"head_dim", r.HeadDim, 1, lim.MaxHeadDim},
 		{"prefix_block", r.Block, 1, maxBlock}, {"token_ids", len(r.TokenIDs), 1, lim.MaxTokens}, {"tokens_total", r.TokensTotal, len(r.TokenIDs), 1<<31 - 1},
 		{"model", len(r.Model), 1, maxIDBytes}, {"layout", len(r.Layout), 1, maxIDBytes}, {"prefix_salt", len(r.Salt), 0, maxValueBytes},
+		{"sequence", len(r.Sequence), 0, maxIDBytes}, {"headers", len(r.Headers), 0, maxHeaders},
 	} {
 		if f.got < f.least || f.got > f.most {
 			return nil, refuse(CodeBadPrefix, "prefix request: "+f.name, f.got, strconv.Itoa(f.least)+" to "+strconv.Itoa(f.most))
@@ -174,13 +178,17 @@ func DecodePrefixRequest(body []byte, lim Limits) (*PrefixRequest, error) {
 // Space is that of the pages that are asked for.
 func (r *PrefixRequest) Space() [sha256.Size]byte { return r.space }
 
-// Links are the links at the start and behind each whole block.
-func (r *PrefixRequest) Links() []Link {
-	all := []Link{RootLink(r.Block, r.Salt)}
-	for at := 0; at+r.Block <= len(r.TokenIDs); at += r.Block {
-		all = append(all, all[len(all)-1].Next(r.Block, func(i int) int64 { return int64(r.TokenIDs[at+i]) }))
+// Places is the number of links: at the start and behind each whole block.
+func (r *PrefixRequest) Places() int { return 1 + len(r.TokenIDs)/r.Block }
+
+// Link is the link behind n blocks, n in [0, Places()), before being that behind n-1 of them. A chain of a million links costs
+// a second: nobody should compute more of it than is asked for.
+func (r *PrefixRequest) Link(n int, before Link) Link {
+	if n == 0 {
+		return RootLink(r.Block, r.Salt)
 	}
-	return all
+	at := (n - 1) * r.Block
+	return before.Next(r.Block, func(i int) int64 { return int64(r.TokenIDs[at+i]) })
 }
 
 // PrefixReply answers a PrefixRequest. The pages cover the first Tokens tokens of the sequence in every layer that was

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// The links as docs/page-plane.md defines them, worked out by hand and not by this package.
+// The links as docs/reference/page-plane.md defines them, worked out by hand and not by this package.
 func TestLinksAreWhatTheManualSays(t *testing.T) {
 	u64 := func(n byte) string { return string([]byte{n, 0, 0, 0, 0, 0, 0, 0}) }
 	root := sha256.Sum256([]byte(u64(18) + "semproxy.prefix.v1" + u64(2) + u64(3) + "abc"))
@@ -107,7 +107,7 @@ func TestAPrefixRequestIsOfTheSpaceOfItsPages(t *testing.T) {
 	if r.Space() != p.Space() {
 		t.Error("space: got another one than that of the page")
 	}
-	if got := len(r.Links()); got != 2 || r.TokensTotal != 17 || r.Block != 16 {
+	if got := len(linksOf(r)); got != 2 || r.TokensTotal != 17 || r.Block != 16 {
 		t.Errorf("links %d, tokens %d, block %d, want 2, 17, 16", got, r.TokensTotal, r.Block)
 	}
 	for name, change := range map[string]func(*Page){
@@ -172,7 +172,7 @@ func FuzzPrefixRequest(f *testing.F) {
 		if err != nil {
 			t.Fatalf("written again: got %v, want nil\n%s", err, again)
 		}
-		if fmt.Sprint(r.Links(), r.Space()) != fmt.Sprint(s.Links(), s.Space()) {
+		if fmt.Sprint(linksOf(r), r.Space()) != fmt.Sprint(linksOf(s), s.Space()) {
 			t.Errorf("written again: got other links or another space")
 		}
 	})
@@ -181,10 +181,10 @@ func FuzzPrefixRequest(f *testing.F) {
 // The manual's Python gives the links that this package gives.
 func TestLinksInPythonAreTheSame(t *testing.T) {
 	python := needPython(t)
-	_, example, ok := strings.Cut(readText(t, "../../docs/page-plane.md"), "```python\nimport hashlib")
+	_, example, ok := strings.Cut(readText(t, "../../docs/reference/page-plane.md"), "```python\nimport hashlib")
 	example, _, ends := strings.Cut(example, "```")
 	if !ok || !ends {
-		t.Fatal("docs/page-plane.md has no example of links")
+		t.Fatal("docs/reference/page-plane.md has no example of links")
 	}
 	script := "import hashlib" + example + "\nprint(*links(list(range(100, 140)), 16, 'é'))\n"
 	out, err := exec.Command(python, "-c", script).CombinedOutput()
@@ -200,4 +200,14 @@ func TestLinksInPythonAreTheSame(t *testing.T) {
 	if got := strings.Fields(string(out)); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("links: got %v, want %v", got, want)
 	}
+}
+
+// linksOf are all links of a request.
+func linksOf(r *PrefixRequest) (all []Link) {
+	var last Link
+	for i := range r.Places() {
+		last = r.Link(i, last)
+		all = append(all, last)
+	}
+	return all
 }

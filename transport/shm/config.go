@@ -71,3 +71,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, errors.Join(faults...)
 }
+
+// share is how many of the sockets one tenant may have: a quarter, so that none keeps the others out.
+func (c *Config) share() int { return max(c.MaxSenders/4, 4) }

@@ -78,7 +78,7 @@ func parse(text string, into any) error {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return refused(CodeBadDescriptor, "the descriptor is not the JSON object that docs/page-plane.md describes")
+		return refused(CodeBadDescriptor, "the descriptor is not the JSON object that docs/reference/page-plane.md describes")
 	}
 	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // the decoder returns it bare
 		return refused(CodeBadDescriptor, "something follows the descriptor")

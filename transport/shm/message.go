@@ -2,7 +2,7 @@ package shm
 
 import "github.com/nats-io/nats.go"
 
-// The messages of the Unix socket, one JSON object per packet. docs/page-plane.md describes them for other languages.
+// The messages of the Unix socket, one JSON object per packet. docs/reference/page-plane.md describes them for other languages.
 
 // protocol is the version that a hello carries.
 const protocol = 1

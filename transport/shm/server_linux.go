@@ -159,6 +159,9 @@ func (s *Server) Attach(tenant, challenge string) error {
 	if p == nil || (p.tenant != "" && p.tenant != tenant) {
 		return refused(CodeBadChallenge, "no sender of this sidecar holds that challenge")
 	}
+	if p.tenant == "" && s.of(tenant) >= s.cfg.share() {
+		return refused(CodeLimit, "this tenant has as many sockets as its share of this sidecar's; close one, or send pages in messages")
+	}
 	p.proved = time.Now()
 	if p.tenant == "" {
 		p.tenant = tenant
@@ -166,6 +169,16 @@ func (s *Server) Attach(tenant, challenge string) error {
 		s.cfg.Logger.Info("shared_memory_attached", "tenant", tenant, "pid", p.peer.Pid, "uid", p.peer.Uid)
 	}
 	return nil
+}
+
+// of is how many senders are a tenant's. The lock is held.
+func (s *Server) of(tenant string) (n int) {
+	for _, p := range s.senders {
+		if p.tenant == tenant {
+			n++
+		}
+	}
+	return n
 }
 
 // Serve gives the pages that come by sockets to take, transport.Server.Accept. Until then they are answered as busy.

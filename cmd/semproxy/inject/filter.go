@@ -14,6 +14,8 @@ import (
 type Report struct {
 	Injected []string // objects that got the sidecar, as Kind/name
 	Had      []string // objects that asked for it and have one already
+	// Mislabelled are objects with the label at themselves, where nothing looks at it: it belongs to the template of their pods.
+	Mislabelled []string
 }
 
 // Options of a filter.
@@ -23,7 +25,7 @@ type Options struct {
 }
 
 // Filter copies a stream of manifests and gives the sidecar to the pods that ask for it. Documents that are not changed pass byte for
-// byte; in the others order and comments stay. The first error ends it; nothing has been written then.
+// byte, and so does what is not changed in the others, where it stands in block style; else order and comments stay. The first error ends it; nothing has been written then.
 func (in *Injection) Filter(r io.Reader, w io.Writer, o Options) (Report, error) {
 	var report Report
 	text, err := io.ReadAll(r)
@@ -81,13 +83,17 @@ func (in *Injection) document(d part, report *Report, o Options) (string, error)
 	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("manifest: document at line %d: want --- between two documents", d.line)
 	}
+	if recursive(&root, map[*yaml.Node]bool{}) {
+		return "", fmt.Errorf("manifest: document at line %d: an anchor contains itself", d.line)
+	}
+	before := clone(&root)
 	objects := []*yaml.Node{resolve(&root)}
 	if list := get(&root, "items"); strings.HasSuffix(textOf(get(&root, "kind")), "List") && list != nil {
 		objects = items(list)
 	}
 	changed := false
 	for _, object := range objects {
-		done, err := in.object(object, report, o)
+		done, err := in.object(&root, object, report, o)
 		if err != nil {
 			return "", fmt.Errorf("manifest: line %d: %s: %w", d.line+max(object.Line, 1)-1, title(object), err)
 		}
@@ -95,6 +101,9 @@ func (in *Injection) document(d part, report *Report, o Options) (string, error)
 	}
 	if !changed {
 		return d.text, nil
+	}
+	if text, ok := splice(d.text, before, &root); ok {
+		return text, nil
 	}
 	var b bytes.Buffer
 	if strings.HasPrefix(d.text, "---") {
@@ -108,24 +117,26 @@ func (in *Injection) document(d part, report *Report, o Options) (string, error)
 	return b.String(), nil
 }
 
-func (in *Injection) object(object *yaml.Node, report *Report, o Options) (bool, error) {
+func (in *Injection) object(root, object *yaml.Node, report *Report, o Options) (bool, error) {
 	changed, had := false, false
-	for _, p := range podsOf(object) {
-		if !in.wanted(p) {
-			if !o.All {
-				continue
-			}
-			if get(p.spec, "containers") == nil && p.model == nil {
-				continue // an operator fills it in: a predictor of another kind
-			}
-			labels := ensure(p.labelled, "labels", yaml.MappingNode)
-			labels.Content = append(labels.Content, scalar(Label), scalar("true"))
+	var met []*yaml.Node // labels of its pods where they stand; what is changed may be written out elsewhere
+	for i := range podsOf(object, get) {
+		p := podsOf(object, get)[i] // as it is now: it may have been one with the pod before
+		met = append(met, p.labels)
+		asks := in.wanted(p)
+		switch {
+		case !asks && !o.All:
+			continue
+		case !asks && get(p.spec, "containers") == nil && p.model == nil:
+			continue // an operator fills it in: a predictor of another kind
+		case p.has():
+			had = true
+			continue
 		}
-		done, err := in.put(p)
-		if err != nil {
+		if err := in.put(root, object, i, !asks); err != nil {
 			return false, err
 		}
-		changed, had = changed || done, had || !done
+		changed = true
 	}
 	switch {
 	case changed:
@@ -133,7 +144,7 @@ func (in *Injection) object(object *yaml.Node, report *Report, o Options) (bool,
 	case had:
 		report.Had = append(report.Had, title(object))
 	}
-	return changed, nil
+	return changed, in.unmet(object, met, report)
 }
 
 func title(object *yaml.Node) string {

@@ -55,6 +55,7 @@ func TestEveryKindGetsTheSidecar(t *testing.T) {
 		"DaemonSet":             "kind: DaemonSet\nmetadata: { name: x }\nspec:\n  " + template,
 		"ReplicaSet":            "kind: ReplicaSet\nmetadata: { name: x }\nspec:\n  " + template,
 		"ReplicationController": "kind: ReplicationController\nmetadata: { name: x }\nspec:\n  " + template,
+		"Rollout":               "kind: Rollout\nmetadata: { name: x }\nspec:\n  " + template,
 		"Job":                   "kind: Job\nmetadata: { name: x }\nspec:\n  " + template,
 		"PodTemplate":           "kind: PodTemplate\nmetadata: { name: x }\n" + strings.ReplaceAll(template, "\n  ", "\n"),
 		"CronJob": "kind: CronJob\nmetadata: { name: x }\nspec:\n  jobTemplate:\n    spec:\n      template:\n        metadata: { labels: { semproxy.io/inject: 'true' } }\n" +

@@ -10,48 +10,54 @@ var templates = map[string][][]string{
 	"ReplicaSet":            {{"spec", "template"}},
 	"ReplicationController": {{"spec", "template"}},
 	"Job":                   {{"spec", "template"}},
+	"Rollout":               {{"spec", "template"}}, // Argo's
 	"CronJob":               {{"spec", "jobTemplate", "spec", "template"}},
 	"PodTemplate":           {{"template"}},
 	"LeaderWorkerSet":       {{"spec", "leaderWorkerTemplate", "leaderTemplate"}, {"spec", "leaderWorkerTemplate", "workerTemplate"}},
 }
 
+// walk goes from a mapping to the value of a key: [get] looks, [own] makes it the object's own before it is changed.
+type walk func(n *yaml.Node, keys ...string) *yaml.Node
+
 // podsOf finds the pods in an object; none in an object of another kind.
-func podsOf(object *yaml.Node) []pod {
+func podsOf(object *yaml.Node, to walk) []pod {
 	kind := textOf(get(object, "kind"))
 	switch kind {
 	case "Pod":
-		return []pod{plain(object)}
+		return []pod{plain(object, to)}
 	case "InferenceService":
-		return predictor(object)
+		return predictor(object, to)
 	}
 	var all []pod
 	for _, path := range templates[kind] {
-		if t := get(object, path...); get(t, "spec") != nil {
-			all = append(all, plain(t))
+		if t := to(object, path...); get(t, "spec") != nil {
+			all = append(all, plain(t, to))
 		}
 	}
 	return all
 }
 
+// known says whether podsOf finds the pods of such an object.
+func known(kind string) bool {
+	return kind == "Pod" || kind == "InferenceService" || templates[kind] != nil
+}
+
 // plain is a pod or a pod's template.
-func plain(n *yaml.Node) pod {
-	meta := get(n, "metadata")
-	if meta == nil {
-		meta = ensure(n, "metadata", yaml.MappingNode)
-	}
-	return pod{labels: get(meta, "labels"), annotations: get(meta, "annotations"), labelled: meta, spec: get(n, "spec")}
+func plain(n *yaml.Node, to walk) pod {
+	meta := to(n, "metadata")
+	return pod{labels: to(meta, "labels"), annotations: get(meta, "annotations"), owner: n, labelled: meta, spec: to(n, "spec")}
 }
 
 // predictor is the pod of a KServe InferenceService: the predictor is the pod's spec with labels and annotations of its own, before which
 // those of the object count less.
-func predictor(object *yaml.Node) []pod {
-	spec := get(object, "spec", "predictor")
+func predictor(object *yaml.Node, to walk) []pod {
+	spec := to(object, "spec", "predictor")
 	if spec == nil || spec.Kind != yaml.MappingNode {
 		return nil
 	}
-	p := pod{labels: get(object, "metadata", "labels"), labelled: get(object, "metadata"), spec: spec, model: get(spec, "model")}
-	if own := get(spec, "labels"); get(own, Label) != nil {
-		p.labels, p.labelled = own, spec
+	p := pod{labels: to(object, "metadata", "labels"), owner: object, labelled: to(object, "metadata"), spec: spec, model: to(spec, "model")}
+	if its := to(spec, "labels"); get(its, Label) != nil {
+		p.labels, p.labelled = its, spec
 	}
 	p.annotations = merged(get(object, "metadata", "annotations"), get(spec, "annotations"))
 	return []pod{p}

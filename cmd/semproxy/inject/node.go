@@ -6,26 +6,50 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// get is the value of a key of a mapping, nil where there is none.
+// get is the value of a key of a mapping, nil where there is none. Merged mappings (<<) count.
 func get(n *yaml.Node, keys ...string) *yaml.Node {
 	for _, k := range keys {
-		n = resolve(n)
-		if n == nil || n.Kind != yaml.MappingNode {
-			return nil
-		}
-		var next *yaml.Node
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			if n.Content[i].Value == k {
-				next = n.Content[i+1]
-			}
-		}
-		n = next
+		n = value(n, k)
 	}
 	n = resolve(n)
 	if n == nil || n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
 		return nil
 	}
 	return n
+}
+
+// value is what a mapping has under a key: its own value, else that of what it merges.
+func value(n *yaml.Node, k string) *yaml.Node {
+	if n = resolve(n); n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	if i := index(n, k); i >= 0 {
+		return n.Content[i]
+	}
+	i := index(n, "<<")
+	if i < 0 {
+		return nil
+	}
+	from := []*yaml.Node{n.Content[i]}
+	if list := resolve(n.Content[i]); list.Kind == yaml.SequenceNode {
+		from = list.Content
+	}
+	for _, m := range from { // of several the first wins
+		if v := value(m, k); v != nil {
+			return v
+		}
+	}
+	return nil
+}
+
+// index is where in a mapping's content the value of a key of its own stands, -1: nowhere.
+func index(n *yaml.Node, k string) int {
+	for i := len(n.Content) - 2; i >= 0; i -= 2 {
+		if n.Content[i].Value == k {
+			return i + 1
+		}
+	}
+	return -1
 }
 
 // resolve follows aliases and enters documents.
@@ -45,7 +69,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 
 // ensure is get, which makes an empty value of that kind where there is none.
 func ensure(n *yaml.Node, k string, kind yaml.Kind) *yaml.Node {
-	if v := get(n, k); v != nil && v.Kind == kind {
+	if v := own(n, k); v != nil && v.Kind == kind {
 		if len(v.Content) == 0 {
 			v.Style = 0 // [] and {} grow in block style
 		}
@@ -53,11 +77,9 @@ func ensure(n *yaml.Node, k string, kind yaml.Kind) *yaml.Node {
 	}
 	v := &yaml.Node{Kind: kind}
 	n = resolve(n)
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == k {
-			n.Content[i+1] = v
-			return v
-		}
+	if i := index(n, k); i >= 0 {
+		n.Content[i] = v
+		return v
 	}
 	n.Content = append(n.Content, scalar(k), v)
 	return v

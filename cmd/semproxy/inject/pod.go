@@ -14,7 +14,8 @@ import (
 type pod struct {
 	labels      *yaml.Node // nil: none
 	annotations *yaml.Node
-	labelled    *yaml.Node // the mapping whose labels the release's label goes into
+	owner       *yaml.Node // what has the metadata
+	labelled    *yaml.Node // the mapping whose labels the release's label goes into; nil: the owner has no metadata yet
 	spec        *yaml.Node
 	model       *yaml.Node // KServe: a container that the operator gives the name modelContainer; nil: there is none
 }
@@ -29,19 +30,21 @@ func (in *Injection) wanted(p pod) bool {
 	return slices.Contains(in.OptIn, textOf(get(p.labels, Label)))
 }
 
-// put gives the pod the sidecar, as the chart's MutatingAdmissionPolicy does, and refuses what its ValidatingAdmissionPolicy does. It
-// says whether anything was changed: a pod that has a sidecar stays as it is.
-func (in *Injection) put(p pod) (bool, error) {
-	containers := items(get(p.spec, "containers"))
+// has says whether the pod has a sidecar already.
+func (p *pod) has() bool {
+	return slices.Contains(names(get(p.spec, "containers")), sidecarName) || slices.Contains(names(get(p.spec, "initContainers")), sidecarName)
+}
+
+// put gives a pod of the object, which has none, the sidecar, as the chart's MutatingAdmissionPolicy does, and refuses what its
+// ValidatingAdmissionPolicy does. label: the pod gets the label as well. Nothing else that the document's anchors share is changed.
+func (in *Injection) put(root, object *yaml.Node, which int, label bool) error {
+	p := podsOf(object, get)[which]
 	known := names(get(p.spec, "containers"))
 	if p.model != nil && !slices.Contains(known, modelContainer) {
-		containers, known = append(containers, p.model), append(known, modelContainer)
+		known = append(known, modelContainer)
 	}
-	if len(containers) == 0 {
-		return false, fmt.Errorf("the pod has no containers")
-	}
-	if slices.Contains(known, sidecarName) || slices.Contains(names(get(p.spec, "initContainers")), sidecarName) {
-		return false, nil
+	if len(known) == 0 {
+		return fmt.Errorf("the pod has no containers")
 	}
 	name := in.Engine.Container
 	if a := get(p.annotations, ContainerAnnotation); a != nil {
@@ -51,18 +54,33 @@ func (in *Injection) put(p pod) (bool, error) {
 	}
 	at := slices.Index(known, name)
 	if at < 0 {
-		return false, fmt.Errorf("the engine's container is to be %q, but the pod has only %q; set the annotation %s to one of them, or remove the label %s",
+		return fmt.Errorf("the engine's container is to be %q, but the pod has only %q; set the annotation %s to one of them, or remove the label %s",
 			name, known, ContainerAnnotation, Label)
 	}
 	port, err := in.port(p)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if in.ResourceClaim != "" && !slices.Contains(names(get(p.spec, "resourceClaims")), in.ResourceClaim) {
-		return false, fmt.Errorf("gpu.access is dra, so the pod needs an entry %q in spec.resourceClaims, which the engine's container claims as well", in.ResourceClaim)
+		return fmt.Errorf("gpu.access is dra, so the pod needs an entry %q in spec.resourceClaims, which the engine's container claims as well", in.ResourceClaim)
 	}
-	in.change(p, containers[at], port)
-	return true, nil
+	mine := owned{object: true}
+	p = podsOf(object, mine.walk)[which]
+	for _, k := range []string{"initContainers", "volumes"} {
+		mine.walk(p.spec, k)
+	}
+	engine := mine.item(mine.walk(p.spec, "containers"), at)
+	if engine == nil {
+		engine = p.model
+	}
+	mine.walk(engine, "volumeMounts")
+	mine.part(root)
+	if label {
+		labels := ensure(p.meta(), "labels", yaml.MappingNode)
+		labels.Content = append(labels.Content, scalar(Label), scalar("true"))
+	}
+	in.change(p, engine, port)
+	return nil
 }
 
 // port is the engine's port.
@@ -103,8 +121,16 @@ func (in *Injection) change(p pod, engine *yaml.Node, port string) {
 			scalar("name"), scalar(volume), scalar("mountPath"), scalar("/dev/shm"),
 		}})
 	}
-	labels := ensure(p.labelled, "labels", yaml.MappingNode)
+	labels := ensure(p.meta(), "labels", yaml.MappingNode)
 	if get(labels, ReleaseLabel) == nil {
 		labels.Content = append(labels.Content, scalar(ReleaseLabel), scalar(in.Release))
 	}
+}
+
+// meta is the mapping whose labels are the pod's; it is made where there is none.
+func (p *pod) meta() *yaml.Node {
+	if p.labelled == nil {
+		p.labelled = ensure(p.owner, "metadata", yaml.MappingNode)
+	}
+	return p.labelled
 }

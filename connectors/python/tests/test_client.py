@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,8 @@ def test_a_page_comes_back_as_cores(connect: Any) -> None:
     result = connect("assigned").compress(PAGE)
     cores = Cores.decode(result.body)
     assert result.outcome in ("compressed", "stored")
-    assert (cores.tokens, cores.grid(), cores.ratio) == (640, (5, 2), 0.25)
+    assert (cores.tokens, cores.grid()) == (640, (5, 2))
+    assert 0.249 <= cores.ratio <= 0.25  # of all heads together; the budget is kept, and missed by a few slots at most
     assert cores.assign is not None
     assert cores.encode() == result.body
     assert connect("assigned").get(result.header("semproxy-object")).body
@@ -167,6 +169,36 @@ def test_pages_go_through_shared_memory(own: LocalSidecar, connect: Any) -> None
         with pytest.raises(SemproxyError, match=r"page\."):
             client.compress(b"no page")
         assert client.compress(PAGE).shared  # the blocks of a refused page are used again
+
+
+def test_descriptors_go_by_the_socket_while_the_proof_holds(own: LocalSidecar) -> None:
+    with own.client("quarter") as client:
+        sent: list[str] = []
+        over_nats = client._client._send
+
+        async def send(subject: str, *rest: Any) -> Any:
+            sent.append(subject.split(".")[3])
+            return await over_nats(subject, *rest)
+
+        memory = client._client._memory
+        assert memory is not None
+        memory._send = send
+        assert all(f.result().shared for f in [client.submit(PAGE) for _ in range(8)])
+        assert sent == ["attach"]
+        session = memory._session
+        assert session is not None
+        session._proved -= session._lasts * 0.6  # it is made again in time
+        assert client.compress(PAGE).shared
+        assert sent == ["attach", "attach"]
+        while time.monotonic() - session._proved > session._lasts / 2:
+            time.sleep(0.001)
+        session._proved -= session._lasts * 2  # too late: over NATS, until the next has come
+        session._again = time.monotonic() + 60
+        assert client.compress(PAGE).shared
+        assert sent == ["attach", "attach", "compress"]
+        session._proved, session._most = time.monotonic(), 0  # as an older sidecar, which takes no pages by its socket
+        assert client.compress(PAGE).shared
+        assert sent[3:] == ["compress"]
 
 
 def test_without_shared_memory_pages_go_in_their_messages(sidecar: LocalSidecar, connect: Any, tmp_path: Any) -> None:

@@ -24,7 +24,7 @@ try:
 
     from semproxy_kv import UnsupportedModel
     from semproxy_kv.hf import CompressedLayer, check_model, install, rebase, rope_of, rotate
-    from semproxy_kv.hf.layer import Prefix
+    from semproxy_kv.hf.prefix import Prefix
 except ImportError:
     missing("torch", "torch and transformers are not installed")
 
@@ -270,7 +270,10 @@ def test_left_padding_and_beams() -> None:
     for row, start in ((0, 8), (1, 0)):
         alone = model.generate(ids[row : row + 1, start:], **options)
         assert got[row, 30:].tolist() == alone[0, 30 - start :].tolist()
-    assert cache.layers[0].prefix.keys.shape[0] == 2 * 2 * 29  # beams share their cores
+    prefix = cache.layers[0].prefix
+    assert prefix.rows.shape[0] == 6
+    assert prefix.entries() == 2 * (21 + 29)  # beams share their cores
+    assert prefix.keys.shape[0] <= prefix.entries() / 0.9
 
 
 def test_a_model_that_does_not_know_the_bias_is_not_served() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -17,15 +21,18 @@ import vllm
 import vllm_cpu  # noqa: F401  sets vLLM up for a CPU
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
+from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheGroupSpec, SlidingWindowSpec
-from vllm_harness import cache_config, engine_config
+from vllm_harness import KERNELS, cache_config, engine_config
 
 from semproxy_kv import SemproxyError, UnsupportedModel
 from semproxy_kv.vllm.check import check_engine
-from semproxy_kv.vllm.layout import LAYOUTS, detect
-from semproxy_kv.vllm.metadata import ranges
+from semproxy_kv.vllm.layout import measure, page_layout
+from semproxy_kv.vllm.metadata import headers, ranges
 from semproxy_kv.vllm.prefix import cuts, links
+from semproxy_kv.vllm.queries import Ask, Queries, wanted
 from semproxy_kv.vllm.settings import Settings
+from semproxy_kv.vllm.slots import nearest
 from semproxy_kv.vllm.substitute import Plan, digest_of, restore, substitute
 from semproxy_kv.vllm.worker import marks
 
@@ -47,9 +54,15 @@ def changed(of: Any, **values: Any) -> Any:
     return of
 
 
+def speculating(config: Any) -> Any:
+    changed(config.scheduler_config, async_scheduling=False, scheduler_cls="semproxy_kv.vllm.Scheduler")
+    return changed(config, speculative_config=SimpleNamespace(method="ngram"))
+
+
 def test_the_engine_that_is_supported(config: Any) -> None:
     shape = check_engine(config, cache_config(10), vllm.__version__)
     assert (shape.layers, shape.kv_heads, shape.head_dim, shape.block, shape.dtype, shape.ranks) == (5, 2, 64, 16, torch.float32, 1)
+    assert check_engine(speculating(config), cache_config(10), vllm.__version__) == shape
     assert shape.rope.rotary_dim == 64
 
 
@@ -73,18 +86,34 @@ def test_malformed_ranges_are_refused(given: Any) -> None:
         ranges(given)
 
 
+@pytest.mark.parametrize("given", [5, "ab", {"a": 1}, {1: "a"}, ["a"]])
+def test_malformed_headers_are_refused(given: Any) -> None:
+    with pytest.raises(SemproxyError, match="headers"):
+        headers(given)
+
+
 REFUSED = {
-    "0.32.1 is not known": lambda c: None,
+    "0.31.1 is not known": lambda c: None,
     "recompute": lambda c: changed(c.kv_transfer_config, kv_load_failure_policy="fail"),
     "pipeline": lambda c: changed(c.parallel_config, pipeline_parallel_size=2),
     "decode context": lambda c: changed(c.parallel_config, decode_context_parallel_size=2),
-    "speculative": lambda c: changed(c, speculative_config=SimpleNamespace()),
+    "by eagle3 is not supported": lambda c: changed(c, speculative_config=SimpleNamespace(method="eagle3")),
+    "by draft_model is not supported": lambda c: changed(c, speculative_config=SimpleNamespace(method="draft_model")),
+    "counts drafts as computed": lambda c: changed(speculating(c).scheduler_config, async_scheduling=True),
+    "needs --scheduler-cls": lambda c: changed(speculating(c).scheduler_config, scheduler_cls=None),
+    "not tested with --attention-backend CUSTOM": lambda c: changed(speculating(c).attention_config, backend=AttentionBackendEnum.CUSTOM),
     "gpt2": lambda c: hf(c, model_type="gpt2"),
     "dynamic": lambda c: hf(c, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
     "longrope": lambda c: hf(c, rope_parameters={"rope_type": "longrope", "rope_theta": 1e4}),
     "M-RoPE": lambda c: hf(c, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]}),
-    "sliding-window": lambda c: hf(c, layer_types=["full_attention", "sliding_attention"]),
-    "quantised": lambda c: changed(c.cache_config, cache_dtype="fp8"),
+    "--disable-sliding-window": lambda c: hf(c, use_sliding_window=True, sliding_window=128),
+    "gemma3_text is a hybrid: beside 1 layers of full_attention it has 2 of sliding_attention, which see 512 tokens": lambda c: hf(
+        c, model_type="gemma3_text", layer_types=["sliding_attention", "sliding_attention", "full_attention"], sliding_window=512
+    ),
+    "a hybrid: beside 1 layers of full_attention it has 1 of linear_attention. Cores": lambda c: hf(
+        c, layer_types=["linear_attention", "full_attention"]
+    ),
+    "quantised": lambda c: changed(c.cache_config, cache_dtype="fp8_per_token_head"),
 }
 
 
@@ -92,7 +121,25 @@ REFUSED = {
 def test_engines_that_are_refused(why: str, config: Any) -> None:
     REFUSED[why](config)
     with pytest.raises(UnsupportedModel, match=why):
-        check_engine(config, cache_config(10), "0.32.1" if "known" in why else vllm.__version__)
+        check_engine(config, cache_config(10), "0.31.1" if "not known" in why else vllm.__version__)
+
+
+@pytest.mark.skipif(not KERNELS, reason="this package of vLLM has no kernels for CPUs")
+def test_kv_of_eight_bits(config: Any) -> None:
+    """By vLLM's kernel for CPUs; pages of it are no pages of an engine that rounds nothing."""
+    exact = check_engine(config, cache_config(10), vllm.__version__)
+    eight = cache_config(10)
+    eight.kv_cache_groups[0] = KVCacheGroupSpec(
+        eight.kv_cache_groups[0].layer_names, FullAttentionSpec(block_size=16, num_kv_heads=2, head_size=64, dtype=torch.uint8)
+    )
+    for name, kept in {"fp8": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}.items():
+        config.cache_config.cache_dtype = name
+        shape = check_engine(config, eight, vllm.__version__)
+        assert shape == replace(exact, kept=kept)
+        assert page_layout(vllm.__version__, shape) != page_layout(vllm.__version__, exact)
+    config.attention_config.backend = AttentionBackendEnum.CUSTOM
+    with pytest.raises(UnsupportedModel, match="quantised"):
+        check_engine(config, eight, vllm.__version__)
 
 
 def test_mla_and_caches_of_other_kinds_are_refused(config: Any) -> None:
@@ -116,16 +163,24 @@ def test_mla_and_caches_of_other_kinds_are_refused(config: Any) -> None:
         check_engine(mla, cache_config(10), vllm.__version__)
 
 
-def test_another_attention_backend_is_refused(config: Any) -> None:
+def test_attention_backends_that_are_refused(config: Any) -> None:
+    """With what is really wrong: CUSTOM that the platform did not give, and a cache that is written inside of attention."""
     cache = cache_config(4)
     names = cache.kv_cache_groups[0].layer_names
-    config.compilation_config.static_forward_context.update({n: SimpleNamespace(impl=object()) for n in names})
-    connector: Any = KVConnectorFactory.create_connector(config, KVConnectorRole.WORKER, cache)
-    try:
-        with pytest.raises(UnsupportedModel, match="--attention-backend CUSTOM"):
-            connector.register_kv_caches({n: torch.zeros(4, 2, 16, 128) for n in names})
-    finally:
-        connector.shutdown()
+    writes = SimpleNamespace(do_kv_cache_update=lambda *a: None)
+    for custom, layer, why in (
+        (False, SimpleNamespace(impl=object()), "writes its KV cache while it attends"),
+        (False, SimpleNamespace(impl=writes, attn_backend=SimpleNamespace(forward_includes_kv_cache_update=True)), "writes its KV cache"),
+        (True, SimpleNamespace(impl=writes), "CUSTOM was given, and this platform gave layer .* SimpleNamespace in its place"),
+    ):
+        config.attention_config.backend = AttentionBackendEnum.CUSTOM if custom else None
+        config.compilation_config.static_forward_context.update(dict.fromkeys(names, layer))
+        connector: Any = KVConnectorFactory.create_connector(config, KVConnectorRole.WORKER, cache)
+        try:
+            with pytest.raises(UnsupportedModel, match=why):
+                connector.register_kv_caches({n: torch.zeros(4, 2, 16, 128) for n in names})
+        finally:
+            connector.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +192,8 @@ def test_another_attention_backend_is_refused(config: Any) -> None:
         ({"timeout": 0}, "timeout"),
         ({"tenant": "a.b"}, "tenant"),
         ({"save": 1}, "save"),
+        ({"prefer_full": 1.5}, "prefer_full"),
+        ({"live_after": 0}, "live_after"),
     ],
 )
 def test_settings_that_are_wrong_are_named(extra: dict[str, Any], why: str) -> None:
@@ -144,38 +201,206 @@ def test_settings_that_are_wrong_are_named(extra: dict[str, Any], why: str) -> N
         Settings.of(extra)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda x: x.order)
-def test_a_layout_gives_views_of_the_engines_memory(layout: Any, config: Any) -> None:
-    shape = check_engine(config, cache_config(10), vllm.__version__)
-    sizes = {"B": 10, "T": 16, "H": 2, "D": 64, "C": 128, "K": 2}
-    t = torch.zeros([sizes[axis] for axis in layout.order])
-    assert detect(t, shape, 10) is layout
-    keys, values = layout.split(t)
-    assert keys.shape == values.shape == (10, 16, 2, 64)
-    keys[3, 5, 1] = 1.0
-    values[4, 6, 0] = 2.0
-    assert (int((t == 1).sum()), int((t == 2).sum())) == (64, 64)
+def tiled(t: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor) -> None:
+    """As a matrix unit wants them: keys in pairs of dimensions, 16 slots beside each other; values in pairs of slots. [B, H, 2, T x D]"""
+    _, heads, dims = keys.shape
+    for i, slot in enumerate(slots.tolist()):
+        block, at = slot // 16, slot % 16
+        k = t[block, :, 0].view(heads, dims // 2, 16, 2)
+        k[:, :, at] = keys[i].view(heads, dims // 2, 2)
+        v = t[block, :, 1].view(heads, 8, dims, 2)
+        v[:, at // 2, :, at % 2] = values[i]
 
 
-def test_layouts_that_are_not_known_or_not_sure_are_refused(config: Any) -> None:
+def plain(order: str) -> Any:
+    """Keys and values by the axes of their cache: B blocks, T slots, H heads, D dimensions, C both side by side, K the two."""
+
+    def write(t: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor) -> None:
+        for half, data in enumerate((keys, values)):
+            view = (
+                t.unflatten(order.index("C"), (2, -1)).select(order.index("C"), half) if "C" in order else t.select(order.index("K"), half)
+            )
+            axes = order.replace("C", "D").replace("K", "")
+            view = view.permute([axes.index(a) for a in "BTHD"])
+            view[slots // 16, slots % 16] = data
+
+    return write
+
+
+CACHES = {
+    "BHTC": ((10, 2, 16, 128), plain("BHTC")),
+    "KBTHD": ((2, 10, 16, 2, 64), plain("KBTHD")),
+    "BKTHD": ((10, 2, 16, 2, 64), plain("BKTHD")),
+    "tiles": ((10, 2, 2, 1024), tiled),
+}
+
+
+@pytest.mark.parametrize("name", list(CACHES))
+def test_where_a_backend_keeps_its_keys_is_measured(name: str, config: Any) -> None:
+    """Whatever the order, what is read is what was written, and nothing is left of the measurement."""
     shape = check_engine(config, cache_config(10), vllm.__version__)
-    with pytest.raises(UnsupportedModel, match="no known layout"):
-        detect(torch.zeros(10, 16, 2, 128), shape, 10)
-    with pytest.raises(UnsupportedModel, match="more than one"):
-        detect(torch.zeros(2, 2, 16, 2, 64), shape, 2)
-    with pytest.raises(UnsupportedModel, match="float16"):
-        detect(torch.zeros(10, 2, 16, 128, dtype=torch.float16), shape, 10)
+    size, write = CACHES[name]
+    t = torch.zeros(size)
+    layout = measure(t, shape, 10, lambda k, v, cache, slots: write(cache, k, v, slots))
+    assert not t.any()
+    keys, values = torch.randn(2, 48, 2, 64)
+    slots = torch.cat([torch.arange(16) + 16 * b for b in (7, 1, 4)])
+    write(t, keys, values, slots)
+    got = layout.read(torch.tensor([7, 1, 4]), 16)
+    assert torch.equal(got[0], keys)
+    assert torch.equal(got[1], values)
+    permuted = torch.zeros([size[i] for i in reversed(range(len(size)))]).permute(list(reversed(range(len(size)))))
+    if name != "tiles":  # the same axes, in another order in memory
+        layout = measure(permuted, shape, 10, lambda k, v, cache, slots: write(cache, k, v, slots))
+        write(permuted, keys, values, slots)
+        assert torch.equal(layout.read(torch.tensor([7, 1, 4]), 16)[0], keys)
+
+
+def test_blocks_that_the_kernel_cuts_smaller(config: Any) -> None:
+    """Two blocks of the kernel in one of the engine's."""
+    shape = replace(check_engine(config, cache_config(10), vllm.__version__), block=32)
+    size, write = (20, 2, 16, 128), plain("BHTC")
+    t = torch.zeros(size)
+    layout = measure(t, shape, 10, lambda k, v, cache, slots: write(cache, k, v, slots))
+    keys, values = torch.randn(2, 64, 2, 64)
+    write(t, keys, values, torch.cat([torch.arange(32) + 32 * b for b in (7, 2)]))
+    assert torch.equal(layout.read(torch.tensor([7, 2]), 32)[1], values)
+
+
+def test_caches_whose_order_cannot_be_told_are_refused(config: Any) -> None:
+    shape = check_engine(config, cache_config(10), vllm.__version__)
+    bhtc = plain("BHTC")
+
+    def rounded(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
+        bhtc(cache, k // 2, v, slots)
+
+    def scrambled(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
+        order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
+        bhtc(cache, k[..., order], v, slots)
+
+    for t, write, why in (
+        (torch.zeros(10, 2, 16, 128), rounded, "as they are"),
+        (torch.zeros(10, 2, 16, 128), scrambled, "not known"),
+        (torch.zeros(10, 2, 16, 64), rounded, "keys and values alone"),
+        (torch.zeros(9, 2, 16, 128), rounded, "no axis of 10 blocks"),
+        (torch.zeros(10, 2, 16, 128, dtype=torch.float16), rounded, "float16"),
+    ):
+        with pytest.raises(UnsupportedModel, match=why):
+            measure(t, shape, 10, write)
+
+
+@pytest.mark.skipif(not KERNELS, reason="this package of vLLM has no kernels for CPUs")
+@pytest.mark.parametrize(
+    ("isa", "dtype", "block"), [("vec16", torch.float32, 16), ("vec", torch.bfloat16, 64), ("amx", torch.bfloat16, 128)]
+)
+def test_the_kernels_of_the_cpu(isa: str, dtype: Any, block: int, config: Any) -> None:
+    if isa == "amx" and not torch.cpu._is_amx_tile_supported():
+        pytest.skip("this CPU has no AMX")
+    from vllm import _custom_ops as ops
+
+    shape = replace(check_engine(config, cache_config(10), vllm.__version__), block=block, dtype=dtype)
+
+    def write(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
+        halves = cache.view(cache.shape[0], 2, 2 * block, -1).chunk(2, dim=2)
+        ops.cpu_attn_reshape_and_cache(k, v, *halves, slots, isa, k_scale=1.0, v_scale=1.0, kv_cache_dtype="auto")
+
+    t = torch.zeros(10, 2, block, 128, dtype=dtype)
+    layout = measure(t, shape, 10, write)
+    keys, values = torch.randn(2, 2 * block, 2, 64).to(dtype)
+    write(keys, values, t, torch.cat([torch.arange(block) + block * b for b in (7, 2)]))
+    got = layout.read(torch.tensor([7, 2]), block)
+    assert torch.equal(got[0], keys)
+    assert torch.equal(got[1], values)
+
+
+@pytest.mark.skipif(not KERNELS, reason="this package of vLLM has no kernels for CPUs")
+@pytest.mark.parametrize(("name", "kept"), [("fp8_e4m3", torch.float8_e4m3fn), ("fp8_e5m2", torch.float8_e5m2)])
+@pytest.mark.parametrize("scales", [(0.5, 0.25), (0.3, 0.7)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_of_the_cpu_that_round_to_eight_bits(
+    name: str, kept: Any, scales: tuple[float, float], dtype: Any, config: Any
+) -> None:
+    """It cuts digits off, at the scales that it was given; what is written here is rounded, and may be written again."""
+    from vllm import _custom_ops as ops
+    from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
+
+    block = 32
+    shape = replace(check_engine(config, cache_config(10), vllm.__version__), block=block, dtype=dtype, kept=kept)
+    isa = _get_attn_isa(dtype, block, 64, name)
+
+    def write(k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
+        halves = cache.view(cache.shape[0], 2, 2 * block, -1).chunk(2, dim=2)
+        ops.cpu_attn_reshape_and_cache(k, v, *halves, slots, isa, k_scale=scales[0], v_scale=scales[1], kv_cache_dtype=name)
+
+    t = torch.zeros(10, 2, block, 128, dtype=torch.uint8)
+    layout = measure(t, shape, 10, write, scales)
+    data = (torch.randn(2, 2 * block, 2, 64).sign() * (0.1 + torch.rand(2, 2 * block, 2, 64))).to(dtype)
+    slots = torch.cat([torch.arange(block) + block * b for b in (7, 2)])
+    write(data[0].contiguous(), data[1].contiguous(), t, slots)
+    digits = ~((1 << (20 if kept == torch.float8_e4m3fn else 21)) - 1)
+    for got, given, scale in zip(layout.read(torch.tensor([7, 2]), block), data, scales, strict=True):
+        cut = ((given.float() / scale).view(torch.int32) & digits).view(torch.float32)
+        assert scale in (0.3, 0.7) or torch.equal(got, (cut * scale).to(dtype))  # where dividing rounds, a digit may go either way
+    rows = data
+    for _ in range(2):
+        again = [nearest(of, kept, scale).contiguous() for of, scale in zip(rows, scales, strict=True)]
+        write(again[0], again[1], t, slots)
+        rows = torch.stack(layout.read(torch.tensor([7, 2]), block))
+        for got, given, scale in zip(rows, data, scales, strict=True):
+            assert torch.equal(got, ((given.float() / scale).to(kept).float() * scale).to(dtype))
+
+
+def test_which_queries_are_taken() -> None:
+    assert wanted(8) == list(range(8))
+    assert wanted(20) == [*range(4), *range(4, 20)]
+    got = wanted(1000)
+    assert (len(got), got[-16:], got == sorted(set(got))) == (64, list(range(984, 1000)), True)
+
+
+def test_queries_are_found_by_the_slots_of_their_tokens() -> None:
+    layers: list[Any] = [SimpleNamespace(impl=SimpleNamespace(forward=lambda *a, **k: "out"), num_heads=2) for _ in range(3)]
+    queries = Queries(layers)
+    query = torch.arange(6 * 2 * 4).view(6, 8).float()
+    metadata = SimpleNamespace(slot_mapping=torch.tensor([5, 9, 33, 2, 70, -1]))
+    queries.begin([Ask("a", (0, 3), (9, 70), -8), Ask("b", (7,), (5,))])
+    for layer in layers:
+        assert layer.impl.forward(layer, query, None, None, None, metadata, None) == "out"
+    queries.begin([Ask("a", (4,), (33,), -8)])
+    for layer in layers:
+        layer.impl.forward(layer, query + 100, None, None, None, attn_metadata=metadata)
+    queries.begin([])
+    layers[0].impl.forward(layers[0], query, None, None, None, None)
+    found = queries.of("a")
+    assert found is not None
+    assert (found.positions, found.shift) == ([0, 3, 4], -8)
+    assert found.stacked().shape == (3, 2, 3, 4)
+    assert torch.equal(found.stacked()[2].transpose(0, 1).reshape(3, 8), torch.stack([query[1], query[4], query[2] + 100]))
+    queries.drop("a")
+    assert queries.of("a") is None
+    assert queries.of("b") is not None
 
 
 def test_where_a_sequence_is_cut() -> None:
     # from, tokens of the prompt, end, page, least
-    assert cuts(0, 300, 400, 1024, 64) == [(0, 288), (288, 400)]  # the prompt but for its last tokens, then the answer
-    assert cuts(0, 300, 310, 1024, 64) == [(0, 288)]
-    assert cuts(0, 3000, 3100, 1024, 256) == [(0, 1024), (1024, 2048), (2048, 2992)]
-    assert cuts(288, 700, 800, 1024, 64) == [(288, 688), (688, 800)]
-    assert cuts(0, 257, 500, 1024, 256) == [(0, 256)]
-    assert cuts(0, 100, 300, 1024, 256) == [(0, 288)]  # what is too short goes with the next
-    assert cuts(0, 100, 130, 1024, 256) == []
+    assert cuts(0, 300, 400, (1024, 1024), 64) == [(0, 288), (288, 400)]  # the prompt but for its last tokens, then the answer
+    assert cuts(0, 300, 310, (1024, 1024), 64) == [(0, 288)]
+    assert cuts(0, 3000, 3100, (1024, 1024), 256) == [(0, 1024), (1024, 2048), (2048, 2992)]
+    assert cuts(288, 700, 800, (1024, 1024), 64) == [(288, 688), (688, 800)]
+    assert cuts(0, 257, 500, (1024, 1024), 256) == [(0, 256)]
+    assert cuts(0, 100, 300, (1024, 1024), 256) == [(0, 288)]  # what is too short goes with the next
+    assert cuts(0, 100, 130, (1024, 1024), 256) == []
+    # a beginning that others share, of 300 tokens or of 700, is found whatever follows it
+    assert cuts(0, 300, 300, (256, 1024), 64) == [(0, 256)]
+    assert cuts(0, 5000, 5000, (256, 1024), 256) == [
+        (0, 256),
+        (256, 512),
+        (512, 1024),
+        (1024, 2048),
+        (2048, 3072),
+        (3072, 4096),
+        (4096, 4992),
+    ]
+    assert cuts(512, 700, 1200, (256, 1024), 256) == [(512, 1024)]
 
 
 def test_links_are_those_of_the_documentation() -> None:
@@ -219,3 +444,27 @@ def test_a_worker_that_is_given_other_layers_is_refused(config: Any) -> None:
             connector.register_kv_caches({})
     finally:
         connector.shutdown()
+
+
+TEAMS = """
+import os, torch
+from concurrent.futures import ThreadPoolExecutor
+from semproxy_kv.vllm.threads import pool
+assert torch.get_num_threads() == 2
+def work(): torch.ones(4_000_000).add_(1).sqrt_()
+work()
+before = len(os.listdir("/proc/self/task"))
+quiet = pool(1, "quiet")
+quiet.submit(work).result()
+alone = len(os.listdir("/proc/self/task"))
+loud = ThreadPoolExecutor(1)
+loud.submit(work).result()
+print(alone - before, len(os.listdir("/proc/self/task")) - alone, torch.get_num_threads())
+"""
+
+
+def test_a_thread_beside_the_engine_has_no_team() -> None:
+    """One thread more, where an ordinary one brings a second; the engine's own keeps its number."""
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    out = subprocess.run([sys.executable, "-c", TEAMS], env=env, capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["1", "2", "2"]

@@ -24,9 +24,55 @@ def test_what_either_side_wrote_is_written_again_with_the_same_bytes(file: Path)
     assert kind.decode(blob).encode() == blob
 
 
+@pytest.mark.parametrize("name", ["go_coded4_bf16", "go_coded4_f16_whole", "go_coded8_f32_packed"])
+def test_codes_stand_for_what_go_says_to_the_bit(name: str) -> None:
+    got = Cores.decode((GOLDEN / f"{name}.cores.safetensors").read_bytes())
+    want = Cores.decode((GOLDEN / f"{name}_plain.cores.safetensors").read_bytes())
+    assert got.coded is not None
+    assert want.coded is None
+    for tensor in ("k", "v", "counts", "bias", "positions"):
+        a, b = getattr(got, tensor), getattr(want, tensor)
+        assert (a.dtype, tuple(a.shape)) == (b.dtype, tuple(b.shape)), tensor
+        assert bytes(memoryview(a.data).cast("B")) == bytes(memoryview(b.data).cast("B")), tensor
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "change"),
+    [
+        ("page.bad_metadata", "bits", "3"),
+        ("page.bad_metadata", "interleaved", "yes"),
+        ("page.bad_dtype", "dtype", "F8_E4M3"),
+        ("page.missing_tensor", "v_scale", None),
+        ("page.unknown_tensor", "v_mean", Tensor("BF16", (1,), b"12")),
+        ("page.bad_shape", "v", Tensor("U8", (2, 2, 40, 4), bytes(640))),
+        ("page.bad_dtype", "k", Tensor("I32", (2, 2, 40, 8), bytes(5120))),
+        ("page.bad_scale", "k_scale", Tensor("BF16", (2, 2, 40), b"\x80\xff" * 160)),
+        ("page.not_finite", "k_mean", Tensor("BF16", (2, 2, 64), b"\xc0\x7f" * 256)),
+        ("page.not_finite", "v_scale", Tensor("BF16", (2, 2, 40), b"\x00\x7f" * 160)),
+        ("page.bad_rope", "frequencies", Tensor.of(np.full(24, -1, np.float32))),
+        ("page.bad_shape", "frequencies", Tensor.of(np.ones(33, np.float32))),
+        ("page.bad_shape", "k_mean", None),
+        ("page.bad_shape", "positions", Tensor.of(np.zeros(39, np.float32))),
+    ],
+)
+def test_codes_that_cannot_be_right_are_refused(code: str, name: str, change: Any) -> None:
+    tensors, metadata = load((GOLDEN / "go_coded4_f16_whole.cores.safetensors").read_bytes())
+    if isinstance(change, str):
+        metadata[name] = change
+    elif change is None:
+        del tensors[name]
+    else:
+        tensors[name] = change
+    metadata.pop("checksum")
+    with pytest.raises(SemproxyError) as e:
+        Cores.decode(dump(tensors, metadata, checksum=True))
+    assert e.value.code == code
+
+
 def test_a_page_built_from_its_fields_is_the_one_that_go_built() -> None:
     blob = (GOLDEN / "go_llama3_bf16.page.safetensors").read_bytes()
-    want, (tensors, _) = Page.decode(blob), load(blob)
+    want, (loaded, _) = Page.decode(blob), load(blob)
+    tensors: dict[str, Any] = {**loaded}
     page = Page(
         model=want.model,
         sequence=want.sequence,

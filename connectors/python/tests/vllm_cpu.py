@@ -1,5 +1,5 @@
-"""vLLM on a machine without a GPU, with the package of PyPI: its own CPU platform, worker and model runner. The few C++ kernels
-that only a CPU build has are done here with torch. Import it before vllm."""
+"""vLLM on a machine without a GPU: its own CPU platform, worker and model runner, with a package for CPUs, or with PyPI's for GPUs,
+whose lack of a few C++ kernels is made up for here with torch, so that schedulers can be tested. Import it before vllm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ os.environ.update(
     | os.environ
 )
 
+import contextlib
+
 import torch
+
+with contextlib.suppress(ImportError, OSError, RuntimeError):
+    import vllm._C  # noqa: F401  the kernels of a package for CPUs, where it is one
 
 _lib = torch.library.Library("_C", "FRAGMENT")
 
@@ -42,17 +47,3 @@ def _slot_mapping(starts: torch.Tensor, positions: torch.Tensor, table: torch.Te
 _define("init_cpu_memory_env(int[] nodes) -> ()", lambda nodes: None)
 _define("compute_slot_mapping_kernel_impl(Tensor starts, Tensor positions, Tensor table, Tensor(a!) out, int block) -> ()", _slot_mapping)
 _define("greedy_argmax(Tensor logits) -> Tensor", lambda logits: logits.argmax(-1).view(-1))
-
-
-def install() -> None:
-    """Let vLLM's CPU platform attend with semproxy's backend, and FlexAttention run without a compiler."""
-    from torch.nn.attention.flex_attention import flex_attention
-    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
-    from vllm.v1.attention.backends import flex_attention as flex
-    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
-
-    from semproxy_kv.vllm.plugin import BACKEND
-
-    register_backend(AttentionBackendEnum.CPU_ATTN, BACKEND)
-    flex.flex_attention_compiled = flex_attention
-    RotaryEmbedding.forward_cpu = RotaryEmbedding.forward_native

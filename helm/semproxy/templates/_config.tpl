@@ -51,12 +51,12 @@ semproxy.config is semproxy.yaml: what the chart's values say, then .Values.conf
 {{- with $identity }}{{ $_ := set $proxy "identity" . }}{{ end -}}
 {{- $_ := set $c "proxy" $proxy -}}
 {{- end -}}
-{{- toYaml (mergeOverwrite $c (deepCopy $v.config)) -}}
+{{- toYaml (mergeOverwrite $c (deepCopy (default dict $v.config))) -}}
 {{- end -}}
 
 {{/* semproxy.anonymous says "true" when nothing tells clients apart, so that all are the tenant "anonymous". */}}
 {{- define "semproxy.anonymous" -}}
-{{- $id := dig "proxy" "identity" dict .Values.config -}}
+{{- $id := dig "proxy" "identity" dict (default dict .Values.config) -}}
 {{- if and .Values.proxy.enabled (not .Values.proxy.identity.existingSecret) (not $id) -}}
 true
 {{- end -}}
@@ -65,8 +65,8 @@ true
 {{/* semproxy.policyFiles is the data of the policy's ConfigMap: the tenants' file, and the one of `helm test`. */}}
 {{- define "semproxy.policyFiles" -}}
 policy.yaml: |
-{{ toYaml (mergeOverwrite (dict "apiVersion" "semproxy.io/v1") (deepCopy .Values.policy)) | indent 2 }}
-{{- if and .Values.prove.enabled (not (hasKey (default dict .Values.policy.tenants) .Values.prove.tenant)) }}
+{{ toYaml (mergeOverwrite (dict "apiVersion" "semproxy.io/v1") (deepCopy (default dict .Values.policy))) | indent 2 }}
+{{- if and .Values.prove.enabled (not (hasKey (default dict (default dict .Values.policy).tenants) .Values.prove.tenant)) }}
 prove.yaml: |
   # The tenant of `helm test`.
   apiVersion: semproxy.io/v1
@@ -80,7 +80,7 @@ prove.yaml: |
 
 {{/* semproxy.goMemLimit is nine tenths of the memory limit, where that is given in Mi or Gi. */}}
 {{- define "semproxy.goMemLimit" -}}
-{{- $limit := dig "limits" "memory" "" .Values.resources | toString -}}
+{{- $limit := dig "limits" "memory" "" (default dict .Values.resources) | toString -}}
 {{- if regexMatch "^[0-9]+Gi$" $limit -}}
 {{ div (mul (trimSuffix "Gi" $limit | int64) 1024 9) 10 }}MiB
 {{- else if regexMatch "^[0-9]+Mi$" $limit -}}

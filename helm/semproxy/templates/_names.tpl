@@ -23,10 +23,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/* semproxy.mode is injection.mode; auto becomes what the cluster can do. */}}
+{{- define "semproxy.mode" -}}
+{{- if ne .Values.injection.mode "auto" -}}
+{{ .Values.injection.mode }}
+{{- else if or (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) .Values.injection.beta -}}
+admissionPolicy
+{{- else -}}
+template
+{{- end -}}
+{{- end -}}
+
 {{/* semproxy.namespaces is where pods get the sidecar, as YAML: {list: [...]}. Configuration and policies are put into each. */}}
 {{- define "semproxy.namespaces" -}}
 {{- $list := list .Release.Namespace -}}
-{{- if and (eq .Values.injection.mode "admissionPolicy") .Values.injection.namespaces -}}
+{{- if and (eq (include "semproxy.mode" .) "admissionPolicy") .Values.injection.namespaces -}}
 {{- $list = .Values.injection.namespaces -}}
 {{- end -}}
 list: {{ $list | uniq | toJson }}
@@ -70,8 +81,8 @@ v1
 {{- else if and (semverCompare ">=1.34.0-0" $v) .Values.injection.beta -}}
 v1beta1
 {{- else if semverCompare ">=1.34.0-0" $v -}}
-{{- fail (printf "\n\ninjection.mode admissionPolicy needs Kubernetes 1.36 or newer; this is %s, where MutatingAdmissionPolicy is beta and off by default.\nEither set injection.mode=template and use `semproxy inject` or the named templates (docs/kubernetes.md), or, if the API server runs with\n--feature-gates=MutatingAdmissionPolicy=true --runtime-config=admissionregistration.k8s.io/v1beta1=true, set injection.beta=true.\n" $v) -}}
+{{- fail (printf "\n\ninjection.mode admissionPolicy needs Kubernetes 1.36 or newer; this is %s, where MutatingAdmissionPolicy is beta and off by default.\nEither set injection.mode=template and use `semproxy inject` or the named templates (docs/how-to/kubernetes.md), or, if the API server runs with\n--feature-gates=MutatingAdmissionPolicy=true --runtime-config=admissionregistration.k8s.io/v1beta1=true, set injection.beta=true.\n" $v) -}}
 {{- else -}}
-{{- fail (printf "\n\ninjection.mode admissionPolicy needs Kubernetes 1.36 or newer; this is %s.\nSet injection.mode=template and use `semproxy inject` or the named templates (docs/kubernetes.md).\n" $v) -}}
+{{- fail (printf "\n\ninjection.mode admissionPolicy needs Kubernetes 1.36 or newer; this is %s.\nSet injection.mode=template and use `semproxy inject` or the named templates (docs/how-to/kubernetes.md).\n" $v) -}}
 {{- end -}}
 {{- end -}}

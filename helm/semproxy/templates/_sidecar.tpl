@@ -140,7 +140,9 @@ ports:
   - name: semproxy-admin
     containerPort: {{ .Values.admin.port | int }}
     protocol: TCP
-{{- range $name, $path := dict "startupProbe" "/healthz" "livenessProbe" "/healthz" "readinessProbe" "/readyz" }}
+{{- /* The pod's readiness is that of requests: the engine's go on, exact, while NATS or Redis is away. */}}
+{{- $ready := ternary "/readyz" "/readyz/requests" .Values.proxy.enabled }}
+{{- range $name, $path := dict "startupProbe" "/healthz" "livenessProbe" "/healthz" "readinessProbe" $ready }}
 {{ $name }}:
   httpGet:
     path: {{ $path }}
@@ -149,7 +151,7 @@ ports:
   {{- toYaml (get $.Values.probes (trimSuffix "Probe" $name)) | nindent 2 }}
 {{- end }}
 resources:
-  {{- $resources := deepCopy .Values.resources }}
+  {{- $resources := deepCopy (default dict .Values.resources) }}
   {{- if eq .Values.gpu.access "dra" }}
   {{- $claim := dict "name" .Values.gpu.dra.claim }}
   {{- with .Values.gpu.dra.request }}{{ $_ := set $claim "request" . }}{{ end }}
@@ -192,7 +194,7 @@ volumeMounts:
 {{- end -}}
 
 {{/*
-The named templates of injection.mode template, for charts that depend on this one; docs/kubernetes.md shows them in use:
+The named templates of injection.mode template, for charts that depend on this one; docs/how-to/kubernetes.md shows them in use:
 semproxy.initContainers, semproxy.volumes and semproxy.engineVolumeMounts are lists, semproxy.podLabels a map.
 */}}
 {{- define "semproxy.initContainers" -}}

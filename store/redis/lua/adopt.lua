@@ -10,4 +10,5 @@ if life >= 0 then
   redis.call('ZADD', KEYS[3], now[1] * 1000 + math.floor(now[2] / 1000) + life, ARGV[1])
 end
 redis.call('HINCRBY', KEYS[4], 'bytes', ARGV[2])
+if string.sub(ARGV[1], 1, 1) == '@' then redis.call('HINCRBY', KEYS[4], 'places', 1) end
 return 1

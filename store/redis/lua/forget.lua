@@ -7,4 +7,5 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('HINCRBY', KEYS[4], 'bytes', -tonumber(string.match(entry, '^%d+')))
+if string.sub(ARGV[1], 1, 1) == '@' then redis.call('HINCRBY', KEYS[4], 'places', -1) end
 return 1

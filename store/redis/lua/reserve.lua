@@ -1,11 +1,14 @@
 -- Adds an object to its tenant's account and makes room for it, in one step.
 -- KEYS: objects, age, expiry, account, doomed
--- ARGV: object, bytes, ttl (ms, 0 = never), quota (bytes, 0 = none), replace (1: also when it is there already)
+-- ARGV: object, bytes, ttl (ms, 0 = never), quota (bytes, 0 = none), replace (1: also when it is there already),
+--       another object that is not to make room (of a place: what it leads to)
 -- Returns {seq, known, doomed object, its seq, ...}: known is 1 when it was there and nothing of it was changed.
 local objects, age, expiry, account, doomed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local object, size, ttl, quota = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
+-- The first write is one that a full server refuses: after another (a removal) Redis would let this script grow over maxmemory.
+redis.call('HINCRBY', account, 'places', 0)
 local total = tonumber(redis.call('HGET', account, 'bytes') or '0')
 
 local function forget(o)
@@ -15,6 +18,7 @@ local function forget(o)
   redis.call('ZREM', expiry, o)
   if not entry then return 0 end
   total = total - tonumber(string.match(entry, '^%d+'))
+  if string.sub(o, 1, 1) == '@' then redis.call('HINCRBY', account, 'places', -1) end
   return tonumber(string.match(entry, '%d+$'))
 end
 
@@ -29,6 +33,7 @@ else
   -- Microseconds, so that an account that was lost never counts below what it has given out.
   seq = math.max(now * 1000, tonumber(redis.call('HGET', account, 'seq') or '0') + 1)
   redis.call('HSET', objects, object, string.format('%d %.0f', size, seq))
+  if string.sub(object, 1, 1) == '@' then redis.call('HINCRBY', account, 'places', 1) end
   redis.call('ZADD', age, seq, object)
   if ttl > 0 then redis.call('ZADD', expiry, now + ttl, object) end
   redis.call('HSET', account, 'seq', string.format('%.0f', seq))
@@ -38,8 +43,8 @@ end
 
 while quota > 0 and total > quota do
   local victim
-  for _, o in ipairs(redis.call('ZRANGE', age, 0, 1)) do
-    if o ~= object then victim = o break end
+  for _, o in ipairs(redis.call('ZRANGE', age, 0, 2)) do
+    if o ~= object and o ~= ARGV[6] then victim = o break end
   end
   if not victim then break end
   redis.call('HSET', doomed, victim, string.format('%.0f', forget(victim)))

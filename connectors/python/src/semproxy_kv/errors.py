@@ -6,8 +6,8 @@ from __future__ import annotations
 class SemproxyError(Exception):
     """An answer that is not a success.
 
-    code is stable (docs/page-plane.md, docs/wire-format.md); message is a sentence without secrets. A retryable error is
-    raised only when the attempts are used up; attempts says how often the page was sent.
+    code is stable (docs/reference/page-plane.md, docs/reference/wire-format.md); message is a sentence without secrets. A retryable error
+    is raised only when the attempts are used up; attempts says how often the page was sent.
     """
 
     def __init__(self, code: str, message: str, *, retryable: bool = False, attempts: int = 0, after: float = 0.0) -> None:
@@ -32,5 +32,5 @@ class UnsupportedModel(SemproxyError):
 
 
 def refuse(code: str, what: str, got: object, want: object) -> SemproxyError:
-    """The error of a blob that is not as docs/wire-format.md demands."""
+    """The error of a blob that is not as docs/reference/wire-format.md demands."""
     return SemproxyError(code, f"{what}: got {got}, want {want}")

@@ -1,4 +1,4 @@
-"""Clients of the page plane (docs/page-plane.md): send a page, keep it until the reply, get its cores."""
+"""Clients of the page plane (docs/reference/page-plane.md): send a page, keep it until the reply, get its cores."""
 
 from .aio import AsyncClient
 from .local import LocalSidecar

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import time
 
@@ -16,6 +17,9 @@ from .memory import Memory
 from .options import Options, Result
 from .reply import TOO_LARGE, UNREACHABLE, check, fault
 
+DEFAULT_MOST = 64 << 20  # bytes of a page that a sidecar takes unless it is configured otherwise
+LEARN_TIME = 2.0  # seconds to wait for what it says of that
+
 
 class AsyncClient:
     """Sends the pages of one tenant. Make it with connect(), end it with close(). Of one event loop, for any number of
@@ -27,6 +31,8 @@ class AsyncClient:
         self._up = asyncio.Event()
         self._waiting: dict[asyncio.Future[SemproxyError], str] = {}  # to their subjects; a result ends the attempt
         self._memory = Memory(self._send, options) if options.shared_memory else None
+        self._most = 0  # bytes of a page that the sidecar takes; 0: it was not asked
+        self.page_tensors: tuple[str, ...] = ()  # names of a page's tensors that it takes, as far as it has said
 
     @staticmethod
     async def connect(url: str, options: Options) -> AsyncClient:
@@ -73,9 +79,25 @@ class AsyncClient:
 
     @property
     def max_page(self) -> int:
-        """Bytes of the largest page that can be sent: a message less room for its headers, or a third of the shared
-        memory."""
-        return max(self.max_payload - 2048, self.options.region_bytes // 3 if self._memory else 0)
+        """Bytes of the largest page that can be sent, as far as it is known: learn() asks the sidecar for its own bound. A
+        message less room for its headers, or a third of the shared memory."""
+        sent = self.max_payload - 2048
+        if self._memory:
+            sent = max(sent, self._memory.region_bytes // 3)
+        return min(sent, self._most or DEFAULT_MOST)
+
+    async def learn(self) -> int:
+        """max_page when the sidecar has said what it takes. It is asked once; a sidecar that does not answer costs a moment."""
+        if not self._most:
+            with contextlib.suppress(SemproxyError, ValueError, AttributeError):
+                deadline = time.monotonic() + min(LEARN_TIME, self.options.timeout)
+                body, _ = await self._send(f"kv.{self.options.tenant}.v1.stat", {}, b"", deadline)
+                said = json.loads(body)
+                self._most = int(said.get("max_page_bytes") or DEFAULT_MOST)
+                self.page_tensors = tuple(said.get("page_tensors") or ())
+            if self._memory:
+                await self._memory.open()
+        return self.max_page
 
     async def compress(self, page: bytes) -> Result:
         """Send one page and return its cores, both as blobs."""
@@ -103,6 +125,8 @@ class AsyncClient:
                 return Result(reply, answer, attempt, time.monotonic() - began, shared)
             except SemproxyError as e:
                 e.attempts = attempt
+                if e.code == TOO_LARGE.code:
+                    self._most = 0  # the sidecar's bound is another one now
                 if not e.retryable or attempt >= self.options.max_attempts:
                     raise
                 await asyncio.sleep(self.options.backoff.pause(attempt, e.after))
@@ -114,7 +138,7 @@ class AsyncClient:
         except asyncio.TimeoutError:
             raise SemproxyError(UNREACHABLE, "the NATS server is not reachable", retryable=True) from None
         if self._memory and op == "compress":
-            done = await self._memory.attempt(headers, body, deadline)
+            done = await self._memory.attempt(headers, body, deadline, wait=len(body) > self.max_payload)
             if done is not None:
                 return (*done, True)
             if len(body) > self.max_payload:

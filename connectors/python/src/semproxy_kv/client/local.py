@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from ..errors import SemproxyError
+from ..program import bundled
 from .options import Options
 from .sync import Client
 
@@ -27,11 +28,11 @@ tenants:
 
 
 def find_binary() -> str:
-    """The semproxy binary: what SEMPROXY_BIN names, else the one on PATH."""
+    """The semproxy binary: what SEMPROXY_BIN names, else the one that the wheel carries, else the one on PATH."""
     named = os.environ.get(BINARY, "")
     if named and not os.access(named, os.X_OK):
         raise SemproxyError("local.no_binary", f"{BINARY} names {named}, which is not a program")
-    found = named or shutil.which("semproxy")
+    found = named or str(bundled() or "") or shutil.which("semproxy")
     if not found:
         hint = "build it with `make build` in a clone of semproxy and put ./bin on PATH, or name it in SEMPROXY_BIN"
         raise SemproxyError("local.no_binary", f"there is no semproxy program on PATH: {hint}")
@@ -42,12 +43,13 @@ class LocalSidecar:
     """A running sidecar on loopback ports that the system chooses. It ends with close(), or with this process."""
 
     def __init__(self, policy: str, *, tokenizer: str = "", args: tuple[str, ...] = ()) -> None:
-        """policy is the text of a policy (docs/policy.md); tokenizer is the path of a tokenizer.json for all models; args
+        """policy is the text of a policy (docs/reference/policy.md); tokenizer is the path of a tokenizer.json for all models; args
         are more flags of `semproxy serve`."""
         self._folder = tempfile.TemporaryDirectory(prefix="semproxy-")
         folder = Path(self._folder.name)
-        (folder / "policy.yaml").write_text(policy)
-        command = [find_binary(), "serve", "--policy-path", str(folder / "policy.yaml"), "--admin-listen", "127.0.0.1:0"]
+        self.policy = folder / "policy.yaml"  # read again when it changes
+        self.policy.write_text(policy)
+        command = [find_binary(), "serve", "--policy-path", str(self.policy), "--admin-listen", "127.0.0.1:0"]
         if "--nats-url" not in args:
             command += ["--nats-embedded-listen", "127.0.0.1:0"]
         if tokenizer:

@@ -50,8 +50,14 @@ class Client:
 
     @property
     def max_page(self) -> int:
-        """Bytes of the largest page that can be sent."""
-        return self._client.max_page
+        """Bytes of the largest page that can be sent. The sidecar is asked the first time."""
+        return self._run(self._client.learn())
+
+    @property
+    def page_tensors(self) -> tuple[str, ...]:
+        """Names of a page's tensors that the sidecar takes; none where it has not said."""
+        self._run(self._client.learn())
+        return self._client.page_tensors
 
     def compress(self, page: bytes) -> Result:
         """Send one page and return its cores, both as blobs."""

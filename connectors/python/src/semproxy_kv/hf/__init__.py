@@ -1,4 +1,4 @@
-"""Hugging Face transformers: cores in place of a model's cache, and attention that gives each its weight.
+"""Hugging Face transformers: cores in place of a model's cache, and attention that reads them.
 
     report = compress(model, cache, input_ids, client=client)     # the cache is swapped in place
     model.generate(input_ids_and_more, cache=cache)
@@ -7,7 +7,8 @@ Needs torch and transformers (pip install semproxy-kv[transformers]); the versio
 """
 
 from ..tensors import rotate
-from .attention import NAME, capture_queries, install
+from .attention import NAME, install
+from .capture import capture_queries
 from .compress import Pending, Report, begin, compress, faults
 from .layer import CompressedLayer, cache_bytes
 from .model import check_model, rope_of

@@ -107,6 +107,7 @@ def begin(
     queries: dict[int, torch.Tensor] | None = None,
     boundary: torch.Tensor | None = None,
     protect: torch.Tensor | None = None,
+    importance: torch.Tensor | None = None,
     layers_per_page: int | None = None,
     model_name: str | None = None,
     sequence: str | None = None,
@@ -114,14 +115,17 @@ def begin(
     """Send a cache without waiting. The model may go on with it; finish() swaps what was sent and leaves later tokens.
 
     queries come from capture_queries(). boundary and protect, [batch, tokens], mark tokens after which the text pauses and
-    tokens that must not be merged. layers_per_page: None sends as many layers together as a message holds, so that an
+    tokens that must not be merged. importance, [layers, kv_heads, tokens] or with the batch behind the layers, says how much each token
+    is needed, such as KVzip's scores. layers_per_page: None sends as many layers together as a message holds, so that an
     adaptive budget is spread over them; 1 sends each by itself. model_name is what policies match, by default
-    the name that the model was loaded by. position_ids, [batch, tokens], if they are not those that generate() counts: 0,
+    the name that the model was loaded by; sequence names the cache's pages (in a batch with .0, .1 ... behind it), such as the object that
+    semproxy's proxy gave to a request. position_ids, [batch, tokens], if they are not those that generate() counts: 0,
     1, 2 ... from the first token that is no padding.
     """
     check_model(model)
     snapshot = _snapshot(model, cache, input_ids, attention_mask, position_ids)
-    snapshot.queries, snapshot.boundary, snapshot.protect = queries, _cut(boundary, snapshot), _cut(protect, snapshot)
+    snapshot.boundary, snapshot.protect = _cut(boundary, snapshot), _cut(protect, snapshot)
+    snapshot.importance = _needed(importance, snapshot)
     if client is None:
         if backend != "local":
             raise TypeError('give a client, or backend="local"')
@@ -129,6 +133,8 @@ def begin(
     install(model)
     pending = Pending(model, cache, snapshot)
     try:
+        if queries:  # an older sidecar knows only the last ones of a page
+            snapshot.queries, snapshot.placed = queries, "q_positions" in getattr(client, "page_tensors", ())
         pending.parts = pages.parts(snapshot, client.max_page, layers_per_page)
         name = model_name or _name(model)
         which = sequence or uuid.uuid4().hex
@@ -136,6 +142,19 @@ def begin(
     except SemproxyError as e:
         pending.failed = e
     return pending
+
+
+def _needed(importance: torch.Tensor | None, s: pages.Snapshot) -> torch.Tensor | None:
+    """The importance of the snapshot's tokens, [layers, batch, kv_heads, tokens]."""
+    if importance is None:
+        return None
+    if importance.ndim == 3:
+        importance = importance[:, None]
+    batch, heads = s.keys[0].shape[:2]
+    if importance.shape[:3] != (len(s.keys), batch, heads) or importance.shape[3] < s.first + s.tokens:
+        wanted = [len(s.keys), batch, heads, s.first + s.tokens]
+        raise ValueError(f"importance is {list(importance.shape)}, wanted {wanted}")
+    return importance[..., s.first : s.first + s.tokens]
 
 
 class Pending:
@@ -220,8 +239,10 @@ class Pending:
             report.attempts += result.attempts
             report.shared += result.shared
             report.rule = result.header("Semproxy-Rule")
-            cores = Cores.decode(result.body)
-            report.fidelity.append(cores.fidelity)
+            cores = None  # an exact page that no message could carry back: it is here
+            if result.body or result.outcome != "exact":
+                cores = Cores.decode(result.body)
+                report.fidelity.append(cores.fidelity)
             replies.append((result.outcome, cores))
         if len(replies) < len(self.parts):
             raise SemproxyError("cancelled", "the pages were given up")
@@ -282,6 +303,9 @@ def _snapshot(model: Any, cache: Cache, ids: torch.Tensor, mask: torch.Tensor | 
         positions = position_ids[:, :total].cpu().expand(batch, -1)
     if first and not valid[:, first:].all():
         raise UnsupportedModel("padding cannot follow cores")
+    for layer in layers:
+        if isinstance(layer, CompressedLayer):
+            layer.lent = True
     return pages.Snapshot(
         [layer.keys for layer in layers],
         [layer.values for layer in layers],

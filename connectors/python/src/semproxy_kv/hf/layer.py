@@ -2,62 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
-BIAS = "_semproxy_bias"  # attribute of the keys that update() returns: the bias of their first entries
+from .prefix import Prefix
 
-
-@dataclass
-class Prefix:
-    """Cores of one layer for every sequence of a batch.
-
-    keys and values hold the cores of all sequences and heads one after the other, [entries, head_dim], so that heads that
-    keep many cores cost the others nothing; rows tells which are whose, [batch, kv_heads, width], aligned to the right;
-    bias is F32, what attention adds to their logits, -inf where a head has fewer than width; positions are F32.
-    tokens is how many tokens they stand for.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    rows: torch.Tensor
-    bias: torch.Tensor
-    positions: torch.Tensor
-    tokens: int
-
-    @property
-    def width(self) -> int:
-        return self.rows.shape[-1]
-
-    def select(self, batch: torch.Tensor) -> Prefix:
-        """The same for other rows of the batch. Sequences that were one share their cores."""
-        i = batch.to(self.rows.device)
-        return Prefix(self.keys, self.values, self.rows[i], self.bias[i], self.positions[i], self.tokens)
-
-    def join(self, later: Prefix) -> Prefix:
-        """These cores, then later ones."""
-        return Prefix(
-            torch.cat([self.keys, later.keys]),
-            torch.cat([self.values, later.values]),
-            torch.cat([self.rows, later.rows + self.keys.shape[0]], -1),
-            torch.cat([self.bias, later.bias], -1),
-            torch.cat([self.positions, later.positions], -1),
-            self.tokens + later.tokens,
-        )
-
-    def bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self.keys, self.values, self.rows, self.bias, self.positions))
+PREFIX = "_semproxy_prefix"  # attribute of the keys that update() returns: the cores before them
+GROW = 256  # tokens that a buffer has room for beyond what it holds, at least
 
 
 class CompressedLayer(CacheLayerMixin):
-    """A prefix of cores, then the tokens that came after it as they are.
+    """A prefix of cores, then the tokens that came after it as they are, in buffers that grow in blocks.
 
-    get_seq_length() is the logical length, in tokens; get_mask_sizes() tells how many entries there really are. update()
-    returns keys that carry their bias as an attribute; only the attention function of this package reads it, so update()
-    refuses to serve a model that attends with another.
+    keys and values are those after the prefix. get_seq_length() is the logical length, in tokens; get_mask_sizes() tells how
+    many entries there really are. update() returns the keys after the prefix, which carry the prefix as an attribute; only
+    the attention function of this package reads it, so update() refuses to serve a model that attends with another.
     """
 
     is_sliding = False
@@ -72,6 +33,25 @@ class CompressedLayer(CacheLayerMixin):
         self.device = keys.device
         self.config = config
         self.is_initialized = True
+        self.lent = False  # begin() sends from these buffers
+
+    @property
+    def keys(self) -> torch.Tensor:
+        return self._keys[..., : self._tokens, :]
+
+    @keys.setter
+    def keys(self, keys: torch.Tensor | None) -> None:
+        if keys is not None:  # the base class begins with none
+            self._keys, self._tokens, self._room = keys, keys.shape[-2], 0  # somebody else's memory is not written to
+
+    @property
+    def values(self) -> torch.Tensor:
+        return self._values[..., : self._tokens, :]
+
+    @values.setter
+    def values(self, values: torch.Tensor | None) -> None:
+        if values is not None:
+            self._values = values
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing: a layer is made with its cores."""
@@ -80,21 +60,24 @@ class CompressedLayer(CacheLayerMixin):
         from .attention import NAME
 
         if self.config._attn_implementation != NAME:
-            raise RuntimeError(f'a compressed cache needs attention that knows its bias: call model.set_attn_implementation("{NAME}")')
-        self.keys = torch.cat([self.keys, key_states], dim=-2)
-        self.values = torch.cat([self.values, value_states], dim=-2)
-        p = self.prefix
-        keys = torch.cat([p.keys[p.rows], self.keys], dim=-2)
-        values = torch.cat([p.values[p.rows], self.values], dim=-2)
-        setattr(keys, BIAS, p.bias)
-        return keys, values
+            raise RuntimeError(f'a compressed cache needs attention that knows its cores: call model.set_attn_implementation("{NAME}")')
+        first, tokens = self._tokens, self._tokens + key_states.shape[-2]
+        if tokens > self._room:
+            self._keys, self._values = (_grown(t[..., :first, :], tokens) for t in (self._keys, self._values))
+            self._room = self._keys.shape[-2]
+        self._keys[..., first:tokens, :] = key_states
+        self._values[..., first:tokens, :] = value_states
+        self._tokens = tokens
+        keys = self.keys
+        setattr(keys, PREFIX, self.prefix)
+        return keys, self.values
 
     def get_seq_length(self) -> int:
-        return self.prefix.tokens + self.keys.shape[-2]
+        return self.prefix.tokens + self._tokens
 
     def physical_length(self) -> int:
-        """Entries that attention reads of a head, padding included."""
-        return self.prefix.width + self.keys.shape[-2]
+        """Entries of the head that has most."""
+        return self.prefix.width + self._tokens
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         physical = self.physical_length()
@@ -105,10 +88,11 @@ class CompressedLayer(CacheLayerMixin):
 
     def crop(self, tokens_to_remove: int) -> None:
         n = abs(tokens_to_remove)
-        if n > self.keys.shape[-2]:
-            raise ValueError(f"{n} tokens cannot be removed: only the last {self.keys.shape[-2]} are not merged into cores")
-        if n:
-            self.keys, self.values = self.keys[..., :-n, :], self.values[..., :-n, :]
+        if n > self._tokens:
+            raise ValueError(f"{n} tokens cannot be removed: only the last {self._tokens} are not merged into cores")
+        self._tokens -= n
+        if self.lent:  # what was sent of them is not written over
+            self._room = 0
 
     def reset(self) -> None:
         raise RuntimeError("a compressed cache cannot be emptied for another sequence: make a new DynamicCache")
@@ -117,15 +101,22 @@ class CompressedLayer(CacheLayerMixin):
         self.batch_select_indices(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self.batch_select_indices(torch.arange(self.keys.shape[0]).repeat_interleave(repeats))
+        self.batch_select_indices(torch.arange(self._keys.shape[0]).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         self.prefix = self.prefix.select(indices)
-        self.keys, self.values = self.keys[indices.to(self.keys.device)], self.values[indices.to(self.keys.device)]
+        self._keys, self._values = (t[indices.to(t.device)] for t in (self._keys, self._values))
 
     def bytes(self) -> int:
-        """Memory of this layer, with rows, bias and positions."""
-        return self.prefix.bytes() + sum(t.numel() * t.element_size() for t in (self.keys, self.values))
+        """Memory of this layer: its cores with their padding, rows, bias and positions; the tokens after them and room for more."""
+        return self.prefix.bytes() + sum(t.numel() * t.element_size() for t in (self._keys, self._values))
+
+
+def _grown(t: torch.Tensor, tokens: int) -> torch.Tensor:
+    """A copy with room for so many tokens and some more."""
+    out = t.new_empty(*t.shape[:-2], tokens + max(GROW, tokens // 4), t.shape[-1])
+    out[..., : t.shape[-2], :] = t
+    return out
 
 
 def cache_bytes(cache: Cache) -> int:

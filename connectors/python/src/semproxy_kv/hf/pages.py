@@ -11,11 +11,13 @@ import torch
 
 from ..errors import SemproxyError
 from ..tensors import Head, heads, to_wire
-from ..wire import Cores, Page, Rope
-from .layer import Prefix
+from ..wire import Cores, Page, Rope, Tensor
+from .capture import Queries
+from .prefix import Prefix
 
-OVERHEAD = 4096  # bytes of a page besides its large tensors: header, checksums
+OVERHEAD = 8192  # bytes of a page besides its large tensors: header, checksums
 PER_TOKEN = 16  # token id, position, marks
+PER_CORE = 16  # of a reply that merges nothing: count, bias, position, whose core a token is in
 
 
 @dataclass
@@ -32,8 +34,10 @@ class Snapshot:
     valid: torch.Tensor
     first: int  # tokens before these, already cores
     queries: dict[int, torch.Tensor] | None = None
+    placed: bool = True  # queries say their positions
     boundary: torch.Tensor | None = None  # [batch, tokens]
     protect: torch.Tensor | None = None
+    importance: torch.Tensor | None = None  # [layers, batch, kv_heads, tokens]
 
     @property
     def tokens(self) -> int:
@@ -50,20 +54,20 @@ class Part:
 
 
 def parts(s: Snapshot, max_page: int, layers_per_page: int | None) -> list[Part]:
-    """Split by layers first, then by tokens, so that every page fits max_page bytes."""
+    """Split by layers first, then by tokens, so that every page fits max_page bytes, and its reply, were nothing merged."""
     k = s.keys[0]
     window = 0
     if s.queries:
         q = next(iter(s.queries.values()))
-        window = q.shape[1] * q.shape[2]
-    token = 2 * k.shape[1] * k.shape[3] * k.element_size() + PER_TOKEN
-    fixed = OVERHEAD + window * k.shape[3] * k.element_size()
+        window = q.shape[1] * (q.shape[2] + (s.queries.wanted if isinstance(s.queries, Queries) else 0))
+    token = k.shape[1] * (2 * k.shape[3] * k.element_size() + PER_CORE) + PER_TOKEN
+    fixed = window * k.shape[3] * k.element_size()
     out = []
     for row in range(k.shape[0]):
         start = s.tokens - int(s.valid[row].sum())
         n = s.tokens - start
         layers = min(layers_per_page or len(s.keys), len(s.keys), max((max_page - OVERHEAD) // (token * n + fixed), 1))
-        most = (max_page - fixed) // token
+        most = (max_page - OVERHEAD - fixed) // token
         if most < 1:
             raise SemproxyError("page.too_large", f"one token of one layer does not fit a page of {max_page} bytes")
         ranges = math.ceil(n / most) if layers == 1 else 1
@@ -86,15 +90,10 @@ def encode(s: Snapshot, which: list[Part], model: str, layout: str, rope: Rope, 
         def mark(t: torch.Tensor | None, row: int = row, tokens: slice = tokens) -> Any:
             return None if t is None else to_wire((t[row, tokens] != 0).to(torch.uint8))
 
-        q = None
-        if s.queries:
-            missing = [i for i in layers if i not in s.queries]
-            if missing:
-                raise SemproxyError("page.missing_tensor", f"the captured queries lack layer {missing[0]}")
-            q = to_wire(torch.stack([s.queries[i][row] for i in layers]).to(s.keys[0].dtype))
+        q, q_positions = _queries(s, part) if s.queries else (None, None)
         yield Page(
             model=model,
-            sequence=f"{sequence}.{row}",
+            sequence=sequence if s.ids.shape[0] == 1 else f"{sequence}.{row}",  # the proxy's own name finds its request
             layout=layout,
             layer_first=part.layers.start,
             token_first=s.first + tokens.start - padding,
@@ -107,21 +106,60 @@ def encode(s: Snapshot, which: list[Part], model: str, layout: str, rope: Rope, 
             token_ids=to_wire(s.ids[row, tokens].to(torch.int32)),
             positions=to_wire(s.positions[row, tokens].to(torch.int32)),
             q=q,
+            q_positions=q_positions,
             boundary=mark(s.boundary),
             protect=mark(s.protect),
+            importance=None if s.importance is None else to_wire(s.importance[part.layers, row, :, tokens].float().contiguous()),
         ).encode()
 
 
-def assemble(s: Snapshot, which: list[Part], replies: list[Cores]) -> list[Prefix]:
-    """The prefix of every layer, from the cores of all parts."""
+def _queries(s: Snapshot, part: Part) -> tuple[Tensor, Tensor | None]:
+    """The queries of a page's layers, and which positions they come from where they are not its last tokens'."""
+    assert s.queries
+    layers, row, dtype = range(part.layers.start, part.layers.stop), part.row, s.keys[0].dtype
+    if missing := [i for i in layers if i not in s.queries]:
+        raise SemproxyError("page.missing_tensor", f"the captured queries lack layer {missing[0]}")
+    last = [s.queries[i][row] for i in layers]
+    window, end = last[0].shape[1], s.first + s.tokens
+    if isinstance(s.queries, Queries):
+        end = s.queries.end[part.layers.start]
+    first = s.first + int((~s.valid[row]).sum())  # padding asks nothing
+    if not s.placed or not first <= end - window < end <= s.first + s.tokens:
+        return to_wire(torch.stack(last).to(dtype)), None
+    at: list[int] = []
+    if isinstance(s.queries, Queries):
+        early = [dict(s.queries.strided(i, first, end)) for i in layers]
+        at = sorted(set.intersection(*(set(one) for one in early)))
+        last = [torch.cat([*(one[i][row][:, None] for i in at), its], 1) for one, its in zip(early, last, strict=True)]
+    where = s.positions[row][torch.tensor([*at, *range(end - window, end)]) - s.first]
+    return to_wire(torch.stack(last).to(dtype)), to_wire(where.to(torch.int32))
+
+
+def _itself(s: Snapshot, part: Part) -> dict[tuple[int, int], Head]:
+    """The tokens of a page that stays as it is, each a core of its own."""
+    tokens = part.tokens
+    where = s.positions[part.row, tokens].float()
+    return {
+        (i - part.layers.start, h): Head(
+            s.keys[i][part.row, h, tokens].cpu(), s.values[i][part.row, h, tokens].cpu(), torch.zeros(len(where)), where
+        )
+        for i in range(part.layers.start, part.layers.stop)
+        for h in range(s.keys[0].shape[1])
+    }
+
+
+def assemble(s: Snapshot, which: list[Part], replies: list[Cores | None]) -> list[Prefix]:
+    """The prefix of every layer, from the cores of all parts; None stands for a part that stays as it is."""
     batch, kv_heads = s.keys[0].shape[:2]
     dtype, device = s.keys[0].dtype, s.keys[0].device
     grid: dict[tuple[int, int, int], list[Head]] = {}
     for part, cores in zip(which, replies, strict=True):
         wanted = (part.layers.stop - part.layers.start, kv_heads)
-        if cores.grid() != wanted or cores.tokens != part.tokens.stop - part.tokens.start or cores.layer_first != part.layers.start:
+        if cores is not None and (
+            cores.grid() != wanted or cores.tokens != part.tokens.stop - part.tokens.start or cores.layer_first != part.layers.start
+        ):
             raise SemproxyError("page.bad_shape", "the cores are not those of the page that was sent")
-        for (layer, head), found in heads(cores, dtype).items():
+        for (layer, head), found in (_itself(s, part) if cores is None else heads(cores, dtype)).items():
             grid.setdefault((part.layers.start + layer, part.row, head), []).append(found)
     return [
         _prefix([[grid[layer, row, head] for head in range(kv_heads)] for row in range(batch)], s.tokens, device)

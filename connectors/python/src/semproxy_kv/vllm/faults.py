@@ -7,8 +7,9 @@ import threading
 from collections import Counter
 
 from ..errors import SemproxyError
+from . import stats
 
-log = logging.getLogger("semproxy_kv.vllm")
+log = logging.getLogger("vllm.semproxy")  # below vLLM's own logger: with its time, level and place
 
 _counts: Counter[str] = Counter()
 _lock = threading.Lock()
@@ -19,6 +20,7 @@ def count(what: str, request: str, e: BaseException) -> None:
     code = e.code if isinstance(e, SemproxyError) else "internal"
     with _lock:
         _counts[code] += 1
+    stats.add("fault", code)
     if code == "internal":
         log.error("%s: %s", request, what, exc_info=e)
     else:
@@ -26,6 +28,6 @@ def count(what: str, request: str, e: BaseException) -> None:
 
 
 def faults() -> dict[str, int]:
-    """How often something went wrong in this process, by code."""
+    """How often something went wrong in this process, by code. vLLM's /metrics has it of all processes."""
     with _lock:
         return dict(_counts)

@@ -1,4 +1,4 @@
-"""The chain of links that names a sequence's prefixes (docs/page-plane.md), and where a sequence is cut into pages."""
+"""The chain of links that names a sequence's prefixes (docs/reference/page-plane.md), and where a sequence is cut into pages."""
 
 from __future__ import annotations
 
@@ -23,19 +23,25 @@ def links(ids: Sequence[int], salt: str = "") -> list[str]:
     return out
 
 
-def rank_salt(rank: int, ranks: int) -> str:
-    """What tells the pages of tensor-parallel ranks apart: each holds the heads of its rank."""
-    return f"tp{rank}/{ranks}" if ranks > 1 else ""
+def rank_salt(rank: int, ranks: int, folded: bool) -> str:
+    """What tells pages of the same tokens apart: each tensor-parallel rank has heads of its own, and an engine whose attention
+    adds no bias wants it in the keys."""
+    return ",".join([*([f"tp{rank}/{ranks}"] if ranks > 1 else []), *(["folded"] if folded else [])])
 
 
-def cuts(first: int, prompt: int, end: int, page: int, least: int) -> list[tuple[int, int]]:
+def cuts(first: int, prompt: int, end: int, sizes: tuple[int, int], least: int) -> list[tuple[int, int]]:
     """Pages (from, to) of the tokens from first to end, at whole blocks.
 
-    A page ends every `page` tokens, and at the prompt's last block that leaves one token to compute, so that the same prompt
-    finds all of itself but its last tokens. What is shorter than least goes with the next page, or nowhere.
+    sizes are those of the first page and of the longest: each page is as long as all before it, so that a short beginning that
+    sequences share is found, and long ones are not cut into many. All sequences are cut at the same places; beside them at the prompt's
+    last block that leaves one token to compute, so that the same prompt finds all of itself but its last tokens. What is shorter than
+    least goes with the next page, or nowhere.
     """
     first, end = -(-first // BLOCK) * BLOCK, end // BLOCK * BLOCK
-    ends = {*range(first + page, end, page), (prompt - 1) // BLOCK * BLOCK, end}
+    ends, at = {(prompt - 1) // BLOCK * BLOCK, end}, sizes[0]
+    while at < end:
+        ends.add(at)
+        at += min(at, sizes[1])
     out = []
     for at in sorted(x for x in ends if first < x <= end):
         if at - first >= least:

@@ -16,9 +16,12 @@ from ..errors import SemproxyError
 from ..tensors import NAMES
 from ..wire import Cores
 from .check import Shape
+from .cores import ragged_lengths, width
 from .prefix import rank_salt
 from .settings import BLOCK, Settings
 from .substitute import Plan, digest_of
+
+GONE = "not_found"  # the code of an object that is not there any more
 
 traceparent: contextvars.ContextVar[str] = contextvars.ContextVar("semproxy_traceparent", default="")
 
@@ -77,11 +80,20 @@ class Store:
         return cores
 
     def find(
-        self, tenant: str, ids: Sequence[int], total: int, salt: str | None, shape: Shape, layout: str
+        self,
+        tenant: str,
+        ids: Sequence[int],
+        total: int,
+        salt: str | None,
+        shape: Shape,
+        layout: str,
+        sequence: str = "",
+        headers: dict[str, str] | None = None,
     ) -> tuple[Plan, list[Cores]] | None:
         """Cores for as many of the first tokens as are stored, and the plan to use them; None where that saves no slot.
 
-        ids are the tokens that may be replaced, total is how many the prompt has. Raises SemproxyError.
+        ids are the tokens that may be replaced, total is how many the prompt has; sequence and headers are what its pages would say.
+        Raises SemproxyError.
         """
         client = self.client(tenant)
         found: list[list[dict[str, Any]]] = []
@@ -97,7 +109,9 @@ class Store:
                 "token_ids": list(ids),
                 "tokens_total": total,
                 "prefix_block": BLOCK,
-                "prefix_salt": rank_salt(rank, shape.ranks),
+                "prefix_salt": rank_salt(rank, shape.ranks, shape.folded),
+                **({"sequence": sequence} if sequence else {}),
+                **({"headers": headers} if headers else {}),
             }
             found.append(json.loads(client.get(json.dumps(request)).body)["pages"])
         ends = [{0, *(page["token_first"] + page["tokens"] for page in pages)} for pages in found]
@@ -107,11 +121,12 @@ class Store:
         pages = [[page for page in of if page["token_first"] + page["tokens"] <= tokens] for of in found]
         objects = tuple(tuple(page["object"] for page in of) for of in pages)
         cores = [[self.cores(tenant, name) for name in of] for of in objects]
-        longest = max(max(sum_of_heads(of, shape)) for of in cores)
-        slots = -(-longest // shape.block) * shape.block
+        slots = max(width(of, shape) for of in cores)
         if slots >= tokens:
             return None
-        return Plan(tokens, slots, objects, digest_of(tenant, objects, salt)), [x for of in cores for x in of]
+        ragged = [ragged_lengths(of, shape) for of in cores]
+        lengths = tuple(() if n is None else tuple(n.flatten().tolist()) for n in ragged)
+        return Plan(tokens, slots, objects, digest_of(tenant, objects, salt), lengths), [x for of in cores for x in of]
 
     def acquire(self) -> Store:
         self._users += 1
@@ -126,22 +141,6 @@ class Store:
         for client in self._clients.values():
             client.close()
         self._clients.clear()
-
-
-def sum_of_heads(cores: Sequence[Cores], shape: Shape) -> list[int]:
-    """How many cores each (layer, head) has in all pages. Raises SemproxyError for pages that are not those of the engine."""
-    count = [0] * (shape.layers * shape.kv_heads)
-    for page in cores:
-        lengths = page.lengths()
-        if lengths.shape[1] != shape.kv_heads or page.head_dim != shape.head_dim or page.layer_first + lengths.shape[0] > shape.layers:
-            raise SemproxyError("page.bad_shape", "the stored cores are not those of this engine's layers and heads")
-        for (layer, head), n in ((at, int(lengths[at])) for at in _grid(lengths.shape)):
-            count[(page.layer_first + layer) * shape.kv_heads + head] += n
-    return count
-
-
-def _grid(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    return [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
 
 
 _stores: dict[str, Store] = {}

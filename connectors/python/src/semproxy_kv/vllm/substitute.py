@@ -10,12 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Plan:
-    """Cores for the first `tokens` tokens of a prompt, in `slots` slots."""
+    """Cores for the first `tokens` tokens of a prompt, in `slots` slots: no more, so that text follows in the same block."""
 
     tokens: int
-    slots: int  # a multiple of the engine's block, less than tokens
+    slots: int  # less than tokens
     objects: tuple[tuple[str, ...], ...]  # of each rank
     digest: str
+    lengths: tuple[tuple[int, ...], ...] = ()  # of each rank: slots of every layer and head, where they differ
 
     @property
     def shift(self) -> int:
@@ -83,4 +84,18 @@ def refusal(request: Any) -> str:
         return "its repetition penalty counts the tokens of the prompt"
     if request.skip_reading_prefix_cache:
         return "it asks for no cached prefix"
+    return ""
+
+
+def bound(request: Any) -> str:
+    """Why a request cannot be given to the workers anew, with its answer so far as a part of its prompt, or ""."""
+    p = request.sampling_params
+    if p.presence_penalty or p.frequency_penalty:
+        return "its penalties count the tokens of its answer"
+    if p.seed is not None:
+        return "its random numbers go by its seed"
+    if p.bad_words or p.repetition_detection is not None or getattr(p, "thinking_token_budget", None) is not None:
+        return "its sampling looks back on its answer"
+    if request.use_structured_output:
+        return "its answer follows a grammar"
     return ""

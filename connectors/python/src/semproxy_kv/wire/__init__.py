@@ -1,4 +1,4 @@
-"""Pages and cores as they are on the wire (docs/wire-format.md): safetensors blobs, byte for byte those of the Go side."""
+"""Pages and cores as they are on the wire (docs/reference/wire-format.md): safetensors blobs, byte for byte those of the Go side."""
 
 from .container import Tensor
 from .cores import Cores

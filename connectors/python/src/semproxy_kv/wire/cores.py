@@ -1,4 +1,4 @@
-"""Cores: what comes back for a page, padded or packed."""
+"""Cores: what comes back for a page, padded or packed, in its own type or in few bits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SemproxyError, refuse
+from . import coded as codes
 from .container import FLOATS, Tensor, dump, load
 from .identity import Identity, Metadata, go_float
 
@@ -40,6 +41,8 @@ class Cores(Identity):
     rule: str = ""
     engine: str = ""
     traceparent: str = ""
+    coded: codes.Coded | None = None  # k and v in few bits, which is what encode writes; k and v are then what they stand for
+    folded: bool = False  # the keys carry the bias: nothing is to be added
     fidelity: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
@@ -55,18 +58,29 @@ class Cores(Identity):
         packed = m.rest.pop("packed", None)
         if packed not in (None, "true"):
             raise refuse("page.bad_metadata", 'metadata "packed"', repr(packed), "true, or nothing")
+        folded = m.rest.pop("folded", None)
+        if folded not in (None, "true"):
+            raise refuse("page.bad_metadata", 'metadata "folded"', repr(folded), "true, or nothing")
         texts = {name: m.rest.pop(name, "") for name in TEXTS}
         prefix = "fidelity."
         fidelity = {k[len(prefix) :]: m.rest.pop(k) for k in sorted(m.rest) if k.startswith(prefix)}
+        coded = _coded(m.rest, tensors)
+        known = REQUIRED + OPTIONAL if coded is None else codes.TENSORS
         for name in tensors:
-            if name not in REQUIRED + OPTIONAL or (name == "slots" and not packed):
-                raise refuse("page.unknown_tensor", "the cores", name, ", ".join(REQUIRED + OPTIONAL))
+            if name not in known or (name == "slots" and not packed):
+                raise refuse("page.unknown_tensor", "the cores", name, ", ".join(known))
+        if packed and "slots" not in tensors:
+            raise refuse("page.missing_tensor", "the cores", 'no tensor "slots"', "it")
+        if coded is not None:
+            rest = {name: t for name, t in tensors.items() if name in ("slots", "assign", "dropped")}
+            tensors = {**rest, **codes.expand(coded, dtype, folded is not None)}
         for name in REQUIRED + (("slots",) if packed else ()):
             if name not in tensors:
                 raise refuse("page.missing_tensor", "the cores", f'no tensor "{name}"', "it")
         if tensors["k"].dtype != dtype:
             raise refuse("page.bad_dtype", 'metadata "dtype"', dtype, f"that of k, {tensors['k'].dtype}")
-        cores = Cores(**identity, extra=m.rest, tokens=tokens, ratio=ratio, **texts, fidelity=fidelity, **tensors)  # type: ignore[arg-type]
+        said: dict[str, Any] = {**identity, **texts, **tensors}
+        cores = Cores(**said, extra=m.rest, tokens=tokens, ratio=ratio, fidelity=fidelity, folded=folded is not None, coded=coded)
         cores.check()
         return cores
 
@@ -79,10 +93,15 @@ class Cores(Identity):
             "tokens": str(self.tokens),
             "ratio": go_float(self.ratio),
             **({"packed": "true"} if self.slots is not None else {}),
+            **({"folded": "true"} if self.folded else {}),
             **{name: text for name in TEXTS if (text := getattr(self, name))},
             **{"fidelity." + name: text for name, text in self.fidelity.items()},
         }
         tensors = {name: t for name in REQUIRED + OPTIONAL if (t := getattr(self, name)) is not None}
+        if self.coded is not None:
+            metadata["bits"] = str(self.coded.bits)
+            metadata.update({"interleaved": "true"} if self.coded.interleaved else {})
+            tensors = self.coded.tensors
         return dump(tensors, metadata, checksum=True)
 
     @property
@@ -157,6 +176,8 @@ class Cores(Identity):
             raise SemproxyError("page.bad_counts", "a count is negative, or padding in the packed form")
         if not (np.isneginf(bias) == padding).all() or np.isnan(bias).any() or np.isposinf(bias).any():
             raise SemproxyError("page.bad_counts", "bias must be -inf for padding and finite for the rest")
+        if self.folded and (bias[~padding] != 0).any():
+            raise SemproxyError("page.bad_counts", "a bias would be added a second time: the keys are folded")
         if self.slots is None and (padding[..., :-1] & ~padding[..., 1:]).any():
             raise SemproxyError("page.bad_counts", "padding stands before a core")
         dropped = np.zeros(self.grid(), np.int64) if self.dropped is None else self.dropped.numpy()
@@ -172,3 +193,13 @@ class Cores(Identity):
                 cores = rows.stop - rows.start
                 if mine.min() < -1 or mine.max() >= cores or (np.bincount(mine + 1, minlength=cores + 1) != [lost, *flat[rows]]).any():
                     raise refuse("page.bad_counts", f'tensor "assign" at layer {layer}, head {head}', "others", "the counts")
+
+
+def _coded(rest: dict[str, str], tensors: dict[str, Tensor]) -> codes.Coded | None:
+    """Takes what says that the cores are coded out of the metadata."""
+    bits, interleaved = rest.pop("bits", None), rest.pop("interleaved", None)
+    if bits not in (None, "4", "8"):
+        raise refuse("page.bad_metadata", 'metadata "bits"', repr(bits), "4, 8, or nothing")
+    if interleaved not in (None, "true") or (interleaved and bits is None):
+        raise refuse("page.bad_metadata", 'metadata "interleaved"', repr(interleaved), "true, beside bits, or nothing")
+    return None if bits is None else codes.Coded(int(bits), interleaved is not None, tensors)

@@ -13,12 +13,13 @@ from .rope import Rope
 
 FORMAT = "semproxy.page.v1"
 REQUIRED = ("k", "v", "token_ids", "positions")
-OPTIONAL = ("k_scale", "v_scale", "q", "boundary", "protect")
+OPTIONAL = ("k_scale", "v_scale", "q", "q_positions", "boundary", "protect", "importance")
+BIAS = ("kernel", "folded")
 
 
 @dataclass(kw_only=True)
 class Page(Identity):
-    """Keys after RoPE. Tensors are views of the caller's memory; docs/wire-format.md has their types and shapes."""
+    """Keys after RoPE. Tensors are views of the caller's memory; docs/reference/wire-format.md has their types and shapes."""
 
     rope: Rope
     k: Tensor  # [layers, kv_heads, tokens, head_dim]
@@ -27,9 +28,13 @@ class Page(Identity):
     positions: Tensor  # [tokens], strictly increasing
     k_scale: Tensor | None = None  # F32 [layers, kv_heads], FP8 only
     v_scale: Tensor | None = None
-    q: Tensor | None = None  # [layers, q_heads, window, head_dim]: the last queries, after RoPE
+    q: Tensor | None = None  # [layers, q_heads, window, head_dim]: queries after RoPE
+    q_positions: Tensor | None = None  # I32 or I64 [window], the queries' positions; absent: they are the last tokens'
     boundary: Tensor | None = None  # U8 [tokens]
     protect: Tensor | None = None  # U8 [tokens]
+    importance: Tensor | None = None  # F32 [layers, kv_heads, tokens], how much a token is needed, from 0 on
+    granule: int = 0  # a head's cores shall come in multiples of it; 0: any number
+    folded: bool = False  # the sender's kernel adds no bias: the cores' keys shall carry it
     checksum: bool = True
 
     @property
@@ -40,6 +45,10 @@ class Page(Identity):
         """The blob. Shapes and small tensors are checked here; whether k, v and q are finite is for the sidecar."""
         self.check()
         metadata = {**self.put(), "format": FORMAT, "dtype": self.k.dtype, "rope": self.rope.json()}
+        if self.granule:
+            metadata["granule"] = str(self.granule)
+        if self.folded:
+            metadata["bias"] = "folded"
         tensors = {name: t for name in REQUIRED + OPTIONAL if (t := getattr(self, name)) is not None}
         return dump(tensors, metadata, self.checksum)
 
@@ -52,6 +61,10 @@ class Page(Identity):
         m.format(FORMAT)
         identity = m.identity()
         dtype, rope = m.text("dtype"), Rope.parse(m.text("rope"))
+        granule = m.whole("granule") if "granule" in m.rest else 0
+        bias = m.rest.pop("bias", "kernel")
+        if bias not in BIAS:
+            raise refuse("page.bad_metadata", 'metadata "bias"', repr(bias), " or ".join(BIAS))
         for name in tensors:
             if name not in REQUIRED + OPTIONAL:
                 raise refuse("page.unknown_tensor", "the page", name, ", ".join(REQUIRED + OPTIONAL))
@@ -60,7 +73,7 @@ class Page(Identity):
                 raise refuse("page.missing_tensor", "the page", f'no tensor "{name}"', "it")
         if tensors["k"].dtype != dtype:
             raise refuse("page.bad_dtype", 'metadata "dtype"', dtype, f"that of k, {tensors['k'].dtype}")
-        page = Page(**identity, extra=m.rest, rope=rope, checksum=checksum, **tensors)  # type: ignore[arg-type]
+        page = Page(**identity, extra=m.rest, rope=rope, checksum=checksum, folded=bias == "folded", granule=granule, **tensors)  # type: ignore[arg-type]
         page.check()
         return page
 
@@ -90,6 +103,19 @@ class Page(Identity):
         q = self.q
         if q is not None and (len(q.shape) != 4 or q.shape[0] != layers or q.shape[1] % heads or q.shape[3] != dim or 0 in q.shape):
             raise refuse("page.bad_shape", 'tensor "q"', list(q.shape), f"[{layers}, n x {heads}, window, {dim}]")
+        if self.q_positions is not None:
+            if q is None:
+                raise refuse("page.bad_shape", 'tensor "q_positions"', 'no tensor "q"', "both or neither")
+            self._want("q_positions", self.q_positions, ("I32", "I64"), (q.shape[2],))
+            asked = self.q_positions.numpy()
+            if asked.min() < 0 or asked.max() > MAX_INT:
+                raise refuse("page.bad_positions", 'tensor "q_positions"', int(asked.min()), "positions from 0 to 2^31-1")
+        if not 0 <= self.granule <= 1024:
+            raise refuse("page.bad_metadata", 'metadata "granule"', self.granule, "from 1 to 1024, or 0 for none")
+        if self.importance is not None:
+            self._want("importance", self.importance, ("F32",), (layers, heads, tokens))
+            if not (np.isfinite(needed := self.importance.numpy()).all() and (needed >= 0).all()):
+                raise refuse("page.not_finite", 'tensor "importance"', "others", "finite numbers from 0")
         ids, positions = self.token_ids.numpy(), self.positions.numpy()
         if ids.min() < 0 or ids.max() > MAX_INT:
             raise refuse("page.bad_token_ids", 'tensor "token_ids"', int(ids.min()), "ids from 0 to 2^31-1")

@@ -1,0 +1,76 @@
+package codes
+
+// Codes of the page plane.
+const (
+	LimitRate      = "limit.rate"
+	LimitBytes     = "limit.bytes"
+	Busy           = "busy"
+	LimitJobs      = "limit.jobs"
+	JobPending     = "job.pending"
+	Draining       = "draining"
+	Deadline       = "deadline"
+	Unreachable    = "unreachable" // from a client
+	StoreAway      = "store.unavailable"
+	ReplyTooLarge  = "reply.too_large"
+	PolicyDenied   = "policy.denied"
+	NoTokenizer    = "policy.no_tokenizer"
+	HeadWeights    = "policy.head_weights"
+	BadOption      = "policy.bad_option"
+	StoreSealed    = "store.sealed"
+	StoreBadKey    = "store.bad_key"
+	StoreTooLarge  = "store.too_large"
+	NotFound       = "not_found"
+	JobUnsupported = "job.unsupported"
+	JobNoRoom      = "job.no_room"
+	JobIDTaken     = "job.id_taken"
+	JobPoison      = "job.poison"
+	JobDamaged     = "job.damaged"
+	JobBadID       = "job.bad_id"
+	JobGaveUp      = "job.gave_up"
+	SubjectInvalid = "subject.invalid"
+	Internal       = "internal"
+)
+
+// Codes of pages.
+const (
+	PageTruncated     = "page.truncated"
+	PageBadHeader     = "page.bad_header"
+	PageOverlap       = "page.overlap"
+	PageTooLarge      = "page.too_large"
+	PageTooCostly     = "page.too_costly"
+	PageNoQueries     = "page.no_queries"
+	PageBadFormat     = "page.bad_format"
+	PageBadMetadata   = "page.bad_metadata"
+	PageBadRope       = "page.bad_rope"
+	PageMissingTensor = "page.missing_tensor"
+	PageUnknownTensor = "page.unknown_tensor"
+	PageBadShape      = "page.bad_shape"
+	PageBadDType      = "page.bad_dtype"
+	PageBadScale      = "page.bad_scale"
+	PageNotFinite     = "page.not_finite"
+	PageBadPositions  = "page.bad_positions"
+	PageBadTokenIDs   = "page.bad_token_ids"
+	PageBadCounts     = "page.bad_counts"
+	PageEmpty         = "page.empty"
+	PageBadChecksum   = "page.bad_checksum"
+	PageBadPrefix     = "page.bad_prefix"
+	PageLayout        = "page.layout"
+)
+
+// Codes of pages in shared memory.
+const (
+	MemoryUnsupported   = "shm.unsupported"
+	MemoryBadDescriptor = "shm.bad_descriptor"
+	MemoryUnknownRegion = "shm.unknown_region"
+	MemoryDenied        = "shm.denied"
+	MemoryStale         = "shm.stale"
+	MemoryTruncated     = "shm.truncated"
+	MemoryChecksum      = "shm.checksum"
+	MemoryBadChallenge  = "shm.bad_challenge"
+	MemoryNotAttached   = "shm.not_attached"
+	MemoryPeer          = "shm.peer"
+	MemoryPages         = "shm.pages"
+	MemoryBadRegion     = "shm.bad_region"
+	MemoryUnsealed      = "shm.unsealed"
+	MemoryLimit         = "shm.limit"
+)

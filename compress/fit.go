@@ -1,0 +1,203 @@
+package compress
+
+import (
+	"github.com/semproxy/semproxy/internal/simd"
+)
+
+// ridge is the weight of staying near the mean of the members' values, in units of the mean square of a core's attention.
+const ridge = 0.3
+
+// foldRidge keeps the direction of a fold near the mean query's, in units of the queries' mean square.
+const foldRidge = 1.0
+
+// foldLimit is the largest variance of a folded bias over the queries, relative to the bias: where a head's queries differ
+// more, less of the bias is folded.
+const foldLimit = 1.0
+
+// maxFit bounds the attention weights of one head's fit: 64 queries over a quarter of a million cores.
+const maxFit = 16 << 20
+
+// learns reports whether the page has queries that teach and the options want them to.
+func (w *work) learns() bool {
+	return w.in.Q != nil && !w.whole && w.opt.learns()
+}
+
+func (o *Options) learns() bool { return o.Rest != Drop && (o.Attention || o.Fit || o.Fold) }
+
+// runLearn asks the turned queries of the originals.
+func (w *work) runLearn(p *pool) {
+	if !w.learns() {
+		return
+	}
+	w.teach.learn(w.in, w.all)
+	planes := w.in.planes()
+	w.want = grow(w.want, planes*len(w.teach.asks)*w.in.Dim)
+	w.fold = grow(w.fold, planes*w.in.Dim)
+	w.look = grow(w.look, planes*w.in.Tokens)
+	p.run(&w.phase, planes, w.learnTask)
+}
+
+// learnPlane does one plane: what the turned queries get from the originals, and how much each token gives them.
+func (w *work) learnPlane(worker, plane int) {
+	a, in := &w.arena[worker], w.in
+	d, n, kv := in.Dim, len(w.teach.asks), keysOf(in, nil, plane)
+	what := outputsOnly
+	if w.opt.Attention && !w.told() {
+		what = withLooks
+	}
+	look := group(w.look, plane, in.Tokens)
+	clear(look)
+	for from := 0; from < n; from += mostLanes {
+		nq := min(mostLanes, n-from)
+		w.turned(a, &w.teach, in, plane, from, nq)
+		w.ask(a, nq, kv, d, what)
+		a.got.outputs(group(w.want, plane, n*d)[from*d:(from+nq)*d], d)
+		if what == withLooks {
+			w.looks(a, kv, d, look, nil)
+		}
+	}
+	if what == withLooks {
+		for i, length := range a.got.lengths[:in.Tokens] {
+			look[i] *= length
+		}
+	}
+}
+
+// runFit fits the merged cores to what the queries got from the originals.
+func (w *work) runFit(p *pool) {
+	if w.learns() && (w.opt.Fit || w.opt.Fold) {
+		p.run(&w.phase, w.in.planes(), w.fitTask)
+	}
+}
+
+// fitPlane does one plane. Cores that are one token stay bit for bit.
+func (w *work) fitPlane(worker, plane int) {
+	if w.opt.Fold {
+		w.foldBias(worker, plane)
+	}
+	if w.opt.Fit {
+		w.fitValues(worker, plane)
+	}
+}
+
+// foldBias moves a merged core's bias into its key, so that no kernel needs to know of it: k + bias f, with f such that q.f is
+// one on average over the turned queries q and near one for each: ridge regression of one on q, f = Q^T (Q Q^T + l I)^-1 1,
+// divided by its mean product.
+func (w *work) foldBias(worker, plane int) {
+	a, out, in, kn := &w.arena[worker], planeOf(w, plane), w.in, w.kernel
+	d, n, stride := in.Dim, len(w.teach.asks), simd.Stride(in.Dim)
+	w.turned(a, &w.teach, in, plane, 0, n)
+	n4 := (n + 3) &^ 3
+	a.matrix = grow(a.matrix, n4*n4)
+	clear(a.matrix)
+	kn.Gram(a.matrix, n4, a.queries, n, stride)
+	a.rest = grow(a.rest, (n+7)&^7*simd.Lanes)
+	clear(a.rest)
+	trace := 0.0
+	for i := range n {
+		trace += float64(a.matrix[i*n4+i])
+		a.rest[i*simd.Lanes] = 1
+	}
+	f, scale := group(w.fold, plane, d), 0.0
+	if a.solve(kn, a.rest, n, n4, simd.Lanes, foldRidge*trace/float64(d)+1e-12) {
+		clear(f)
+		for r := range n {
+			kn.Axpy(f, a.queries[r*stride:r*stride+d], a.rest[r*simd.Lanes])
+		}
+		scale = w.foldScale(a, f, n, stride)
+	}
+	a.row = grow(a.row, d)
+	for c := range int(w.out.Slots[plane]) {
+		if out.counts[c] > 1 {
+			row := out.k[c*out.rb : (c+1)*out.rb]
+			widen(kn, a.row, row, in.DType, scaleOf(in.KScale, plane))
+			kn.Axpy(a.row, f, float32(float64(out.bias[c])*scale))
+			narrow(kn, row, a.row, in.DType, scaleOf(in.KScale, plane))
+		}
+		out.bias[c] = 0
+	}
+}
+
+// foldScale is what makes the mean of q.f over the n queries one, or less where they vary much.
+func (w *work) foldScale(a *arena, f []float32, n, stride int) float64 {
+	sum, squares := 0.0, 0.0
+	for r := range n {
+		x := float64(w.kernel.Dot(a.queries[r*stride:r*stride+len(f)], f))
+		sum += x
+		squares += x * x
+	}
+	mean := sum / float64(n)
+	if !(mean > 1e-12) {
+		return 0
+	}
+	scale := 1 / mean
+	if variance := squares/float64(n)*scale*scale - 1; variance > foldLimit {
+		scale *= foldLimit / variance
+	}
+	return scale
+}
+
+// fitValues moves the values of merged cores so that attention over the cores gives the turned queries what attention over
+// the originals gave them: ridge regression, V + X'^T (X' X'^T + l I)^-1 (Y - X V), with X, [queries, cores], the attention
+// to the cores, X' its columns of merged cores and Y the outputs over the originals. In this form the system is no larger than
+// the queries.
+func (w *work) fitValues(worker, plane int) {
+	a, out, in, kn := &w.arena[worker], planeOf(w, plane), w.in, w.kernel
+	d, n, kv := in.Dim, len(w.teach.asks), keysOf(in, w.out, plane)
+	if simd.Wide(n)*kv.n > maxFit {
+		return // the means stay
+	}
+	w.turned(a, &w.teach, in, plane, 0, n)
+	w.ask(a, n, kv, d, allWeights)
+	x, wide := &a.got, simd.Wide(d)
+	a.rest = grow(a.rest, x.lanes*wide)
+	clear(a.rest)
+	all := 0.0
+	for q := range n {
+		by := 1 / x.sum[q]
+		all += float64(x.squares[q]) * float64(by) * float64(by)
+		rest, out := a.rest[q*wide:q*wide+d], x.out[q*wide:]
+		for i, y := range group(w.want, plane, n*d)[q*d : q*d+d] {
+			rest[i] = y - out[i]*by
+		}
+	}
+	// The shares of merged cores, side by side.
+	a.moves = a.moves[:0]
+	for c := range kv.n {
+		if out.counts[c] > 1 {
+			a.moves = append(a.moves, int32(c))
+		}
+	}
+	if len(a.moves) == 0 {
+		return
+	}
+	m := (len(a.moves) + simd.MulRows - 1) &^ (simd.MulRows - 1)
+	a.merged, a.matrix = grow(a.merged, m*x.lanes), grow(a.matrix, x.lanes*x.lanes)
+	clear(a.merged[len(a.moves)*x.lanes:])
+	by, of := []float32(nil), -1
+	for i, c := range a.moves {
+		if b := int(c) / askBlock; b != of {
+			by, of = x.share(b), b
+		}
+		row := group(a.merged, i, x.lanes)
+		for q, e := range group(x.weights, int(c), x.lanes) {
+			row[q] = e * by[q]
+		}
+	}
+	kn.Mul(a.matrix, x.lanes, a.merged, 1, x.lanes, a.merged, x.lanes, x.lanes, len(a.moves), x.lanes)
+	if !a.solve(kn, a.rest, n, x.lanes, wide, ridge*all/float64(kv.n)+1e-12) {
+		return
+	}
+	a.row = grow(a.row, d)
+	a.rows = grow(a.rows, askBlock*wide)
+	for from := 0; from < len(a.moves); from += askBlock {
+		some := a.moves[from:min(from+askBlock, len(a.moves))]
+		kn.Mul(a.rows, wide, a.merged[from*x.lanes:], x.lanes, 1, a.rest, wide, (len(some)+simd.MulRows-1)&^(simd.MulRows-1), x.lanes, wide)
+		for i, c := range some {
+			row := out.v[int(c)*out.rb : int(c+1)*out.rb]
+			widen(kn, a.row, row, in.DType, scaleOf(in.VScale, plane))
+			kn.Axpy(a.row, a.rows[i*wide:i*wide+d], 1)
+			narrow(kn, row, a.row, in.DType, scaleOf(in.VScale, plane))
+		}
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !race && !purego
+
+package pipeline_test
+
+const slower = 1
