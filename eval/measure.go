@@ -73,40 +73,44 @@ func (r *runner) measure(ctx context.Context, c *Case) ([]measure, error) {
 // score reads perplexity or recall off the session's last pass. Only predictions made after compression count: the first
 // token that follows is predicted by the context itself.
 func (r *runner) score(c *Case, m *measure) {
-	var at []int
-	if len(c.Answers) == 0 {
-		for i := range len(c.Follow) - 1 {
-			at = append(at, i)
+	if len(c.Answers) > 0 {
+		for _, ok := range r.session.answered(c) {
+			if m.answers++; ok {
+				m.recalled++
+			}
 		}
+		return
 	}
+	at := make([]int, len(c.Follow)-1)
+	for i := range at {
+		at[i] = i
+	}
+	logits, stride := r.session.Logits(at)
+	for i := range at {
+		m.nll += negLogLikelihood(logits[i*stride:][:r.session.m.Config.Vocab], int(c.Follow[i+1]))
+		m.tokens++
+	}
+}
+
+// answered says which answers of a case the session's last pass, over all of its Follow, predicts in every token.
+func (s *Session) answered(c *Case) []bool {
+	var at []int
 	for _, a := range c.Answers {
 		for i := a.From; i < a.To; i++ {
 			at = append(at, i-1)
 		}
 	}
-	logits, stride := r.session.Logits(at)
-	vocab := r.session.m.Config.Vocab
-	right := make(map[int]bool, len(at))
-	for i, t := range at {
-		row := logits[i*stride:][:vocab]
-		token := int(c.Follow[t+1])
-		if len(c.Answers) == 0 {
-			m.nll += negLogLikelihood(row, token)
-			m.tokens++
-			continue
-		}
-		right[t+1] = argmax(row) == token
-	}
-	for _, a := range c.Answers {
-		m.answers++
-		all := true
+	logits, stride := s.Logits(at)
+	out := make([]bool, len(c.Answers))
+	row := 0
+	for n, a := range c.Answers {
+		out[n] = true
 		for i := a.From; i < a.To; i++ {
-			all = all && right[i]
-		}
-		if all {
-			m.recalled++
+			out[n] = out[n] && argmax(logits[row*stride:][:s.m.Config.Vocab]) == int(c.Follow[i])
+			row++
 		}
 	}
+	return out
 }
 
 func argmax(x []float32) int {

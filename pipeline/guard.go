@@ -32,9 +32,9 @@ func (p *Pipeline) guarded(ctx context.Context, j *job, d *policy.Decision) erro
 	if plan.Threshold == nil {
 		r.Asked = plan.Ratio
 	}
-	guarded := plan.Guard != (policy.Guard{})
+	guarded := !plan.Guard.None()
 	for try := 0; ; try++ {
-		if err := p.attempt(ctx, j, plan.Bits); err != nil {
+		if err := p.attempt(ctx, j, plan); err != nil {
 			return err
 		}
 		switch {
@@ -84,8 +84,8 @@ func relax(j *job, plan *policy.Profile) bool {
 }
 
 // attempt compresses once and measures.
-func (p *Pipeline) attempt(ctx context.Context, j *job, bits int) error {
-	if err := p.measure(ctx, j, bits); err != nil {
+func (p *Pipeline) attempt(ctx context.Context, j *job, plan *policy.Profile) error {
+	if err := p.measure(ctx, j, plan.Bits); err != nil {
 		return err
 	}
 	r := &j.report
@@ -100,7 +100,7 @@ func (p *Pipeline) attempt(ctx context.Context, j *job, bits int) error {
 	f := &j.fidelity
 	f.Compare(&j.full, &j.got)
 	r.Measured, r.AttentionError, r.WorstError, r.LookupError = true, f.Error, f.Worst, f.Lookup
-	r.FactsLost = expectedLoss(lossCurve(r.Model), f.Lookup)
+	r.FactsLost = expectedLoss(lossCurve(r.Model, plan.Guard.LossCurve), f.Lookup)
 	r.WorstHead = fmt.Sprintf("%d/%d", int(j.page.LayerFirst)+f.WorstLayer, f.WorstHead)
 	j.perLayer(f.Heads)
 	return nil

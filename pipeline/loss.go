@@ -6,13 +6,11 @@ import (
 	"strings"
 )
 
-// point says that pages with this lookup error lost this share of facts.
-type point struct{ lookup, lost float64 }
-
-// lossCurves turn a page's lookup error into the expected share of facts lost, by the beginning of the model's name. Each was
+// lossCurves turn a page's lookup error into the expected share of facts lost, by the beginning of the model's name: points
+// {lookup error, share}, as a policy has them. Each was
 // measured on the model: the mean share of answers lost among pages of about that error, over methods, budgets and ratios
 // (docs/explanation/algorithm.md). A model that is not here gets the curve of unknown: that of the model which loses most.
-var lossCurves = map[string][]point{
+var lossCurves = map[string][][]float64{
 	"smollm2":    smollm2,
 	"qwen2.5":    qwen,
 	"qwen05":     qwen,
@@ -22,12 +20,16 @@ var lossCurves = map[string][]point{
 const unknownModel = "unknown"
 
 var (
-	smollm2 = []point{{0, 0}, {.024, .054}, {.041, .113}, {.056, .140}, {.075, .184}, {.100, .345}, {.127, .370}, {.160, .556}, {.207, .697}, {.280, .793}, {.390, .889}, {1, 1}}
-	qwen    = []point{{0, 0}, {.253, .049}, {.331, .056}, {.423, .115}, {.530, .260}, {.596, .478}, {.629, .685}, {.663, .704}, {.720, .862}, {1, 1}}
+	smollm2 = [][]float64{{0, 0}, {.024, .054}, {.041, .113}, {.056, .140}, {.075, .184}, {.100, .345}, {.127, .370}, {.160, .556}, {.207, .697}, {.280, .793}, {.390, .889}, {1, 1}}
+	qwen    = [][]float64{{0, 0}, {.253, .049}, {.331, .056}, {.423, .115}, {.530, .260}, {.596, .478}, {.629, .685}, {.663, .704}, {.720, .862}, {1, 1}}
 )
 
-// lossCurve is the curve of a model, such as "HuggingFaceTB/SmolLM2-135M-Instruct" or "smollm2-hf".
-func lossCurve(model string) []point {
+// lossCurve is the curve that the policy has for its model, else that of a known model, such as
+// "HuggingFaceTB/SmolLM2-135M-Instruct" or "smollm2-hf".
+func lossCurve(model string, own [][]float64) [][]float64 {
+	if own != nil {
+		return own
+	}
 	name := strings.ToLower(path.Base(model))
 	for known, curve := range lossCurves {
 		if strings.HasPrefix(name, known) {
@@ -38,14 +40,14 @@ func lossCurve(model string) []point {
 }
 
 // expectedLoss reads a curve at a lookup error, in straight lines between its points.
-func expectedLoss(curve []point, lookup float64) float64 {
-	i := sort.Search(len(curve), func(i int) bool { return curve[i].lookup >= lookup })
+func expectedLoss(curve [][]float64, lookup float64) float64 {
+	i := sort.Search(len(curve), func(i int) bool { return curve[i][0] >= lookup })
 	switch {
 	case i == 0:
-		return curve[0].lost
+		return curve[0][1]
 	case i == len(curve):
-		return curve[i-1].lost
+		return curve[i-1][1]
 	}
 	a, b := curve[i-1], curve[i]
-	return a.lost + (b.lost-a.lost)*(lookup-a.lookup)/(b.lookup-a.lookup)
+	return a[1] + (b[1]-a[1])*(lookup-a[0])/(b[0]-a[0])
 }

@@ -20,7 +20,7 @@ func TestTheExpectedLossRisesWithTheLookupErrorOnEveryModel(t *testing.T) {
 
 // Nobody knows how an unknown model takes it, so it is judged no better than any that is known.
 func TestAnUnknownModelIsExpectedToLoseNoLessThanAnyOther(t *testing.T) {
-	unknown := lossCurve("my/own-model")
+	unknown := lossCurve("my/own-model", nil)
 	for model, curve := range lossCurves {
 		for i := range 1000 {
 			if x := float64(i) / 1000; expectedLoss(curve, x) > expectedLoss(unknown, x)+1e-9 {
@@ -32,7 +32,7 @@ func TestAnUnknownModelIsExpectedToLoseNoLessThanAnyOther(t *testing.T) {
 
 func TestAModelIsKnownByItsName(t *testing.T) {
 	for name, want := range map[string]float64{"HuggingFaceTB/SmolLM2-135M-Instruct": .345, "/models/smollm2-hf": .345, "Qwen/Qwen2.5-Coder-0.5B-Instruct": .019, "other": .345} {
-		if got := expectedLoss(lossCurve(name), 0.1); got < want-0.01 || got > want+0.01 {
+		if got := expectedLoss(lossCurve(name, nil), 0.1); got < want-0.01 || got > want+0.01 {
 			t.Errorf("%s: %v is lost at a lookup error of 0.1, want %v", name, got, want)
 		}
 	}

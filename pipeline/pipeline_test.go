@@ -34,6 +34,8 @@ profiles:
   passes:   { method: semantic, ratio: 0.125, guard: { maxAttentionError: 0.25, onViolation: pass } }
   reports:  { method: semantic, ratio: 0.125, guard: { maxAttentionError: 0.25, onViolation: report } }
   holds:    { method: semantic, ratio: 0.5, guard: { maxAttentionError: 0.9, onViolation: relax } }
+  judged:   { method: semantic, ratio: 0.5, guard: { maxFactsLost: 0.05, onViolation: pass } }
+  ownjudge: { method: semantic, ratio: 0.5, guard: { maxFactsLost: 0.05, onViolation: pass, lossCurve: [[0, 0], [0.96, 0.048], [1, 1]] } }
   similar:  { method: semantic, threshold: 0.9 }
   paper:    { method: paper, ratio: 0.5 }
   weighted: { method: weighted, ratio: 0.25 }
@@ -51,6 +53,8 @@ tenants:
   passes:  { rules: [ { profile: passes } ] }
   reports: { rules: [ { profile: reports } ] }
   holds:   { rules: [ { profile: holds } ] }
+  judged:  { rules: [ { profile: judged } ] }
+  ownjudge: { rules: [ { profile: ownjudge } ] }
   similar: { rules: [ { profile: similar } ] }
   paper:   { rules: [ { profile: paper } ] }
   weighted: { rules: [ { profile: weighted } ] }
@@ -209,6 +213,22 @@ func TestGuard(t *testing.T) {
 		if c.guard == semconv.GuardPassthrough && !strings.Contains(rep.Reason, "attention error") {
 			t.Errorf("%s: the reason %q does not say why", c.tenant, rep.Reason)
 		}
+	}
+}
+
+// What a page loses depends on its model: the policy's own curve decides, where the curve of an unknown model would not let it pass.
+func TestTheGuardReadsThePolicysLossCurve(t *testing.T) {
+	r := newRig(t, nil)
+	blob := demoPage(t, "kjv_facts")
+	if rep, _ := send(t, r, "judged", blob); rep.Guard != semconv.GuardPassthrough {
+		t.Errorf("an unknown model's page at half of its tokens: guard %q, want it passed through", rep.Guard)
+	}
+	rep, cores := send(t, r, "ownjudge", blob)
+	if rep.Guard != semconv.GuardHeld || rep.LookupError <= 0 || rep.LookupError > 0.96 {
+		t.Fatalf("guard %q at a lookup error of %v, want it held", rep.Guard, rep.LookupError)
+	}
+	if want := rep.LookupError / 20; rep.FactsLost < want-1e-9 || rep.FactsLost > want+1e-9 || cores.Fidelity["facts_lost"] == "" {
+		t.Errorf("%v of the facts are lost, want %v by the policy's curve; the page says %q", rep.FactsLost, want, cores.Fidelity["facts_lost"])
 	}
 }
 

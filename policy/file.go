@@ -65,6 +65,7 @@ type Span struct {
 type GuardSpec struct {
 	MaxFactsLost      *float64     `yaml:"maxFactsLost" jsonschema:"exclusiveMinimum=0,exclusiveMaximum=1" jsonschema_description:"Largest expected share of a prompt's facts that may be lost, such as 0.02."`
 	MaxAttentionError *float64     `yaml:"maxAttentionError" jsonschema:"exclusiveMinimum=0" jsonschema_description:"Largest relative error of the attention output that is accepted. Kept for old policies: it hardly tells how much is lost; use maxFactsLost."`
+	LossCurve         [][]float64  `yaml:"lossCurve" jsonschema:"minItems=2,maxItems=64" jsonschema_description:"What the pages of a model lose: points of [lookup error, share of facts lost], both rising, as semproxy calibrate --loss prints them for your model. Default: the curve of a model that semproxy knows, else of the one that loses most."`
 	OnViolation       *OnViolation `yaml:"onViolation" jsonschema_description:"relax: try again with more tokens kept; pass: keep every token; report: return it all the same and say so. Default relax."`
 }
 

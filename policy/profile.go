@@ -50,8 +50,12 @@ type Protect struct {
 type Guard struct {
 	MaxFactsLost      float64     `json:"maxFactsLost,omitempty" yaml:"maxFactsLost,omitempty"`           // expected share, in (0, 1)
 	MaxAttentionError float64     `json:"maxAttentionError,omitempty" yaml:"maxAttentionError,omitempty"` // of old policies: it hardly tells loss
+	LossCurve         [][]float64 `json:"lossCurve,omitempty" yaml:"lossCurve,omitempty"`                 // points {lookup error, share of facts lost} of the tenant's model; nil: a known model's
 	OnViolation       OnViolation `json:"onViolation" yaml:"onViolation"`
 }
+
+// None reports whether nothing is bounded.
+func (g *Guard) None() bool { return g.MaxFactsLost == 0 && g.MaxAttentionError == 0 }
 
 // Store says how the object is kept; TTL 0 leaves it to the store.
 type Store struct {

@@ -275,7 +275,36 @@ func (c check) guard(path string, s *GuardSpec) Guard {
 	if s.MaxAttentionError != nil && !(g.MaxAttentionError > 0) {
 		c.errorf(strict.Key(path, "maxAttentionError"), "must be larger than 0, got %v", g.MaxAttentionError)
 	}
+	if s.LossCurve != nil && c.lossCurve(strict.Key(path, "lossCurve"), s.LossCurve) {
+		g.LossCurve = s.LossCurve
+	}
 	return g
+}
+
+// maxCurve is the most points of a loss curve.
+const maxCurve = 64
+
+// lossCurve reports whether the points are a curve: both numbers in [0, 1], the first strictly rising, the second not falling.
+func (c check) lossCurve(path string, points [][]float64) bool {
+	if n := len(points); n < 2 || n > maxCurve {
+		c.errorf(path, "must have 2 to %d points, got %d", maxCurve, n)
+		return false
+	}
+	for i, p := range points {
+		at := strict.Index(path, i)
+		switch {
+		case len(p) != 2:
+			c.errorf(at, "must be two numbers, the lookup error and the share of facts lost, got %d", len(p))
+			return false
+		case !(p[0] >= 0 && p[0] <= 1 && p[1] >= 0 && p[1] <= 1):
+			c.errorf(at, "both numbers must be in [0,1], got %v", p)
+			return false
+		case i > 0 && (p[0] <= points[i-1][0] || p[1] < points[i-1][1]):
+			c.errorf(at, "must rise: after %v comes %v", points[i-1], p)
+			return false
+		}
+	}
+	return true
 }
 
 // missing reports a required key that the document does not have.

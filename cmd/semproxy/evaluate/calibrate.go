@@ -22,6 +22,8 @@ type calibrateFlags struct {
 	evalFlags
 	ratio float64
 	count int
+	loss  bool
+	seed  uint64
 }
 
 // repeatPrompt asks a model to say a text again.
@@ -32,22 +34,29 @@ func NewCalibrateCommand() *cobra.Command {
 	f := calibrateFlags{}
 	cmd := &cobra.Command{
 		Use:   "calibrate [TEXT...]",
-		Short: "Measure which KV heads of a model need their tokens, as head weights for a policy",
+		Short: "Measure a model for a policy: which KV heads need their tokens, or with --loss how many facts are lost",
 		Long: `Run a Llama-style model (as "semproxy eval") on a few texts, each said again after itself, and see how much every token is
 looked at then. Few heads look things up, the same ones in any text. The weights are those under which the method weighted leaves
 each head the cores that it needs by that measure; they are printed as headWeights of a profile. Compare before you use them.
 
+With --loss: put facts into each text, compress it at many ratios, and ask for the facts. What comes out is the curve from the
+error that a sidecar measures on every page to the share of facts that your model loses; it is printed as lossCurve of a
+profile's guard, whose maxFactsLost is then about your model.
+
 Texts are plain files, JSONL, folders of them, or - for standard input; without any, those in the program. A few hundred
-tokens of three or four texts are enough.`,
+tokens of three or four texts are enough for heads; --loss wants a dozen texts.`,
 		Example: `  semproxy calibrate --model ~/models/smollm2 >> weights.yaml
-  semproxy calibrate --model ~/models/llama-3.2-1b mytexts/ --out weights.yaml`,
+  semproxy calibrate --model ~/models/llama-3.2-1b mytexts/ --out weights.yaml
+  semproxy calibrate --loss --model ~/models/smollm2 --out curve.yaml`,
 		RunE: f.run,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.model, "model", evalModel, "folder with config.json and model.safetensors (one file or shards)")
 	fl.StringVar(&f.tokenizer, "tokenizer", "", "tokenizer.json (default: the model's)")
-	fl.IntVar(&f.count, "texts", 4, "how many pieces of text")
-	fl.IntVar(&f.context, "tokens", 512, "tokens of each; the model reads twice as many")
+	fl.BoolVar(&f.loss, "loss", false, "measure the loss curve of a guard")
+	fl.IntVar(&f.count, "texts", 4, "how many pieces of text; 12 with --loss")
+	fl.IntVar(&f.context, "tokens", 512, "tokens of each; the model reads twice as many. 1000 with --loss")
+	fl.Uint64Var(&f.seed, "seed", 1, "with --loss: which facts are put where")
 	fl.Float64Var(&f.ratio, "ratio", 0.125, "tokens kept, in (0, 1], at which heads compete")
 	fl.StringVar(&f.out, "out", "", "file to write; empty: print")
 	return cmd
@@ -58,8 +67,12 @@ func (f *calibrateFlags) run(cmd *cobra.Command, args []string) error {
 		return exit.UsageError{Err: errors.New("--ratio must be in (0, 1] and --texts at least 1")}
 	}
 	start := time.Now()
-	f.paths, f.text, f.windows = args, evalText, f.count
+	f.paths, f.text = args, evalText
 	f.follow, f.shrink = leastFollow, !cmd.Flags().Changed("tokens")
+	if f.loss {
+		return f.runLoss(cmd, start)
+	}
+	f.windows = f.count
 	fmt.Fprintf(cmd.ErrOrStderr(), "semproxy calibrate: %s on %s; loading\n", f.model, f.about())
 	m, closeModel, err := openModel(f.model)
 	if err != nil {
@@ -95,11 +108,16 @@ func (f *calibrateFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	return f.write(cmd, func(w io.Writer) error { return f.print(w, weights, len(cases)) })
+}
+
+// write prints, or writes the file that was asked for.
+func (f *calibrateFlags) write(cmd *cobra.Command, print func(io.Writer) error) error {
 	if f.out == "" {
-		return f.print(cmd.OutOrStdout(), weights, len(cases))
+		return print(cmd.OutOrStdout())
 	}
 	var b strings.Builder
-	if err := f.print(&b, weights, len(cases)); err != nil {
+	if err := print(&b); err != nil {
 		return err
 	}
 	return os.WriteFile(f.out, []byte(b.String()), 0o644) //nolint:gosec // as any policy
