@@ -35,7 +35,7 @@ func FactCases(windows []Case, encode func(string) []int32, boundary func([]int3
 			from := len(c.Follow)
 			c.Follow = append(c.Follow, encode(f.answer)...)
 			c.Answers = append(c.Answers, Answer{From: from, To: len(c.Follow)})
-			c.Follow = append(c.Follow, encode(".\n")...)
+			c.Follow = append(c.Follow, encode(".")...)
 		}
 		out = append(out, c)
 	}
@@ -49,12 +49,12 @@ func drawFacts(rng *rand.Rand) (out []fact) {
 		number := fmt.Sprint(1000 + rng.IntN(9000))
 		begins := fmt.Sprintf("The special magic number for %s is", keys[i])
 		out = append(out, fact{text: fmt.Sprintf(" %s %s.", begins, number), answer: " " + number,
-			question: fmt.Sprintf("\nWhat is the special magic number for %s mentioned in the text? %s", keys[i], begins)})
+			question: fmt.Sprintf("\n\nQuestion: What is the special magic number for %s mentioned in the text?\nAnswer: %s", keys[i], begins)})
 		city, job := factCities[rng.IntN(len(factCities))], factJobs[rng.IntN(len(factJobs))]
 		f := fact{text: fmt.Sprintf(" %s lives in %s and works as a %s.", names[i], city, job), answer: " " + city,
-			question: fmt.Sprintf("\nIn which city does %s live? %s lives in", names[i], names[i])}
+			question: fmt.Sprintf("\n\nQuestion: In which city does %s live?\nAnswer: %s lives in", names[i], names[i])}
 		if i%2 == 1 {
-			f.answer, f.question = " "+job, fmt.Sprintf("\nWhat is the job of %s? %s works as a", names[i], names[i])
+			f.answer, f.question = " "+job, fmt.Sprintf("\n\nQuestion: What is the job of %s?\nAnswer: %s works as a", names[i], names[i])
 		}
 		out = append(out, f)
 	}

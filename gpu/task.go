@@ -69,21 +69,53 @@ func (t *task) measure(multiprocessors int) {
 			}
 		}
 	}
-	p := t.plan
-	if p == nil {
-		if t.res == nil {
-			in.add(len(x.K), 1)
-			in.add(len(x.V), 1)
-		} else {
-			in.add(len(t.res.K), 1)
-			in.add(len(t.res.V), 1)
-			in.add(len(t.res.Bias), 4)
-		}
-		in.add(planes, 4)
-		in.add(planes, 4)
+	if t.plan == nil {
+		t.measureKeys(&in)
 		t.needs = need{int(in), int(work), int(out)}
 		return
 	}
+	t.measureInput(&in)
+	t.measureLearn(&in, &work, multiprocessors)
+	t.measureWork(&work)
+
+	// As many cores as tokens: how many there are is known later.
+	cores := planes * x.Tokens
+	work.add(cores*3, 8)
+	if t.out8() != 0 {
+		work.add(cores*d, size)
+		work.add(cores*d, size)
+		size = 1
+	}
+	out.add(cores*d, size)
+	out.add(cores*d, size)
+	out.add(cores, 4)
+	out.add(cores, 4)
+	out.add(cores, 4)
+	for range 4 {
+		out.add(planes, 4)
+	}
+	t.needs = need{int(in), int(work), int(out)}
+}
+
+// measureKeys is what attention reads where nothing is compressed: the page, or the cores that are there.
+func (t *task) measureKeys(in *sizer) {
+	x := t.in
+	if t.res == nil {
+		in.add(len(x.K), 1)
+		in.add(len(x.V), 1)
+	} else {
+		in.add(len(t.res.K), 1)
+		in.add(len(t.res.V), 1)
+		in.add(len(t.res.Bias), 4)
+	}
+	in.add(x.Layers*x.Heads, 4)
+	in.add(x.Layers*x.Heads, 4)
+}
+
+// measureInput is the page and its plan, in the order in which fill puts them.
+func (t *task) measureInput(in *sizer) {
+	x, p := t.in, t.plan
+	planes := x.Layers * x.Heads
 	in.add(len(x.K), 1)
 	in.add(len(x.V), 1)
 	in.add(planes, 4)
@@ -103,9 +135,12 @@ func (t *task) measure(multiprocessors int) {
 	in.add((1+p.groups)*p.launches*nodes, 4)
 	in.add(p.groups+1, 4)
 	in.add(p.groups, 4)
+}
 
-	t.measureLearn(&in, &work, multiprocessors)
-	gn := p.groups * p.n
+// measureWork is the scratch of the kernels, in the order in which fill takes it.
+func (t *task) measureWork(work *sizer) {
+	x, p := t.in, t.plan
+	planes, d, gn := x.Layers*x.Heads, x.Dim, p.groups*p.n
 	work.add(planes*p.n, 4)
 	work.add(planes*len(p.tiles)*d, 4)
 	work.add(planes*d, 4)
@@ -120,24 +155,6 @@ func (t *task) measure(multiprocessors int) {
 	work.add(p.groups*(p.n+1), 4)
 	work.add(gn, 4)
 	work.add(p.groups*padded(p.n), 8)
-
-	// As many cores as tokens: how many there are is known later.
-	cores := planes * x.Tokens
-	work.add(cores*3, 8)
-	if t.out8() != 0 {
-		work.add(cores*d, size)
-		work.add(cores*d, size)
-		size = 1
-	}
-	out.add(cores*d, size)
-	out.add(cores*d, size)
-	out.add(cores, 4)
-	out.add(cores, 4)
-	out.add(cores, 4)
-	for range 4 {
-		out.add(planes, 4)
-	}
-	t.needs = need{int(in), int(work), int(out)}
 }
 
 // out8 is the 8-bit type that the cores are rounded to, 0 when they keep the page's.
@@ -247,14 +264,7 @@ func (t *task) fill(in, work *arena, rope *table) {
 	j.member, j.keys = scratch(gn, 4), scratch(p.groups*padded(p.n), 8)
 
 	t.fillLearn(put, scratch)
-	j.layers, j.heads, j.tokens, j.dim = int32(x.Layers), int32(x.Heads), int32(x.Tokens), int32(x.Dim)
-	j.n, j.sinks, j.recent = int32(p.n), int32(p.sinks), int32(p.recent)
-	j.groups, j.groupHeads, j.pool, j.granule = int32(p.groups), int32(p.groupHeads), int32(p.pool), int32(max(p.opt.Granule, 1))
-	j.chunksLen, j.tilesLen, j.simLen, j.padded = int32(len(p.chunks)), int32(len(p.tiles)), int32(p.simLen), int32(padded(p.n))
-	j.half, j.rows = int32(half), int32(p.span+1)
-	j.dtype, j.out8, j.flags, j.budget = int32(x.DType), int32(t.out8()), int32(p.flags), int32(p.kind())
-	j.slots, j.exact, j.lowest, j.fixed = int32(p.slots), int32(p.exact), int32(p.lowest), int32(p.fixed)
-	j.launches, j.team = int32(p.launches), int32(team(x.Dim))
+	t.fillNumbers()
 	j.partial = scratch(planes*x.Tokens*3, 8)
 	if t.out8() != 0 {
 		j.outK, j.outV = scratch(planes*x.Tokens*x.Dim, x.DType.Size()), scratch(planes*x.Tokens*x.Dim, x.DType.Size())
@@ -262,6 +272,19 @@ func (t *task) fill(in, work *arena, rope *table) {
 	t.src = attend{q: q, k: j.k, v: j.v, kscale: j.kscale, vscale: j.vscale, dtype: int32(x.DType), qdtype: int32(x.QDType), len: int32(x.Tokens),
 		out: t.src.out, part: t.src.part}
 	t.own = attend{q: q, qdtype: int32(x.QDType), out: t.own.out, part: t.own.part}
+}
+
+// fillNumbers puts the numbers of the page and its plan into the job.
+func (t *task) fillNumbers() {
+	x, p, j := t.in, t.plan, &t.dev
+	j.layers, j.heads, j.tokens, j.dim = int32(x.Layers), int32(x.Heads), int32(x.Tokens), int32(x.Dim)
+	j.n, j.sinks, j.recent = int32(p.n), int32(p.sinks), int32(p.recent)
+	j.groups, j.groupHeads, j.pool, j.granule = int32(p.groups), int32(p.groupHeads), int32(p.pool), int32(max(p.opt.Granule, 1))
+	j.chunksLen, j.tilesLen, j.simLen, j.padded = int32(len(p.chunks)), int32(len(p.tiles)), int32(p.simLen), int32(padded(p.n))
+	j.half, j.rows = int32(p.half), int32(p.span+1)
+	j.dtype, j.out8, j.flags, j.budget = int32(x.DType), int32(t.out8()), int32(p.flags), int32(p.kind())
+	j.slots, j.exact, j.lowest, j.fixed = int32(p.slots), int32(p.exact), int32(p.lowest), int32(p.fixed)
+	j.launches, j.team = int32(p.launches), int32(team(x.Dim))
 }
 
 // fillKeys is fill for attention only.

@@ -83,6 +83,7 @@ record; nginx and Caddy only forward. Programs that are not found are left out:
 	f.StringVar(&nginx, "nginx", "nginx", "nginx's program")
 	f.StringVar(&caddy, "caddy", "caddy", "Caddy's program")
 	f.StringVar(&o.Semproxy, "semproxy", "", "semproxy's program; empty: the one beside this, else in PATH")
+	f.StringVar(&o.Before, "before", "", "an earlier semproxy's program, measured beside them; empty: none")
 	f.StringVar(&o.Engine, "engine", "", "this program, which also is the engine's stand-in")
 	_ = f.MarkHidden("engine") // the flag exists
 	show.Flag(cmd, &output)

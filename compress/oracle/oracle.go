@@ -90,14 +90,7 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 	look := asked.look
 	if opt.Attention && p.Importance != nil {
 		look = p.Importance
-		for g := range scores {
-			for i := range scores[g] {
-				scores[g][i] = 0
-				for h := g * per; h < (g+1)*per; h++ {
-					scores[g][i] += look[h][sinks+i]
-				}
-			}
-		}
+		byImportance(scores, look, per, sinks)
 	}
 	pool := groups
 	if opt.Budget == compress.Layered {
@@ -128,11 +121,7 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 		out[l] = make([]Head, heads)
 		for h := range out[l] {
 			i := l*heads + h
-			label, count := make([]int, nm), nm
-			for j := range label {
-				label[j] = j
-			}
-			t := compress.Unmerged
+			label, count, t := alone(nm), nm, compress.Unmerged
 			if !whole {
 				t = best[i/per]
 				label, count = problems[i/per].cluster(t)
@@ -146,6 +135,27 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 		}
 	}
 	return out
+}
+
+// alone labels n tokens as a cluster each.
+func alone(n int) []int {
+	label := make([]int, n)
+	for i := range label {
+		label[i] = i
+	}
+	return label
+}
+
+// byImportance makes the sum over a group's heads of what the page says its scores.
+func byImportance(scores, importance [][]float64, per, sinks int) {
+	for g := range scores {
+		for i := range scores[g] {
+			scores[g][i] = 0
+			for h := g * per; h < (g+1)*per; h++ {
+				scores[g][i] += importance[h][sinks+i]
+			}
+		}
+	}
 }
 
 func unrotate(p *Page, k [][]float64, first int, rotated bool) [][]float64 {

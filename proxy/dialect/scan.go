@@ -126,23 +126,9 @@ func (s *scan) write(p []byte) error {
 		case inKeyEscape: // what follows is checked when the key is decoded
 			s.spell(i, i+1)
 			s.state = inKey
-		case inEscape:
-			switch c {
-			case 'u':
-				s.state = inHex4
-			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-				s.length++
-				s.state = inString
-			default:
-				return errNotJSON
-			}
-		case inHex4, inHex3, inHex2, inHex1:
-			if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'f') {
-				return errNotJSON
-			}
-			if s.state++; s.state > inHex1 {
-				s.length += 3
-				s.state = inString
+		case inEscape, inHex4, inHex3, inHex2, inHex1:
+			if err := s.escape(c); err != nil {
+				return err
 			}
 		case inLiteral:
 			if c != s.literal[0] {
@@ -185,6 +171,30 @@ func (s *scan) write(p []byte) error {
 	}
 	s.flush(len(p))
 	s.piece = nil
+	return nil
+}
+
+// escape takes a byte after the backslash of a string.
+func (s *scan) escape(c byte) error {
+	if s.state == inEscape {
+		switch c {
+		case 'u':
+			s.state = inHex4
+		case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+			s.length++
+			s.state = inString
+		default:
+			return errNotJSON
+		}
+		return nil
+	}
+	if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'f') {
+		return errNotJSON
+	}
+	if s.state++; s.state > inHex1 {
+		s.length += 3
+		s.state = inString
+	}
 	return nil
 }
 

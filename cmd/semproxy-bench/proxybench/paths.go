@@ -108,7 +108,7 @@ func (p *processes) open(ctx context.Context, o *Options, key string) ([]path, e
 	for _, s := range []struct {
 		name, program string
 		args          func(o *Options, dir, key string, port int, engine string) ([]string, error)
-	}{{Direct, o.Engine, engineArgs}, {Semproxy, o.Semproxy, semproxyArgs}, {"nginx", o.Nginx, nginxArgs}, {"caddy", o.Caddy, caddyArgs}} {
+	}{{Direct, o.Engine, engineArgs}, {Semproxy, o.Semproxy, semproxyArgs}, {"before", o.Before, semproxyArgs}, {"nginx", o.Nginx, nginxArgs}, {"caddy", o.Caddy, caddyArgs}} {
 		if s.program == "" {
 			continue
 		}

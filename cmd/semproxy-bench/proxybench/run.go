@@ -29,6 +29,7 @@ const (
 type Options struct {
 	Engine                 string // the program whose command proxy-engine is the engine's stand-in
 	Semproxy, Nginx, Caddy string // programs; empty: left out
+	Before                 string // an earlier semproxy, for comparison; empty: none
 
 	Connections []int
 	Think       []time.Duration // how long the engine takes for an answer

@@ -51,7 +51,32 @@ func gram4AVX512() {
 	SUBQ(Imm(64), k)
 	JNZ(LabelRef("inner"))
 
-	// Sixteen vectors of sixteen partial sums become one vector of sixteen sums, row by row.
+	sums := sumAcross(acc)
+	MOVQ(s, ps)
+	for r := range 4 {
+		x := XMM()
+		if r == 0 {
+			VADDPS(Mem{Base: ps}, sums.AsX(), x)
+		} else {
+			VEXTRACTF32X4(U8(r), sums, x)
+			VADDPS(Mem{Base: ps}, x, x)
+		}
+		VMOVUPS(x, Mem{Base: ps})
+		if r < 3 {
+			ADDQ(ld, ps)
+		}
+	}
+	ADDQ(Imm(16), s)
+	LEAQ(Mem{Base: b, Index: stride, Scale: 4}, b)
+	DECQ(blocks)
+	JMP(LabelRef("block"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// sumAcross makes sixteen vectors of sixteen partial sums one vector of sixteen sums, row by row.
+func sumAcross(acc []reg.VecVirtual) reg.VecVirtual {
 	t := ZMM()
 	y := make([]reg.VecVirtual, 4)
 	for r := range 4 {
@@ -74,28 +99,7 @@ func gram4AVX512() {
 	VSHUFF32X4(U8(0x88), y[2], y[0], t)
 	VSHUFF32X4(U8(0xdd), y[2], y[0], y[0])
 	VADDPS(t, y[0], y[0])
-
-	MOVQ(s, ps)
-	for r := range 4 {
-		x := XMM()
-		if r == 0 {
-			VADDPS(Mem{Base: ps}, y[0].AsX(), x)
-		} else {
-			VEXTRACTF32X4(U8(r), y[0], x)
-			VADDPS(Mem{Base: ps}, x, x)
-		}
-		VMOVUPS(x, Mem{Base: ps})
-		if r < 3 {
-			ADDQ(ld, ps)
-		}
-	}
-	ADDQ(Imm(16), s)
-	LEAQ(Mem{Base: b, Index: stride, Scale: 4}, b)
-	DECQ(blocks)
-	JMP(LabelRef("block"))
-	Label("done")
-	VZEROUPPER()
-	RET()
+	return y[0]
 }
 
 // rows are the operands of four rows that start at p.
