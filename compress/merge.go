@@ -23,7 +23,7 @@ func (w *work) merge(worker, plane int) {
 	for i := range w.sinks {
 		out.copy(i, i)
 	}
-	t := w.tallyOf(worker, plane, m)
+	t := w.sumsOf(worker, plane, m)
 	label, size := group(w.label, g, w.n), group(w.size, g, w.n)
 	assign := group(w.out.Assign, plane, w.in.Tokens)
 	w.out.Dropped[plane] = 0

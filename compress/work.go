@@ -99,11 +99,11 @@ type arena struct {
 	merged []float32 // [merged cores, lanes], attention to those that the fit moves
 	moves  []int32   // those cores
 
-	tally tally
-	sums  []float32 // of the clusters in open
-	open  []cluster
-	idle  []int32 // places in open, counted from one, that are free again
-	slot  []int32 // [clusters], each cluster's place in open, counted from one; 0: none yet
+	mergeSums mergeSums
+	sums      []float32 // of the clusters in open
+	open      []cluster
+	idle      []int32 // places in open, counted from one, that are free again
+	slot      []int32 // [clusters], each cluster's place in open, counted from one; 0: none yet
 }
 
 func newWork(workers int, kernel *simd.Kernels) *work {

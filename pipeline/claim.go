@@ -22,31 +22,31 @@ const (
 	lastLook  = 100 * time.Millisecond
 )
 
-// flights are the objects that this process makes at the moment.
-type flights struct {
-	mu     sync.Mutex
-	flying map[store.Key]chan struct{}
+// inFlight are the objects that this process makes at the moment.
+type inFlight struct {
+	mu      sync.Mutex
+	running map[store.Key]chan struct{}
 }
 
-// take reports whether nobody here makes the object; otherwise landed closes when whoever does is done.
-func (f *flights) take(key store.Key) (landed <-chan struct{}, mine bool) {
+// take reports whether nobody here makes the object; otherwise finished closes when whoever does is done.
+func (f *inFlight) take(key store.Key) (finished <-chan struct{}, mine bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if done, ok := f.flying[key]; ok {
+	if done, ok := f.running[key]; ok {
 		return done, false
 	}
-	if f.flying == nil {
-		f.flying = map[store.Key]chan struct{}{}
+	if f.running == nil {
+		f.running = map[store.Key]chan struct{}{}
 	}
-	f.flying[key] = make(chan struct{})
+	f.running[key] = make(chan struct{})
 	return nil, true
 }
 
-func (f *flights) land(key store.Key) {
+func (f *inFlight) finish(key store.Key) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	close(f.flying[key])
-	delete(f.flying, key)
+	close(f.running[key])
+	delete(f.running, key)
 }
 
 // claim waits while somebody else makes the object, here or in another process, and reports when it is there. The wait is
@@ -60,12 +60,12 @@ func (p *Pipeline) claim(ctx context.Context, j *job, key store.Key, d *policy.D
 	limit := time.NewTimer(claimWait)
 	defer limit.Stop()
 	for {
-		landed, mine := p.flights.take(key)
+		finished, mine := p.inFlight.take(key)
 		if mine {
 			break
 		}
 		select {
-		case <-landed:
+		case <-finished:
 		case <-limit.C:
 			return done, false, nil
 		case <-ctx.Done():
@@ -78,7 +78,7 @@ func (p *Pipeline) claim(ctx context.Context, j *job, key store.Key, d *policy.D
 	release, found, err := p.claimRemote(ctx, j, key, d, limit)
 	done = func() {
 		release()
-		p.flights.land(key)
+		p.inFlight.finish(key)
 	}
 	if found || err != nil {
 		done()

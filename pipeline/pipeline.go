@@ -80,12 +80,12 @@ type Config struct {
 
 // Pipeline takes pages through. It is safe for concurrent use.
 type Pipeline struct {
-	cfg     Config
-	tracer  trace.Tracer
-	metrics *instruments
-	scratch sync.Pool
-	usual   compress.Usual
-	flights flights
+	cfg      Config
+	tracer   trace.Tracer
+	metrics  *instruments
+	scratch  sync.Pool
+	usual    compress.Usual
+	inFlight inFlight
 }
 
 // New prepares a pipeline. It owns none of what the configuration names.

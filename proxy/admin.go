@@ -37,7 +37,7 @@ type AdminConfig struct {
 }
 
 // Verified is what sampled requests have shown. *verify.Verifier is one.
-type Verified interface{ List() []verify.Tally }
+type Verified interface{ List() []verify.Counts }
 
 // Catalog is what the admin API shows of the policy in force. The values are encoded as JSON; both methods are called
 // concurrently and answer from memory.

@@ -133,16 +133,16 @@ func send(t *testing.T, method, url, body string, headers ...string) answer {
 // quarter is half with another ratio, and without globex.
 var quarter = strings.ReplaceAll(strings.ReplaceAll(half, "0.5", "0.3"), "  globex: {}\n", "")
 
-type tallies struct{}
+type totals struct{}
 
-func (tallies) List() []verify.Tally {
-	return []verify.Tally{{Tenant: "acme", Profile: "half", Digest: "d", Samples: 8, Changed: 1, Why: "x"}}
+func (totals) List() []verify.Counts {
+	return []verify.Counts{{Tenant: "acme", Profile: "half", Digest: "d", Samples: 8, Changed: 1, Why: "x"}}
 }
 
 // Every route of the API is in the document, every path of the document is a route, and the answers are as it says.
 func TestTheDocumentIsTrue(t *testing.T) {
 	admin, w := apiServer(t, func(c *AdminConfig) {
-		c.Writable, c.Token, c.Verify = true, func() string { return "secret" }, tallies{}
+		c.Writable, c.Token, c.Verify = true, func() string { return "secret" }, totals{}
 	})
 	const token = "Authorization: Bearer secret"
 	match := `If-Match: "` + w.Current().Version() + `"`

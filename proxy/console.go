@@ -18,7 +18,7 @@ import (
 // Board is what the console shows of tenants and pages. *recent.Board is one.
 type Board interface {
 	Began() time.Time
-	Tenants() []recent.Tally
+	Tenants() []recent.Counts
 	History(tenant string) []recent.Point
 	Pages(tenant string, limit int) []recent.PageRecord
 	Find(id string) (recent.PageRecord, bool)
@@ -42,8 +42,8 @@ type overview struct {
 	Policy  string            `json:"policy"` // version in force
 	Ready   readiness         `json:"ready"`
 	Notes   []string          `json:"notes"` // what is degraded though it is ready
-	Tenants []recent.Tally    `json:"tenants"`
-	Checked []verify.Tally    `json:"verified"` // answers of real requests, held against exact ones
+	Tenants []recent.Counts   `json:"tenants"`
+	Checked []verify.Counts   `json:"verified"` // answers of real requests, held against exact ones
 	History []recent.Point    `json:"history"`  // of the tenant asked for, else of all
 	Has     map[string]bool   `json:"has"`      // which parts there are: requests, studio
 	Units   map[string]string `json:"units"`
@@ -124,7 +124,7 @@ func look(c *gin.Context, cfg *AdminConfig) overview {
 	}
 	_, ready := cfg.ready(c.Request.Context(), wanted)
 	o := overview{
-		Now: time.Now(), Began: cfg.Board.Began(), Version: cfg.Version, Ready: ready, Notes: []string{}, Tenants: cfg.Board.Tenants(), Checked: []verify.Tally{},
+		Now: time.Now(), Began: cfg.Board.Began(), Version: cfg.Version, Ready: ready, Notes: []string{}, Tenants: cfg.Board.Tenants(), Checked: []verify.Counts{},
 		History: cfg.Board.History(c.Query("tenant")), Has: map[string]bool{"requests": cfg.ServesRequests, "studio": cfg.Studio != nil, "writable": cfg.Writable},
 		Units: map[string]string{"history": "10 s", "attentionError": "relative error of the attention output"},
 	}

@@ -47,7 +47,7 @@ func adminRoutes(cfg AdminConfig) *gin.Engine {
 	if cfg.Verify != nil {
 		read(api, "/verify", func(c *gin.Context) {
 			writeJSON(c, http.StatusOK, struct {
-				Verify []verify.Tally `json:"verify"`
+				Verify []verify.Counts `json:"verify"`
 			}{cfg.Verify.List()})
 		})
 	}

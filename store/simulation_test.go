@@ -17,11 +17,11 @@ import (
 func TestSimulation(t *testing.T) {
 	ops, seed := numberOf(t, "SEMPROXY_TEST_SIM_OPS", 100_000), numberOf(t, "SEMPROXY_TEST_SEED", 1)
 	began := time.Now()
-	var all tallies
+	var all totals
 	for round := 0; all.ops < ops; round++ {
 		s := newSimulation(t, uint64(seed)+uint64(round))
 		s.run(min(5_000, ops-all.ops))
-		all.add(s.tallies)
+		all.add(s.totals)
 		if t.Failed() {
 			t.Fatalf("seed %d", seed+round)
 		}
@@ -30,9 +30,9 @@ func TestSimulation(t *testing.T) {
 		all.ops, time.Since(began).Round(time.Millisecond), float64(all.ops)/time.Since(began).Minutes(), all.acks, all.reads, all.kills, all.cuts, all.full, all.damaged, all.jumps)
 }
 
-type tallies struct{ ops, acks, reads, kills, cuts, full, damaged, jumps int }
+type totals struct{ ops, acks, reads, kills, cuts, full, damaged, jumps int }
 
-func (a *tallies) add(b tallies) {
+func (a *totals) add(b totals) {
 	a.ops += b.ops
 	a.acks += b.acks
 	a.reads += b.reads
@@ -46,7 +46,7 @@ func (a *tallies) add(b tallies) {
 // simulation is a store and what it has promised. Tenant "safe" has no quota and its objects never expire: what was
 // acknowledged for it must be there, unless a file was damaged. The others are bounded, and may only be never wrong.
 type simulation struct {
-	tallies
+	totals
 	t     *testing.T
 	dice  *rand.Rand
 	files *powerFiles

@@ -33,8 +33,8 @@ what was wrong is repaired.
 	}
 	cmd.AddCommand(newJobsListCommand(), newLettersCommand(),
 		newLetterCommand("replay", "Send dead letters again", "sent again",
-			"Send dead letters again as jobs of the same id, and remove them. A page that is still bad becomes a dead letter again.", (*jobs.Office).Replay),
-		newLetterCommand("drop", "Delete dead letters", "deleted", "Delete dead letters for good.", (*jobs.Office).Drop))
+			"Send dead letters again as jobs of the same id, and remove them. A page that is still bad becomes a dead letter again.", (*jobs.Admin).Replay),
+		newLetterCommand("drop", "Delete dead letters", "deleted", "Delete dead letters for good.", (*jobs.Admin).Drop))
 	return cmd
 }
 
@@ -46,7 +46,7 @@ func newJobsListCommand() *cobra.Command {
 		Example: "  semproxy jobs list --nats-url nats://nats:4222 --nats-creds-file sidecar.creds\n  semproxy jobs list --jobs-dir /var/lib/semproxy/jobs",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withOffice(cmd, func(ctx context.Context, o *jobs.Office) error {
+			return withAdmin(cmd, func(ctx context.Context, o *jobs.Admin) error {
 				all, err := o.States(ctx)
 				if err != nil {
 					return err
@@ -78,8 +78,8 @@ func newLettersCommand() *cobra.Command {
 		Example: "  semproxy jobs letters acme --jobs-dir /var/lib/semproxy/jobs",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withOffice(cmd, func(ctx context.Context, o *jobs.Office) error {
-				all, err := o.Letters(ctx, args[0])
+			return withAdmin(cmd, func(ctx context.Context, o *jobs.Admin) error {
+				all, err := o.DeadLetters(ctx, args[0])
 				if err != nil {
 					return err
 				}
@@ -112,7 +112,7 @@ type lettersDone struct {
 }
 
 // newLetterCommand does something to dead letters one by one.
-func newLetterCommand(name, short, done, long string, do func(*jobs.Office, context.Context, string, uint64) error) *cobra.Command {
+func newLetterCommand(name, short, done, long string, do func(*jobs.Admin, context.Context, string, uint64) error) *cobra.Command {
 	var all bool
 	var output string
 	cmd := &cobra.Command{
@@ -132,9 +132,9 @@ func newLetterCommand(name, short, done, long string, do func(*jobs.Office, cont
 				}
 				numbers = append(numbers, n)
 			}
-			return withOffice(cmd, func(ctx context.Context, o *jobs.Office) error {
+			return withAdmin(cmd, func(ctx context.Context, o *jobs.Admin) error {
 				if all {
-					letters, err := o.Letters(ctx, args[0])
+					letters, err := o.DeadLetters(ctx, args[0])
 					if err != nil {
 						return err
 					}
@@ -163,8 +163,8 @@ func newLetterCommand(name, short, done, long string, do func(*jobs.Office, cont
 	return cmd
 }
 
-// withOffice connects as an operator.
-func withOffice(cmd *cobra.Command, do func(context.Context, *jobs.Office) error) error {
+// withAdmin connects as an operator.
+func withAdmin(cmd *cobra.Command, do func(context.Context, *jobs.Admin) error) error {
 	loaded, err := config.Load(config.Sources{Env: os.Environ(), Flags: cmd.Flags()})
 	if err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
@@ -174,11 +174,11 @@ func withOffice(cmd *cobra.Command, do func(context.Context, *jobs.Office) error
 		return err
 	}
 	defer nc.Close()
-	office, err := jobs.NewOffice(nc)
+	admin, err := jobs.NewAdmin(nc)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Minute)
 	defer cancel()
-	return do(ctx, office)
+	return do(ctx, admin)
 }

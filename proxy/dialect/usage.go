@@ -53,17 +53,17 @@ var countNames = map[string]kind{
 	"cached_tokens": cachedCount, "reasoning_tokens": reasoningCount,
 }
 
-// tally are the counts of one reply. Events of a stream count up: the largest holds.
-type tally [kinds]int
+// tokenCounts are the counts of one reply. Events of a stream count up: the largest holds.
+type tokenCounts [kinds]int
 
-func noTally() (t tally) {
+func noCounts() (t tokenCounts) {
 	for i := range t {
 		t[i] = -1
 	}
 	return t
 }
 
-func (t *tally) take(k kind, value []byte) {
+func (t *tokenCounts) take(k kind, value []byte) {
 	if len(value) == 0 || value[0] < '0' || value[0] > '9' {
 		return
 	}
@@ -73,7 +73,7 @@ func (t *tally) take(k kind, value []byte) {
 }
 
 // sum is the usage that the counts mean in a dialect.
-func (t *tally) sum(d Dialect) (u Usage) {
+func (t *tokenCounts) sum(d Dialect) (u Usage) {
 	u = NoUsage()
 	u.Prompt, u.Output, u.Cached, u.Reasoning = t[promptCount], t[outputCount], t[cachedCount], t[reasoningCount]
 	if u.Prompt < 0 && t[totalCount] >= 0 {
@@ -107,14 +107,14 @@ type Answer struct {
 	Relay   bool // the client is a router, which is given what the engine says of its KV
 	Named   bool // the answer's id is taken down
 
-	scan   *scan
-	tally  tally   // of the answer, or of the part of it that is being read
-	before []Usage // of the parts of a list of answers that have been read
-	model  string
-	id     string
-	kv     json.RawMessage
-	parts  int
-	event  event
+	scan    *scan
+	counted tokenCounts // of the answer, or of the part of it that is being read
+	before  []Usage     // of the parts of a list of answers that have been read
+	model   string
+	id      string
+	kv      json.RawMessage
+	parts   int
+	event   event
 }
 
 // event is what is looked at in one event.
@@ -150,7 +150,7 @@ func (a *Answer) usage() Usage {
 	if a.scan == nil {
 		return NoUsage()
 	}
-	return a.tally.sum(a.Dialect)
+	return a.counted.sum(a.Dialect)
 }
 
 func plus(a, b int) int {
@@ -162,7 +162,7 @@ func plus(a, b int) int {
 
 func (a *Answer) begin() {
 	if a.scan == nil {
-		a.tally = noTally()
+		a.counted = noCounts()
 		a.scan = newScan(a, false, maxKV)
 	}
 	s := a.scan
@@ -302,7 +302,7 @@ func (a *Answer) value(at place, element bool, kind byte) place {
 	case at == root && element && kind == '{': // one answer of a list
 		if a.parts++; a.parts > 1 {
 			a.before = append(a.before, a.usage())
-			a.tally = noTally()
+			a.counted = noCounts()
 		}
 	case at == root && kind == '{':
 		a.event.object = true
@@ -337,11 +337,11 @@ func (a *Answer) whole(in place, name string, value []byte, short bool) error {
 	case name == "object":
 		a.event.failure = a.event.failure || string(value) == `"error"`
 	case in == sequences: // besides the best
-		n := noTally()
+		n := noCounts()
 		n.take(countNames[name], value)
 		a.before = append(a.before, n.sum(a.Dialect))
 	default:
-		a.tally.take(countNames[name], value)
+		a.counted.take(countNames[name], value)
 	}
 	return nil
 }

@@ -56,8 +56,8 @@ func (s *Sums) add(o *Sums) {
 	s.Worst = max(s.Worst, o.Worst)
 }
 
-// Tally is a tenant on the board.
-type Tally struct {
+// Counts is a tenant on the board.
+type Counts struct {
 	Tenant string `json:"tenant"`
 	Sums
 	Gate     map[string]uint64 `json:"gate"`     // requests by the gate's reason
@@ -100,7 +100,7 @@ type Board struct {
 }
 
 type entry struct {
-	Tally
+	Counts
 	history history // nil: none is kept
 }
 
@@ -140,7 +140,7 @@ func (h history) since(t time.Time) []Point {
 }
 
 // count adds to a tenant, whose name must be one of a policy's so that there are few.
-func (b *Board) count(tenant string, s *Sums, change func(*Tally)) {
+func (b *Board) count(tenant string, s *Sums, change func(*Counts)) {
 	now := b.now()
 	e := b.tenants[tenant]
 	if e == nil {
@@ -160,7 +160,7 @@ func (b *Board) count(tenant string, s *Sums, change func(*Tally)) {
 	}
 	e.add(s)
 	e.Last = now
-	change(&e.Tally)
+	change(&e.Counts)
 	b.total.at(now).add(s)
 	if e.history != nil {
 		e.history.at(now).add(s)
@@ -168,7 +168,7 @@ func (b *Board) count(tenant string, s *Sums, change func(*Tally)) {
 }
 
 func newEntry(tenant string) *entry {
-	return &entry{Tally: Tally{Tenant: tenant, Gate: map[string]uint64{}, Errors: map[string]uint64{}, Profiles: map[string]uint64{}, Guard: map[string]uint64{}}}
+	return &entry{Counts: Counts{Tenant: tenant, Gate: map[string]uint64{}, Errors: map[string]uint64{}, Profiles: map[string]uint64{}, Guard: map[string]uint64{}}}
 }
 
 // one counts a name, of which there are few.
@@ -196,7 +196,7 @@ func (b *Board) Page(tenant string, p *PageRecord) string {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.count(tenant, &s, func(t *Tally) {
+	b.count(tenant, &s, func(t *Counts) {
 		one(t.Errors, p.Error)
 		one(t.Profiles, p.Profile)
 		one(t.Guard, p.Guard)
@@ -222,7 +222,7 @@ func (b *Board) Request(tenant string, r *Request) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.count(tenant, &s, func(t *Tally) {
+	b.count(tenant, &s, func(t *Counts) {
 		one(t.Errors, r.Error)
 		if r.Gate != nil {
 			one(t.Gate, string(r.Gate.Reason))
@@ -231,16 +231,16 @@ func (b *Board) Request(tenant string, r *Request) {
 }
 
 // Tenants lists the tenants by name.
-func (b *Board) Tenants() []Tally {
+func (b *Board) Tenants() []Counts {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := make([]Tally, 0, len(b.tenants))
+	out := make([]Counts, 0, len(b.tenants))
 	for _, e := range b.tenants {
-		t := e.Tally
+		t := e.Counts
 		t.Gate, t.Errors, t.Profiles, t.Guard = clone(t.Gate), clone(t.Errors), clone(t.Profiles), clone(t.Guard)
 		out = append(out, t)
 	}
-	slices.SortFunc(out, func(x, y Tally) int { return cmp.Compare(x.Tenant, y.Tenant) })
+	slices.SortFunc(out, func(x, y Counts) int { return cmp.Compare(x.Tenant, y.Tenant) })
 	return out
 }
 

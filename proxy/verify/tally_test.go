@@ -8,7 +8,7 @@ import (
 // run samples a profile of which compression changes a share of the answers, and the engine another of itself, and says after how
 // many samples it was stepped back; 0: it was not.
 func run(r *rand.Rand, changed, noise, most float64, samples int) int {
-	t := &Tally{MaxChanged: most}
+	t := &Counts{MaxChanged: most}
 	for i := range samples {
 		if t.add(Difference{Changed: r.Float64() < changed+noise}, Difference{Changed: r.Float64() < noise}) {
 			return i + 1
@@ -57,14 +57,14 @@ func TestHarmIsFound(t *testing.T) {
 }
 
 func TestWhatIsReported(t *testing.T) {
-	tally := &Tally{}
+	counts := &Counts{}
 	for i := range 100 {
-		tally.add(Difference{Changed: i%10 == 0, First: 4, Compared: 3, Logprob: 0.25}, Difference{})
+		counts.add(Difference{Changed: i%10 == 0, First: 4, Compared: 3, Logprob: 0.25}, Difference{})
 	}
-	if tally.Changed != 10 || tally.Share.Value != 0.1 || tally.Share.Low < 0.05 || tally.Share.Low > 0.056 || tally.Share.High < 0.17 || tally.Share.High > 0.18 {
-		t.Errorf("got %+v, want 10 of 100 with Wilson's interval", tally.Share)
+	if counts.Changed != 10 || counts.Share.Value != 0.1 || counts.Share.Low < 0.05 || counts.Share.Low > 0.056 || counts.Share.High < 0.17 || counts.Share.High > 0.18 {
+		t.Errorf("got %+v, want 10 of 100 with Wilson's interval", counts.Share)
 	}
-	if tally.FirstDiff != 4 || tally.Logprob.Value != 0.25 || tally.Noise.Value != 0 || tally.Back {
-		t.Errorf("got %+v", tally)
+	if counts.FirstDiff != 4 || counts.Logprob.Value != 0.25 || counts.Noise.Value != 0 || counts.Back {
+		t.Errorf("got %+v", counts)
 	}
 }

@@ -42,7 +42,7 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// Bounds of what is kept: samples that wait, with their bodies, and tenants' tallies.
+// Bounds of what is kept: samples that wait, with their bodies, and tenants' counts.
 const (
 	maxWaiting = 4
 	maxTallies = 1024
@@ -61,8 +61,8 @@ type Verifier struct {
 	back    metric.Int64Gauge
 	labels  *semconv.TenantLabel
 
-	mu      sync.Mutex
-	tallies map[[2]string]*Tally // by tenant and digest of the profile
+	mu     sync.Mutex
+	counts map[[2]string]*Counts // by tenant and digest of the profile
 }
 
 // New prepares; Run works.
@@ -85,7 +85,7 @@ func New(engine *url.URL, o Options) (*Verifier, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	v := &Verifier{url: *engine, opt: o, waiting: make(chan Sample, maxWaiting), tallies: map[[2]string]*Tally{}, labels: semconv.NewTenantLabel(0)}
+	v := &Verifier{url: *engine, opt: o, waiting: make(chan Sample, maxWaiting), counts: map[[2]string]*Counts{}, labels: semconv.NewTenantLabel(0)}
 	if v.url.Scheme == "h2c" {
 		v.url.Scheme = "http"
 	}
@@ -122,21 +122,21 @@ func (v *Verifier) Offer(s Sample) {
 func (v *Verifier) Held(tenant, digest string) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if t := v.tallies[[2]string{tenant, digest}]; t != nil && t.Back {
+	if t := v.counts[[2]string{tenant, digest}]; t != nil && t.Back {
 		return t.Why
 	}
 	return ""
 }
 
-// List are the tallies, by tenant and profile.
-func (v *Verifier) List() []Tally {
+// List are the counts, by tenant and profile.
+func (v *Verifier) List() []Counts {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	out := make([]Tally, 0, len(v.tallies))
-	for _, t := range v.tallies {
+	out := make([]Counts, 0, len(v.counts))
+	for _, t := range v.counts {
 		out = append(out, *t)
 	}
-	slices.SortFunc(out, func(a, b Tally) int {
+	slices.SortFunc(out, func(a, b Counts) int {
 		return strings.Compare(a.Tenant+"\x00"+a.Profile+"\x00"+a.Digest, b.Tenant+"\x00"+b.Profile+"\x00"+b.Digest)
 	})
 	return out
@@ -188,13 +188,13 @@ func (v *Verifier) take(ctx context.Context, s Sample, compressed, control Diffe
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	key := [2]string{s.Tenant, s.Digest}
-	t := v.tallies[key]
+	t := v.counts[key]
 	if t == nil {
-		if len(v.tallies) >= maxTallies {
+		if len(v.counts) >= maxTallies {
 			return
 		}
-		t = &Tally{Tenant: s.Tenant, Profile: s.Profile, Digest: s.Digest}
-		v.tallies[key] = t
+		t = &Counts{Tenant: s.Tenant, Profile: s.Profile, Digest: s.Digest}
+		v.counts[key] = t
 	}
 	t.MaxChanged = s.MaxChanged
 	back := t.add(compressed, control)
@@ -203,7 +203,7 @@ func (v *Verifier) take(ctx context.Context, s Sample, compressed, control Diffe
 		v.opt.Logger.ErrorContext(ctx, "verify_stepped_back", "tenant", s.Tenant, "profile", s.Profile, "why", t.Why, "effect", "the tenant's prompts of this profile stay exact until the policy changes")
 	}
 	held := int64(0)
-	for _, t := range v.tallies {
+	for _, t := range v.counts {
 		if t.Back {
 			held++
 		}

@@ -80,13 +80,13 @@ func start(t *testing.T, u *url.URL, o verify.Options) *verify.Verifier {
 }
 
 // samples of a tenant and digest that have been taken.
-func samples(v *verify.Verifier, digest string) (n int, t verify.Tally) {
+func samples(v *verify.Verifier, digest string) (n int, t verify.Counts) {
 	for _, one := range v.List() {
 		if one.Digest == digest {
 			return one.Samples, one
 		}
 	}
-	return 0, verify.Tally{}
+	return 0, verify.Counts{}
 }
 
 func offer(t *testing.T, v *verify.Verifier, n int, digest string) {

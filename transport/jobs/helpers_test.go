@@ -103,9 +103,9 @@ func (f *fixture) dial(opts ...nats.Option) *nats.Conn {
 	return nc
 }
 
-func (f *fixture) office() *Office {
+func (f *fixture) admin() *Admin {
 	f.t.Helper()
-	o, err := NewOffice(f.own())
+	o, err := NewAdmin(f.own())
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func (f *fixture) state(o *Office, tenant string) State {
+func (f *fixture) state(o *Admin, tenant string) State {
 	f.t.Helper()
 	all, err := o.States(within(f.t))
 	if err != nil {

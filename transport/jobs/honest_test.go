@@ -140,7 +140,7 @@ func TestAPoisonJobBecomesADeadLetterAfterItsSecondDeath(t *testing.T) {
 	}
 	submit(t, nc, "acme", "other", "other page")
 	wantCode(t, outcome(t, nc, "acme", "other"), "")
-	letters, err := f.office().Letters(within(t), "acme")
+	letters, err := f.admin().DeadLetters(within(t), "acme")
 	if err != nil || len(letters) != 1 || letters[0].Code != CodePoison || letters[0].Bytes != len("page") {
 		t.Errorf("letters: got %+v, %v, want the page", letters, err)
 	}
@@ -228,8 +228,8 @@ func TestAJobWhoseBytesWereChangedIsNotWorkedOn(t *testing.T) {
 	if l.count("acme pbge") != 0 {
 		t.Error("the changed page was worked on")
 	}
-	o := f.office()
-	letters, err := o.Letters(within(t), "acme")
+	o := f.admin()
+	letters, err := o.DeadLetters(within(t), "acme")
 	if err != nil || len(letters) != 1 {
 		t.Fatalf("letters: got %v, %v, want 1", letters, err)
 	}

@@ -36,7 +36,7 @@ func TestAJobIsKeptWorkedOnToldAndForgotten(t *testing.T) {
 	if got.Header.Get("Semproxy-Object") != "of page" {
 		t.Errorf("result: got %v, want the object", got.Header)
 	}
-	o := f.office()
+	o := f.admin()
 	eventually(t, "the job is gone from its stream", func() bool {
 		s := f.state(o, "acme")
 		return s.Waiting == 0 && s.InHand == 0 && s.WaitingBytes == 0 && s.MaxBytes == 256<<20
@@ -102,7 +102,7 @@ func TestABadPageBecomesADeadLetterThatCanBeReplayed(t *testing.T) {
 		}
 		return transport.Reply{Header: map[string]string{"Semproxy-Object": string(page)}}, nil
 	}, nil)
-	nc, o := f.dial(), f.office()
+	nc, o := f.dial(), f.admin()
 	for _, id := range []string{"one", "two"} {
 		submit(t, nc, "acme", id, "page "+id)
 		reply := outcome(t, nc, "acme", id)
@@ -112,7 +112,7 @@ func TestABadPageBecomesADeadLetterThatCanBeReplayed(t *testing.T) {
 		}
 	}
 	eventually(t, "the jobs are gone from their stream", func() bool { s := f.state(o, "acme"); return s.Waiting+uint64(s.InHand) == 0 && s.Dead == 2 })
-	letters, err := o.Letters(within(t), "acme")
+	letters, err := o.DeadLetters(within(t), "acme")
 	if err != nil || len(letters) != 2 {
 		t.Fatalf("letters: got %v, %v, want 2", letters, err)
 	}
@@ -120,7 +120,7 @@ func TestABadPageBecomesADeadLetterThatCanBeReplayed(t *testing.T) {
 	if l.Job != "one" || l.Code != "page.bad_shape" || l.Reason != "the shape of k is wrong" || l.Bytes != 8 || l.Tries != 1 || l.Partial || l.Time.IsZero() {
 		t.Errorf("letter: got %+v", l)
 	}
-	if got, err := o.Letters(within(t), "globex"); err != nil || len(got) != 0 {
+	if got, err := o.DeadLetters(within(t), "globex"); err != nil || len(got) != 0 {
 		t.Errorf("another tenant's letters: got %v, %v, want none", got, err)
 	}
 	repaired.Store(true)
@@ -137,7 +137,7 @@ func TestABadPageBecomesADeadLetterThatCanBeReplayed(t *testing.T) {
 	if s := f.state(o, "acme"); s.Dead != 0 {
 		t.Errorf("dead letters: got %d, want 0", s.Dead)
 	}
-	if _, err := o.Letters(within(t), "nobody"); err == nil || !strings.Contains(err.Error(), "no jobs") {
+	if _, err := o.DeadLetters(within(t), "nobody"); err == nil || !strings.Contains(err.Error(), "no jobs") {
 		t.Errorf("a tenant without streams: got %v", err)
 	}
 }
@@ -159,12 +159,12 @@ func TestALetterOfAPageThatDoesNotFitKeepsItsHead(t *testing.T) {
 	f.sidecar(func(context.Context, string, []byte) (transport.Reply, error) {
 		return transport.Reply{}, transport.NewError("page.bad_shape", "wrong")
 	}, nil)
-	nc, o := f.dial(), f.office()
+	nc, o := f.dial(), f.admin()
 	large := make([]byte, transport.DefaultMaxPayload-600)
 	large[0] = 40
 	submit(t, nc, "acme", "large", string(large))
 	wantCode(t, outcome(t, nc, "acme", "large"), "page.bad_shape")
-	letters, err := o.Letters(within(t), "acme")
+	letters, err := o.DeadLetters(within(t), "acme")
 	if err != nil || len(letters) != 1 || !letters[0].Partial || letters[0].Bytes != 48 {
 		t.Fatalf("letters: got %+v, %v, want the page's head of 48 bytes", letters, err)
 	}
@@ -226,7 +226,7 @@ func TestLimitsOfAStreamFollowThePolicy(t *testing.T) {
 	f.sidecar(l.handle, func(s *setting) {
 		s.jobs.Tenants = func() []Tenant { return []Tenant{{Name: "acme", MaxBytes: limit.Load()}} }
 	})
-	nc, o := f.dial(), f.office()
+	nc, o := f.dial(), f.admin()
 	wantCode(t, submit(t, nc, "globex", "a", "page"), transport.CodeNoJobs)
 	if got := f.state(o, "acme").MaxBytes; got != 1<<20 {
 		t.Errorf("limit: got %d, want %d", got, 1<<20)
@@ -355,7 +355,7 @@ func TestAReplySubjectReachesNothingOfAnotherTenant(t *testing.T) {
 				opts = append(opts, nats.UserInfo("a", "a"))
 			}
 			nc := f.dial(opts...)
-			o := f.office()
+			o := f.admin()
 			for _, reply := range []string{
 				"kv.globex.v1.job", "semproxy.jobs.globex", "semproxy.dead.globex", "kv.globex.v1.done.x",
 				"$JS.API.STREAM.PURGE.SEMPROXY_JOBS_globex", "$JS.API.STREAM.DELETE.SEMPROXY_JOBS_globex",

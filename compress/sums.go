@@ -2,8 +2,8 @@ package compress
 
 import "math"
 
-// tally is what is added up while one plane is merged.
-type tally struct {
+// mergeSums is what is added up while one plane is merged.
+type mergeSums struct {
 	w        *work
 	a        *arena
 	plane    int
@@ -24,18 +24,18 @@ type cluster struct {
 	length, distance, squares float64
 }
 
-func (w *work) tallyOf(worker, plane, clusters int) *tally {
+func (w *work) sumsOf(worker, plane, clusters int) *mergeSums {
 	a := &w.arena[worker]
 	a.row = grow(a.row, w.in.Dim)
 	a.slot = grow(a.slot, clusters)
 	clear(a.slot)
 	a.open, a.idle = a.open[:0], a.idle[:0]
-	a.tally = tally{w: w, a: a, plane: plane, measured: len(w.out.ValueError) > 0}
-	return &a.tally
+	a.mergeSums = mergeSums{w: w, a: a, plane: plane, measured: len(w.out.ValueError) > 0}
+	return &a.mergeSums
 }
 
 // cluster is the one with label l and that many members, token i being the next.
-func (t *tally) cluster(l, size int32, i int) *cluster {
+func (t *mergeSums) cluster(l, size int32, i int) *cluster {
 	a := t.a
 	if s := a.slot[l]; s > 0 {
 		return &a.open[s-1]
@@ -58,7 +58,7 @@ func (t *tally) cluster(l, size int32, i int) *cluster {
 }
 
 // add takes token i into its cluster.
-func (t *tally) add(c *cluster, i int) {
+func (t *mergeSums) add(c *cluster, i int) {
 	w, a, d := t.w, t.a, t.w.in.Dim
 	in, norm := w.in, w.norm[t.plane*w.n+i]
 	key, unit, value := a.sums[c.at:c.at+d], a.sums[c.at+d:c.at+2*d], a.sums[c.at+2*d:c.at+3*d]
@@ -95,7 +95,7 @@ func (w *work) addKey(a *arena, key, unit []float32, plane, i, distance int, kw,
 }
 
 // write makes a cluster whose members have all been seen a core.
-func (t *tally) write(out *planeOut, core int, c *cluster) {
+func (t *mergeSums) write(out *planeOut, core int, c *cluster) {
 	w, a, d := t.w, t.a, t.w.in.Dim
 	in := w.in
 	key, unit, value := a.sums[c.at:c.at+d], a.sums[c.at+d:c.at+2*d], a.sums[c.at+2*d:c.at+3*d]
@@ -122,14 +122,14 @@ func (t *tally) write(out *planeOut, core int, c *cluster) {
 }
 
 // keep counts a token that is a core of its own; drop one that no core stands for. i counts from the first token.
-func (t *tally) keep(i int) {
+func (t *mergeSums) keep(i int) {
 	t.similarity++
 	if t.measured {
 		t.all += t.square(i)
 	}
 }
 
-func (t *tally) drop(i int) {
+func (t *mergeSums) drop(i int) {
 	if t.measured {
 		s := t.square(i)
 		t.all += s
@@ -138,7 +138,7 @@ func (t *tally) drop(i int) {
 }
 
 // square leaves a token's value in the arena's row and returns the sum of its squares.
-func (t *tally) square(i int) float64 {
+func (t *mergeSums) square(i int) float64 {
 	w, a := t.w, t.a
 	widen(w.kernel, a.row, w.in.row(w.in.V, t.plane, i), w.in.DType, scaleOf(w.in.VScale, t.plane))
 	return float64(w.kernel.Dot(a.row, a.row))
@@ -146,7 +146,7 @@ func (t *tally) square(i int) float64 {
 
 // valueError compares the values with those of their cores. With the mean m of n values v, the squared error of a cluster is
 // sum |v|^2 - n |m|^2.
-func (t *tally) valueError() float32 {
+func (t *mergeSums) valueError() float32 {
 	if t.all == 0 {
 		return 0
 	}

@@ -14,19 +14,19 @@ import (
 	"github.com/semproxy/semproxy/transport"
 )
 
-// Office is what an operator does with jobs: look, and send dead letters again or drop them.
-type Office struct {
+// Admin is what an operator does with jobs: look, and send dead letters again or drop them.
+type Admin struct {
 	js jetstream.JetStream
 	nc *nats.Conn
 }
 
-// NewOffice works on nc, which stays the caller's and whose user may use JetStream.
-func NewOffice(nc *nats.Conn) (*Office, error) {
+// NewAdmin works on nc, which stays the caller's and whose user may use JetStream.
+func NewAdmin(nc *nats.Conn) (*Admin, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
-	return &Office{js: js, nc: nc}, nil
+	return &Admin{js: js, nc: nc}, nil
 }
 
 // State is what a tenant's jobs are doing.
@@ -41,7 +41,7 @@ type State struct {
 }
 
 // States lists every tenant that has a stream of jobs, by name.
-func (o *Office) States(ctx context.Context) ([]State, error) {
+func (o *Admin) States(ctx context.Context) ([]State, error) {
 	var all []State
 	list := o.js.ListStreams(ctx)
 	for info := range list.Info() {
@@ -71,8 +71,8 @@ func (o *Office) States(ctx context.Context) ([]State, error) {
 	return all, nil
 }
 
-// Letter is a dead letter.
-type Letter struct {
+// DeadLetter is a dead letter.
+type DeadLetter struct {
 	Number  uint64    `json:"number"` // names it, with the tenant
 	Job     string    `json:"job"`
 	Code    string    `json:"code"`
@@ -83,8 +83,8 @@ type Letter struct {
 	Time    time.Time `json:"time"`
 }
 
-// Letters lists a tenant's dead letters, the oldest first. No page is read.
-func (o *Office) Letters(ctx context.Context, tenant string) ([]Letter, error) {
+// DeadLetters lists a tenant's dead letters, the oldest first. No page is read.
+func (o *Admin) DeadLetters(ctx context.Context, tenant string) ([]DeadLetter, error) {
 	stream, err := o.dead(ctx, tenant)
 	if err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func (o *Office) Letters(ctx context.Context, tenant string) ([]Letter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read dead letters of %s: %w", tenant, err)
 	}
-	all := make([]Letter, 0, n)
+	all := make([]DeadLetter, 0, n)
 	for uint64(len(all)) < n && ctx.Err() == nil {
 		batch, err := consumer.Fetch(int(min(n-uint64(len(all)), 500)), jetstream.FetchMaxWait(5*time.Second))
 		if err != nil {
@@ -114,7 +114,7 @@ func (o *Office) Letters(ctx context.Context, tenant string) ([]Letter, error) {
 	return all, ctx.Err()
 }
 
-func letterOf(msg jetstream.Msg) (l Letter) {
+func letterOf(msg jetstream.Msg) (l DeadLetter) {
 	h := msg.Headers()
 	l.Job, l.Code, l.Reason, l.Partial = h.Get(HeaderJob), h.Get(transport.HeaderCode), h.Get(HeaderReason), h.Get(HeaderPartial) == "true"
 	l.Tries, _ = strconv.Atoi(h.Get(HeaderTries))
@@ -125,7 +125,7 @@ func letterOf(msg jetstream.Msg) (l Letter) {
 	return l
 }
 
-func (o *Office) dead(ctx context.Context, tenant string) (jetstream.Stream, error) {
+func (o *Admin) dead(ctx context.Context, tenant string) (jetstream.Stream, error) {
 	if !transport.ValidTenant(tenant) {
 		return nil, fmt.Errorf("tenant %q: the name must be 1 to 64 letters, digits, underscores or hyphens", tenant)
 	}
@@ -146,7 +146,7 @@ var ErrPartial = errors.New("only the head of the page was kept: its sender must
 var ErrDamaged = errors.New("the page's bytes were changed in the stream: its sender must send it again")
 
 // Replay sends a dead letter's page again as a job of the same id, and drops the letter. Done twice, it makes one job.
-func (o *Office) Replay(ctx context.Context, tenant string, number uint64) error {
+func (o *Admin) Replay(ctx context.Context, tenant string, number uint64) error {
 	stream, err := o.dead(ctx, tenant)
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (o *Office) Replay(ctx context.Context, tenant string, number uint64) error
 }
 
 // Drop deletes a dead letter.
-func (o *Office) Drop(ctx context.Context, tenant string, number uint64) error {
+func (o *Admin) Drop(ctx context.Context, tenant string, number uint64) error {
 	stream, err := o.dead(ctx, tenant)
 	if err == nil {
 		err = stream.DeleteMsg(ctx, number)

@@ -14,8 +14,8 @@ const (
 // z95 is the two-sided 95 % quantile of the normal distribution.
 const z95 = 1.959964
 
-// Tally is what the samples of one tenant and profile have shown.
-type Tally struct {
+// Counts is what the samples of one tenant and profile have shown.
+type Counts struct {
 	Tenant  string `json:"tenant"`
 	Profile string `json:"profile"`
 	Digest  string `json:"policyDigest"`
@@ -76,7 +76,7 @@ func tail(k, n int, p float64) float64 {
 
 // add takes one sample: how the compressed answer and the control differ from the exact answer. It says whether the profile is to be
 // stepped back now.
-func (t *Tally) add(compressed, control Difference) bool {
+func (t *Counts) add(compressed, control Difference) bool {
 	t.Samples++
 	if compressed.Changed {
 		t.Changed++
@@ -104,7 +104,7 @@ func (t *Tally) add(compressed, control Difference) bool {
 // What compression may change is at most some number of answers, but for half of the chance. What is changed beyond it would have
 // to come from the engine, which does not repeat itself; then as many controls would have changed: the more of all these changes
 // must be controls by the toss of a coin, but for the other half.
-func (t *Tally) look() bool {
+func (t *Counts) look() bool {
 	if t.nextLook == 0 {
 		t.nextLook = firstLook
 	}
