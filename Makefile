@@ -31,7 +31,7 @@ test: ## run the tests
 
 .PHONY: race
 race: ## run the tests with the race detector (goleak is part of them)
-	go test -race -timeout 30m ./...
+	.ci/gotest -race -timeout 30m
 	go test -count 1 -run 'Alloc' ./compress ./pipeline ./policy # sync.Pool drops things at random under the race detector
 
 .PHONY: kill
@@ -63,7 +63,7 @@ bench-plane: ## measure the page plane beside its raw parts
 
 .PHONY: purego
 purego: ## run the tests without assembly
-	go test -tags purego -timeout 30m ./...
+	.ci/gotest -tags purego -timeout 30m
 
 .PHONY: arm64
 arm64: ## build for linux/arm64; run the NEON kernels under qemu-aarch64
@@ -124,7 +124,7 @@ CONNECTORS_PYTHON := $(CONNECTORS)/.venv/bin/python
 .PHONY: test-connectors
 test-connectors: build $(CONNECTORS)/.venv/.ready ## set up connectors/python and run its linters and tests (downloads torch once)
 	cd $(CONNECTORS) && .venv/bin/ruff check src tests examples && .venv/bin/ruff format --check src tests examples && .venv/bin/mypy
-	cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 .venv/bin/pytest -q
+	cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 .venv/bin/pytest -q --reruns 1 -rR
 
 $(CONNECTORS)/.venv/.ready: $(CONNECTORS)/requirements.txt $(CONNECTORS)/pyproject.toml
 	[ -x $(CONNECTORS_PYTHON) ] || $(PYTHON) -m venv $(CONNECTORS)/.venv
@@ -145,7 +145,7 @@ VLLM_MODEL := $(CONNECTORS)/.venv-vllm/smollm2
 VLLM_APART := tests/test_vllm_speculative.py
 VLLM_TESTS ?= $(filter-out $(VLLM_APART),$(patsubst $(CONNECTORS)/%,%,$(wildcard $(CONNECTORS)/tests/test_vllm_*.py)))
 vllm_pytest = cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy SEMPROXY_TEST_REQUIRE=vllm,torch,go,model SEMPROXY_TEST_MODEL=$(VLLM_MODEL) \
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-vllm/bin/python -m pytest -q
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-vllm/bin/python -m pytest -q --reruns 1 -rR
 
 .PHONY: test-vllm
 test-vllm: build $(CONNECTORS)/.venv-vllm/.ready ## set up vLLM for CPUs beside them and run the connector in it, with a pretrained model (6 GB once)

@@ -148,18 +148,23 @@ def test_sixteen_requests_of_four_tenants_with_everything_that_can_happen(llm: A
     for i, prompt in enumerate(prompts):
         engine.add_request(f"r{i}", {"prompt_token_ids": prompt}, sampling(24 if i % 2 else 60, tenant=TENANTS[i % 4]))
     done: dict[str, Any] = {}
-    steps = 0
+    steps, killed, deadline = 0, False, time.monotonic() + 240
+    worker = get_kv_transfer_group().worker
     while engine.has_unfinished_requests():
-        for o in engine.step():
+        outputs = engine.step()
+        for o in outputs:
             if o.finished:
                 done[o.request_id.split("-")[0]] = o
+        if not outputs:  # all of them wait for an answer of semproxy, which may be dead
+            time.sleep(0.002)
         steps += 1
         if steps == 10:
             own.policy.write_text(POLICY.replace("0.25", "0.3"))
-        if steps == 30:
+        if not killed and steps > 10 and worker._on_the_way:  # pages wait for its answer
             engine.abort_request(["r3", "r6"])
             own.kill()
-        assert steps < 5000
+            killed = True
+        assert time.monotonic() < deadline, f"{set(want) - set(done)} are not done after {steps} steps"
     assert set(want) - set(done) <= {"r3", "r6"}
     for name, o in done.items():
         if not o.kv_transfer_params:
@@ -167,8 +172,8 @@ def test_sixteen_requests_of_four_tenants_with_everything_that_can_happen(llm: A
         got = o.kv_transfer_params["semproxy"]
         right = 24 if got["outcome"] == "exact" else min(got.get("at", 0), 24)
         assert said(o)[:right] == want[name][:right], (name, got)
+    assert killed
     deadline = time.monotonic() + 120
-    worker = get_kv_transfer_group().worker
     while worker._on_the_way or worker._sent or scheduler.has_requests():
         assert time.monotonic() < deadline
         engine.step()
