@@ -199,7 +199,7 @@ test-wheel: ## install the wheel into an empty environment and walk the ML engin
 	.ci/wheel test
 
 .PHONY: release
-release: ## everything that a tag publishes but the images, into dist/release: programs, wheels, chart, checksums (VERSION=0.1.0)
+release: ## everything that a tag publishes, into dist/release: programs, wheels, chart, images, checksums (VERSION=0.1.0)
 	.ci/release $(or $(VERSION),$(error VERSION=... is required))
 
 .PHONY: links

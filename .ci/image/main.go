@@ -25,6 +25,7 @@ type options struct {
 	platforms []string          // architectures of the plain image
 	gpu       []string          // of the one with GPU support
 	debs      map[string]string // libc6 by architecture; others are fetched with apt-get
+	chart     string            // file of a packaged chart that goes with them; empty: none
 	push      string            // repository, such as 127.0.0.1:5000/semproxy
 	budget    int64             // compressed bytes of an image
 	created   time.Time
@@ -56,13 +57,25 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := images.write(o.out); err != nil {
 		return err
 	}
+	var packed *chart
+	if o.chart != "" {
+		if packed, err = readChart(o.chart, o.created); err != nil {
+			return err
+		}
+		if err := packed.write(o.out); err != nil {
+			return err
+		}
+	}
 	if err := images.report(stdout, o.budget); err != nil {
 		return err
 	}
 	if o.push == "" {
 		return nil
 	}
-	return images.push(ctx, o.push, stdout)
+	if err := images.push(ctx, o.push, stdout); err != nil || packed == nil {
+		return err
+	}
+	return packed.push(ctx, o.push, stdout)
 }
 
 func parse(ctx context.Context, args []string) (*options, error) {
@@ -82,6 +95,7 @@ func parse(ctx context.Context, args []string) (*options, error) {
 		o.debs[arch] = file
 		return nil
 	})
+	f.StringVar(&o.chart, "chart", "", "packaged chart (.tgz) that goes into the layout too, and is pushed to charts beside the repository; empty: none")
 	f.StringVar(&o.push, "push", "", "repository to push to, such as 127.0.0.1:5000/semproxy")
 	f.Int64Var(&o.budget, "budget", 32<<20, "most bytes that an image may have, compressed")
 	if err := f.Parse(args); err != nil {
