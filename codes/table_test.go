@@ -5,7 +5,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,7 +18,7 @@ var update = flag.Bool("update", false, "write the tables of the manual again")
 // The manual's tables are those of this package.
 func TestTheManualHasEveryCode(t *testing.T) {
 	const path = "../docs/reference/errors.md"
-	for name, in := range map[string]In{"plane": Plane, "page": Page, "memory": Memory} {
+	for name, in := range map[string]In{"plane": Plane, "page": Page, "memory": Memory, "proxy": Proxy, "admin": Admin} {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -58,7 +60,7 @@ func TestEveryNameIsExplainedOnce(t *testing.T) {
 		return true
 	})
 	for _, c := range All() {
-		if c.In == 0 || c.Meaning == "" || c.Remedy == "" && c.In != Memory {
+		if c.In == 0 || c.Meaning == "" || c.Remedy == "" && c.In != Memory && c.In != Admin {
 			t.Errorf("%s: got no place, meaning or remedy", c.Name)
 		}
 		if n, known := names[c.Name]; !known || n > 0 {
@@ -80,6 +82,37 @@ func TestWhatMayBeSentAgain(t *testing.T) {
 	} {
 		if got := Retryable(code); got != want {
 			t.Errorf("%q: got %v, want %v", code, got, want)
+		}
+	}
+}
+
+// A code is written out here only: elsewhere it is a name of this package.
+func TestCodesStandOnce(t *testing.T) {
+	written := map[string]bool{}
+	for _, c := range All() {
+		if strings.Contains(c.Name, ".") {
+			written[strconv.Quote(c.Name)] = true
+		}
+	}
+	for _, dir := range []string{"compress", "gpu", "pipeline", "policy", "proxy", "sidecar", "store", "transport"} {
+		err := filepath.WalkDir(filepath.Join("..", dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if v, ok := n.(*ast.BasicLit); ok && v.Kind == token.STRING && written[v.Value] {
+					t.Errorf("%s writes the code %s out", path, v.Value)
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/semproxy/semproxy/codes"
 )
 
 // authorize lets those use the admin API who know the token. Without a token it answers the machine itself only: the
@@ -25,7 +27,7 @@ func authorize(token func() string) gin.HandlerFunc {
 		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			c.Abort()
 			c.Header("WWW-Authenticate", "Bearer")
-			writeError(c, http.StatusUnauthorized, "unauthorized", "the token of admin.tokenFile is required: Authorization: Bearer <token>")
+			writeError(c, http.StatusUnauthorized, codes.AdminUnauthorized, "the token of admin.tokenFile is required: Authorization: Bearer <token>")
 		}
 	}
 }
@@ -36,7 +38,7 @@ func onlyLocal(token func() string) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if token == nil && (!local(c.Request.RemoteAddr) || !local(c.Request.Host) || !sameMachine(c.GetHeader("Origin"))) {
 			c.Abort()
-			writeError(c, http.StatusForbidden, "local_only", "without admin.tokenFile the API answers this machine only")
+			writeError(c, http.StatusForbidden, codes.AdminLocalOnly, "without admin.tokenFile the API answers this machine only")
 		}
 	}
 }

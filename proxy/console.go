@@ -10,6 +10,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/proxy/console"
 	"github.com/semproxy/semproxy/proxy/recent"
 	"github.com/semproxy/semproxy/proxy/verify"
@@ -73,7 +74,7 @@ func consoleRoutes(engine *gin.Engine, api gin.IRoutes, read func(gin.IRoutes, s
 	read(api, "/pages/:id", func(c *gin.Context) {
 		p, ok := cfg.Board.Find(c.Param("id"))
 		if !ok {
-			writeError(c, http.StatusNotFound, "unknown_page", "no page of this id, sequence, object or trace is remembered")
+			writeError(c, http.StatusNotFound, codes.AdminUnknownPage, "no page of this id, sequence, object or trace is remembered")
 			return
 		}
 		writeJSON(c, http.StatusOK, p)
@@ -92,7 +93,7 @@ func consoleRoutes(engine *gin.Engine, api gin.IRoutes, read func(gin.IRoutes, s
 		api.POST(path, func(c *gin.Context) {
 			body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, 1<<20))
 			if err != nil {
-				writeError(c, http.StatusRequestEntityTooLarge, "too_large", "the body is larger than 1 MiB")
+				writeError(c, http.StatusRequestEntityTooLarge, codes.AdminTooLarge, "the body is larger than 1 MiB")
 				return
 			}
 			answer, err := do(c.Request.Context(), body)
@@ -109,10 +110,10 @@ func studioAnswer(c *gin.Context, answer any, err error) {
 	case errors.As(err, &known):
 		writeError(c, http.StatusUnprocessableEntity, known.Code(), err.Error())
 	case c.Request.Context().Err() != nil:
-		writeError(c, http.StatusRequestTimeout, "cancelled", "the caller has gone")
+		writeError(c, http.StatusRequestTimeout, codes.AdminCancelled, "the caller has gone")
 	default:
 		_ = c.Error(err)
-		writeError(c, http.StatusInternalServerError, "internal", "the page could not be tried")
+		writeError(c, http.StatusInternalServerError, codes.Internal, "the page could not be tried")
 	}
 }
 
@@ -148,7 +149,7 @@ func limitOf(c *gin.Context) (int, bool) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
-		writeError(c, http.StatusBadRequest, "bad_limit", "limit must be a whole number from 1")
+		writeError(c, http.StatusBadRequest, codes.AdminBadLimit, "limit must be a whole number from 1")
 		return 0, false
 	}
 	return n, true

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/policy/strict"
 	"github.com/semproxy/semproxy/policy/watch"
@@ -34,7 +35,7 @@ type policyProblems struct {
 func compileBody(c *gin.Context) (*policy.Set, bool) {
 	data, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, strict.MaxBytes))
 	if err != nil {
-		writeError(c, http.StatusRequestEntityTooLarge, "too_large", "the policy is larger than a policy file may be")
+		writeError(c, http.StatusRequestEntityTooLarge, codes.AdminTooLarge, "the policy is larger than a policy file may be")
 		return nil, false
 	}
 	set, err := policy.Compile(policy.Source{Name: "request", Data: data})
@@ -123,12 +124,12 @@ type swapped struct {
 func swapPolicy(policies Policies, writable bool, log *slog.Logger) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if !writable {
-			writeError(c, http.StatusForbidden, "read_only", "the API changes nothing unless admin.writable is set")
+			writeError(c, http.StatusForbidden, codes.AdminReadOnly, "the API changes nothing unless admin.writable is set")
 			return
 		}
 		seen := strings.Trim(c.GetHeader("If-Match"), `"`)
 		if seen == "" {
-			writeError(c, http.StatusPreconditionRequired, "if_match", "If-Match must name the version that is to be replaced, as GET shows it")
+			writeError(c, http.StatusPreconditionRequired, codes.AdminIfMatch, "If-Match must name the version that is to be replaced, as GET shows it")
 			return
 		}
 		set, ok := compileBody(c)
@@ -139,9 +140,9 @@ func swapPolicy(policies Policies, writable bool, log *slog.Logger) gin.HandlerF
 		c.Header("ETag", `"`+policies.Current().Version()+`"`)
 		switch {
 		case errors.Is(err, watch.ErrStale):
-			writeError(c, http.StatusConflict, "stale", "another version is in force, see ETag: look at it, then try again")
+			writeError(c, http.StatusConflict, codes.AdminStale, "another version is in force, see ETag: look at it, then try again")
 		case err != nil:
-			writeError(c, http.StatusInternalServerError, "internal", "the policy could not be replaced")
+			writeError(c, http.StatusInternalServerError, codes.Internal, "the policy could not be replaced")
 		default:
 			log.WarnContext(c.Request.Context(), "policy_replaced", "from", seen, "to", set.Version(), "peer", c.Request.RemoteAddr,
 				"effect", "until the policy's files change or the process ends")

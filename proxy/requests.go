@@ -6,6 +6,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/proxy/recent"
 )
@@ -64,7 +65,7 @@ func explainRequest(requests Requests, current func() *policy.Set) gin.HandlerFu
 	return func(c *gin.Context) {
 		r, ok := requests.Get(c.Param("id"))
 		if !ok {
-			writeError(c, http.StatusNotFound, "unknown_request", "no request of this id is remembered")
+			writeError(c, http.StatusNotFound, codes.AdminUnknownRequest, "no request of this id is remembered")
 			return
 		}
 		f := r.Fidelity()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/proxy/recovery"
 	"github.com/semproxy/semproxy/proxy/verify"
 )
@@ -75,13 +76,13 @@ func newEngine(logger *slog.Logger) *gin.Engine {
 	engine.HandleMethodNotAllowed = true
 	engine.RedirectTrailingSlash = false
 	engine.Use(recovery.Middleware(logger, func(c *gin.Context) {
-		writeError(c, http.StatusInternalServerError, "internal", "the request could not be answered")
+		writeError(c, http.StatusInternalServerError, codes.Internal, "the request could not be answered")
 	}))
 	engine.NoRoute(func(c *gin.Context) {
-		writeError(c, http.StatusNotFound, "not_found", "no such path")
+		writeError(c, http.StatusNotFound, codes.NotFound, "no such path")
 	})
 	engine.NoMethod(func(c *gin.Context) {
-		writeError(c, http.StatusMethodNotAllowed, "method_not_allowed", "this path has no such method; see Allow")
+		writeError(c, http.StatusMethodNotAllowed, codes.AdminMethodNotAllowed, "this path has no such method; see Allow")
 	})
 	return engine
 }
@@ -105,7 +106,7 @@ func writeJSON(c *gin.Context, status int, value any) {
 	body, err := json.Marshal(value)
 	if err != nil {
 		_ = c.Error(err)
-		writeError(c, http.StatusInternalServerError, "internal", "the answer could not be encoded")
+		writeError(c, http.StatusInternalServerError, codes.Internal, "the answer could not be encoded")
 		return
 	}
 	c.Header("Cache-Control", "no-store")

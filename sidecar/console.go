@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/pipeline"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/proxy"
@@ -221,4 +222,4 @@ func (a studioAPI) Curve(ctx context.Context, body []byte) (any, error) {
 type badBody struct{ error }
 
 // Code is stable.
-func (badBody) Code() string { return "bad_body" }
+func (badBody) Code() string { return codes.AdminBadBody }

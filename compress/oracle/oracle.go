@@ -56,17 +56,7 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 		slots = max(slots/opt.Granule, 1) * opt.Granule
 	}
 	slots -= sinks + recent
-	keep := make([]bool, nm)
-	kept := 0
-	for i := range keep {
-		keep[i] = p.Protect != nil && p.Protect[sinks+i] != 0
-		for _, s := range opt.Spans {
-			keep[i] = keep[i] || (s.From <= sinks+i && sinks+i < s.To)
-		}
-		if keep[i] {
-			kept++
-		}
-	}
+	keep, kept := protected(p, opt.Spans, sinks, nm)
 	whole := nm == 0 || (opt.Budget != compress.Fixed && slots >= nm)
 	free := max(slots-kept, 1)
 	slots = free + kept
@@ -144,6 +134,21 @@ func alone(n int) []int {
 		label[i] = i
 	}
 	return label
+}
+
+// protected are the n tokens after the sinks that may not merge, and how many they are.
+func protected(p *Page, spans []compress.Span, sinks, n int) (keep []bool, kept int) {
+	keep = make([]bool, n)
+	for i := range keep {
+		keep[i] = p.Protect != nil && p.Protect[sinks+i] != 0
+		for _, s := range spans {
+			keep[i] = keep[i] || (s.From <= sinks+i && sinks+i < s.To)
+		}
+		if keep[i] {
+			kept++
+		}
+	}
+	return keep, kept
 }
 
 // byImportance makes the sum over a group's heads of what the page says its scores.

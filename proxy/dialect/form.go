@@ -9,6 +9,8 @@ import (
 	"mime/multipart"
 	"net/http"
 	"strings"
+
+	"github.com/semproxy/semproxy/codes"
 )
 
 // memberArgs is where vLLM lets requests, and forms, name further parameters of its own.
@@ -60,19 +62,19 @@ func (f *Form) next() error {
 		switch {
 		case errors.Is(err, io.EOF):
 			if !f.some {
-				return &Error{http.StatusBadRequest, "request.bad_form", "the body is no form"}
+				return &Error{http.StatusBadRequest, codes.RequestBadForm, "the body is no form"}
 			}
 			f.done = true
 			fmt.Fprintf(&f.out, "\r\n--%s--\r\n", f.boundary)
 			return nil
 		case err != nil && strings.HasPrefix(err.Error(), "multipart:"):
-			return &Error{http.StatusBadRequest, "request.bad_form", "the body is no form"}
+			return &Error{http.StatusBadRequest, codes.RequestBadForm, "the body is no form"}
 		case err != nil:
 			return err
 		}
 		name, ok := partName(part)
 		if !ok {
-			return &Error{http.StatusBadRequest, "request.bad_form", "a part of the form has a name that can be read in several ways, or none"}
+			return &Error{http.StatusBadRequest, codes.RequestBadForm, "a part of the form has a name that can be read in several ways, or none"}
 		}
 		if Private(name) || name == memberArgs {
 			continue

@@ -1,6 +1,10 @@
 package dialect
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/semproxy/semproxy/codes"
+)
 
 // Kinds of what a prompt holds besides text.
 const (
@@ -57,7 +61,7 @@ func (q *Reader) value(at place, element bool, kind byte) place {
 		p.Several++
 		return prompt
 	case at == settings && kind != '{' && kind != 'n':
-		q.bad = &Error{400, "request.bad_member", "the member parameters must be an object"}
+		q.bad = &Error{400, codes.RequestBadMember, "the member parameters must be an object"}
 	}
 	return at
 }

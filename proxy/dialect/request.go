@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+
+	"github.com/semproxy/semproxy/codes"
 )
 
 // Members of a request that are looked at.
@@ -149,7 +151,7 @@ func refusal(err error) error {
 	if errors.As(err, &known) {
 		return known
 	}
-	return &Error{http.StatusBadRequest, "request.bad_json", errNotObject.Error()}
+	return &Error{http.StatusBadRequest, codes.RequestBadJSON, errNotObject.Error()}
 }
 
 // Inspect reads a whole body. The error is an *Error of status 400.
@@ -162,7 +164,7 @@ func Inspect(route Route, body []byte) (*Request, error) {
 }
 
 func badMember(name string) error {
-	return &Error{http.StatusBadRequest, "request.bad_member", "the member " + name + " has a value of the wrong kind, or one that is too long"}
+	return &Error{http.StatusBadRequest, codes.RequestBadMember, "the member " + name + " has a value of the wrong kind, or one that is too long"}
 }
 
 // member is part of visitor.
@@ -226,7 +228,7 @@ func (q *Reader) top(at place, name string) (place, fate, error) {
 
 func (q *Reader) once(in, name string) error {
 	if q.seen[in+name] {
-		return &Error{http.StatusBadRequest, "request.duplicate_member", "the member " + name + " is there more than once"}
+		return &Error{http.StatusBadRequest, codes.RequestDuplicateMember, "the member " + name + " is there more than once"}
 	}
 	q.seen[in+name] = true
 	return nil
@@ -263,7 +265,7 @@ func (q *Reader) scalar(name string, value []byte) (err error) {
 	switch name {
 	case memberModel:
 		if r.Model, err = decodeText(value); err == nil && len(r.Model) > maxModel {
-			return &Error{http.StatusBadRequest, "request.bad_member", "the member model is longer than 256 bytes"}
+			return &Error{http.StatusBadRequest, codes.RequestBadMember, "the member model is longer than 256 bytes"}
 		}
 	case memberStream:
 		stream := false
@@ -282,7 +284,7 @@ func (q *Reader) scalar(name string, value []byte) (err error) {
 		r.Background, err = decodeBool(value)
 	case memberPriority: // a lower one is served earlier; 0 is what all have
 		if n, err = decodeNumber(value); err == nil && n < 0 {
-			return &Error{http.StatusBadRequest, "request.bad_member", "the member priority must not be negative: it would be served before others"}
+			return &Error{http.StatusBadRequest, codes.RequestBadMember, "the member priority must not be negative: it would be served before others"}
 		}
 	case "seed":
 		r.Seeded = true
@@ -311,10 +313,10 @@ func (q *Reader) scalar(name string, value []byte) (err error) {
 func (q *Reader) streamOptions(value []byte) error {
 	options, err := ParseObject(value)
 	if err != nil {
-		return &Error{http.StatusBadRequest, "request.bad_member", "the member stream_options must be an object"}
+		return &Error{http.StatusBadRequest, codes.RequestBadMember, "the member stream_options must be an object"}
 	}
 	if options.Count(memberIncludeUsage) > 1 {
-		return &Error{http.StatusBadRequest, "request.duplicate_member", "the member include_usage is there more than once"}
+		return &Error{http.StatusBadRequest, codes.RequestDuplicateMember, "the member include_usage is there more than once"}
 	}
 	q.r.options = append([]byte{}, value...)
 	if asked, ok := options.Get(memberIncludeUsage); ok && string(asked) != "null" {

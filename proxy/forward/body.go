@@ -13,6 +13,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/proxy/dialect"
 )
 
@@ -60,7 +61,7 @@ func refuse(status int, code, message string) error {
 func (p *Proxy) checkJSON(r *http.Request) error {
 	kind := mediaType(r.Header.Get("Content-Type"))
 	if kind != "application/json" && !strings.HasSuffix(kind, "+json") || len(r.Header.Values("Content-Type")) > 1 {
-		return refuse(http.StatusUnsupportedMediaType, "request.media_type", "the body must be application/json")
+		return refuse(http.StatusUnsupportedMediaType, codes.RequestMediaType, "the body must be application/json")
 	}
 	return nil
 }
@@ -80,7 +81,7 @@ func (p *Proxy) read(x *exchange, r *http.Request) (*dialect.Request, error) {
 		return nil, errTooLarge
 	}
 	if !x.conn.upload() {
-		return nil, &dialect.Error{Status: http.StatusTooManyRequests, Code: "limit.uploads", Message: "too many bodies arrive on this connection at one time"}
+		return nil, &dialect.Error{Status: http.StatusTooManyRequests, Code: codes.LimitUploads, Message: "too many bodies arrive on this connection at one time"}
 	}
 	defer x.conn.uploaded()
 	pace := &paced{ReadCloser: r.Body, deadline: http.NewResponseController(x.w), start: time.Now(), limit: p.cfg.ClientTimeout}
@@ -118,9 +119,9 @@ func (p *Proxy) read(x *exchange, r *http.Request) (*dialect.Request, error) {
 		case pace.err != nil:
 			return nil, errClientGone
 		case errors.Is(err, zstd.ErrWindowSizeExceeded):
-			return nil, refuse(http.StatusUnsupportedMediaType, "request.encoding", "the body is compressed with a window of more than 8 MiB: use zstd's levels up to 19, and no long distance matching")
+			return nil, refuse(http.StatusUnsupportedMediaType, codes.RequestEncoding, "the body is compressed with a window of more than 8 MiB: use zstd's levels up to 19, and no long distance matching")
 		case err != nil:
-			return nil, refuse(http.StatusBadRequest, "request.bad_encoding", "the body is not compressed as its Content-Encoding says")
+			return nil, refuse(http.StatusBadRequest, codes.RequestBadEncoding, "the body is not compressed as its Content-Encoding says")
 		}
 	}
 }
@@ -149,7 +150,7 @@ func (p *Proxy) arrived(x *exchange, pace *paced, reader *dialect.Reader) (*dial
 // hold counts n more bytes of the request's tenant.
 func (p *Proxy) hold(x *exchange, n int64) error {
 	if n != 0 && !p.memory.take(x.entry, n) {
-		return refuse(http.StatusServiceUnavailable, "request.memory", "as many bytes of bodies are held as may be; try again")
+		return refuse(http.StatusServiceUnavailable, codes.RequestMemory, "as many bytes of bodies are held as may be; try again")
 	}
 	x.held += n
 	return nil
@@ -167,7 +168,7 @@ func (p *Proxy) unpack(x *exchange, body io.ReadCloser, r *http.Request) (io.Rea
 		}
 		unpacked, err := gzip.NewReader(body)
 		if err != nil {
-			return nil, 0, refuse(http.StatusBadRequest, "request.bad_encoding", "the body is not compressed as its Content-Encoding says")
+			return nil, 0, refuse(http.StatusBadRequest, codes.RequestBadEncoding, "the body is not compressed as its Content-Encoding says")
 		}
 		r.Header.Del("Content-Encoding")
 		return unpacked, -1, nil
@@ -182,7 +183,7 @@ func (p *Proxy) unpack(x *exchange, body io.ReadCloser, r *http.Request) (io.Rea
 		r.Header.Del("Content-Encoding")
 		return unpacked.IOReadCloser(), -1, nil
 	}
-	return nil, 0, refuse(http.StatusUnsupportedMediaType, "request.encoding", "the body may be compressed with gzip or zstd only")
+	return nil, 0, refuse(http.StatusUnsupportedMediaType, codes.RequestEncoding, "the body may be compressed with gzip or zstd only")
 }
 
 // maxWindow is the memory that a body compressed with zstd may ask for: what RFC 8878 recommends that decoders have.
@@ -222,8 +223,8 @@ func (b *paced) end() error {
 }
 
 var (
-	errSlow       = refuse(http.StatusRequestTimeout, "request.slow", "the body did not arrive in time")
-	errTooLarge   = refuse(http.StatusRequestEntityTooLarge, "request.too_large", "the body is larger than the proxy accepts")
+	errSlow       = refuse(http.StatusRequestTimeout, codes.RequestSlow, "the body did not arrive in time")
+	errTooLarge   = refuse(http.StatusRequestEntityTooLarge, codes.RequestTooLarge, "the body is larger than the proxy accepts")
 	errClientGone = errors.New("the client went away")
 )
 
@@ -266,10 +267,10 @@ func (p *Proxy) streamed(x *exchange, r *http.Request) (*streamed, error) {
 		return body, nil
 	}
 	if params["boundary"] == "" || len(r.Header.Values("Content-Type")) > 1 {
-		return nil, refuse(http.StatusBadRequest, "request.bad_form", "the form names no boundary")
+		return nil, refuse(http.StatusBadRequest, codes.RequestBadForm, "the form names no boundary")
 	}
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return nil, refuse(http.StatusUnsupportedMediaType, "request.encoding", "a form must not be compressed")
+		return nil, refuse(http.StatusUnsupportedMediaType, codes.RequestEncoding, "a form must not be compressed")
 	}
 	return &streamed{ReadCloser: struct {
 		io.Reader

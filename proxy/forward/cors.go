@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/proxy/dialect"
 )
 
@@ -96,20 +97,20 @@ func (p *Proxy) allow(x *exchange) {
 func (p *Proxy) preflight(x *exchange, r *http.Request) (answered bool, err error) {
 	switch p.cfg.CORS.Mode {
 	case CORSOff:
-		return false, refuse(http.StatusMethodNotAllowed, "route.method", "this path has no such method")
+		return false, refuse(http.StatusMethodNotAllowed, codes.RouteMethod, "this path has no such method")
 	case CORSPass:
 		if r.ContentLength != 0 {
-			return false, refuse(http.StatusBadRequest, "request.bad_preflight", "a preflight has no body")
+			return false, refuse(http.StatusBadRequest, codes.RequestBadPreflight, "a preflight has no body")
 		}
 		if wait := p.strangers.take(p.cfg.Now()); wait > 0 {
-			return false, &dialect.Error{Status: http.StatusTooManyRequests, Code: "limit.strangers", Message: "too many requests without a credential; try again"}
+			return false, &dialect.Error{Status: http.StatusTooManyRequests, Code: codes.LimitStrangers, Message: "too many requests without a credential; try again"}
 		}
 		return false, nil
 	}
 	p.allow(x)
 	h := x.w.Header()
 	if h.Get(headerAllowOrigin) == "" {
-		return false, refuse(http.StatusForbidden, "cors.origin", "this origin is not among those that may call")
+		return false, refuse(http.StatusForbidden, codes.CORSOrigin, "this origin is not among those that may call")
 	}
 	h.Set("Access-Control-Allow-Methods", cmp.Or(dialect.Methods(r.URL.Path), r.Header.Get(headerWanted)))
 	if wanted := r.Header.Get("Access-Control-Request-Headers"); wanted != "" && len(wanted) < 1024 {

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/proxy/dialect"
 	"github.com/semproxy/semproxy/proxy/gate"
@@ -52,7 +53,7 @@ func (p *Proxy) handle(c *gin.Context) {
 	case !found:
 		err = errNoRoute
 	case !allowed:
-		err = refuse(http.StatusMethodNotAllowed, "route.method", "this path has no such method")
+		err = refuse(http.StatusMethodNotAllowed, codes.RouteMethod, "this path has no such method")
 	case asks && route.Kind == dialect.Named && !p.cfg.Policy().Names(r.URL.Path):
 		err = errNoRoute
 	case asks:
@@ -66,7 +67,7 @@ func (p *Proxy) handle(c *gin.Context) {
 	w.WriteHeaderNow() // else gin writes a text of its own for a status of 404
 }
 
-var errNoRoute = refuse(http.StatusNotFound, "route.not_found", "there is no such path here")
+var errNoRoute = refuse(http.StatusNotFound, codes.RouteNotFound, "there is no such path here")
 
 // lookup finds the route of a request, or of the one that a preflight asks for.
 func lookup(r *http.Request, asks bool) (route dialect.Route, found, allowed bool) {
@@ -103,7 +104,7 @@ func (p *Proxy) serve(ctx context.Context, x *exchange, r *http.Request) (err er
 		r.Header.Del("Upgrade")
 		r.Header.Del("Http2-Settings")
 	default:
-		return refuse(http.StatusBadRequest, "request.upgrade", "connections are not upgraded: what passes there could not be looked at")
+		return refuse(http.StatusBadRequest, codes.RequestUpgrade, "connections are not upgraded: what passes there could not be looked at")
 	}
 	if x.route.Kind == dialect.Probe {
 		return p.probe(x, r)
@@ -184,7 +185,7 @@ func (p *Proxy) relayed(x *exchange) error {
 		p.cfg.Logger.Warn("router_refused", "tenant", x.entry, "request_id", x.id,
 			"effect", "requests with do_remote_prefill or do_remote_decode are refused; proxy.engine.relayPeers lets those of a router pass")
 	}
-	return refuse(http.StatusForbidden, "request.relay", "kv_transfer_params of a router between prefill and decode engines pass only from its own address")
+	return refuse(http.StatusForbidden, codes.RequestRelay, "kv_transfer_params of a router between prefill and decode engines pass only from its own address")
 }
 
 // admit holds the tenant to its limits. A tenant that the policy does not name shares those of "unknown".
@@ -260,7 +261,7 @@ func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error 
 	var verdict gate.Verdict
 	switch wish := r.Header.Get(headerCompress); {
 	case wish != "" && wish != "off" && wish != "on":
-		return refuse(http.StatusBadRequest, "request.bad_header", headerCompress+" must be on or off")
+		return refuse(http.StatusBadRequest, codes.RequestBadHeader, headerCompress+" must be on or off")
 	case decision.Plan.Untouched():
 		verdict = gate.Verdict{Reason: gate.Exact, Why: decision.Reason}
 	case wish == "off":

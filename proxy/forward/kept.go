@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/semproxy/semproxy/codes"
 )
 
 // Answers that the engine keeps (/v1/responses) are a tenant's own: only it may ask for one again, cancel it, or go on from it. An id that the
@@ -105,7 +107,7 @@ func (p *Proxy) recalls(x *exchange, id string) error {
 	if ownsID(x.who.Tenant, id) || p.kept.has(x.entry, x.who.Tenant, id, p.cfg.Now()) {
 		return nil
 	}
-	return refuse(http.StatusNotFound, "response.not_found", "the tenant has no answer of this id, or it was made too long ago")
+	return refuse(http.StatusNotFound, codes.ResponseNotFound, "the tenant has no answer of this id, or it was made too long ago")
 }
 
 // recalled holds what a request refers to to its tenant.
@@ -114,11 +116,11 @@ func (p *Proxy) recalled(x *exchange) error {
 		return nil
 	}
 	if x.request.Conversation {
-		return refuse(http.StatusNotFound, "response.not_found", "conversations are not forwarded, so there is none of this name")
+		return refuse(http.StatusNotFound, codes.ResponseNotFound, "conversations are not forwarded, so there is none of this name")
 	}
 	limits := x.rules.Limits(x.who.Tenant)
 	if x.request.Background && x.request.MaxTokens == 0 && limits.Metered() {
-		return refuse(http.StatusBadRequest, "request.background", "an answer in the background needs max_output_tokens: what it will use is counted now")
+		return refuse(http.StatusBadRequest, codes.RequestBackground, "an answer in the background needs max_output_tokens: what it will use is counted now")
 	}
 	if x.request.Previous == "" {
 		return nil

@@ -7,9 +7,10 @@ import (
 	"strconv"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
+	otelcodes "go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/proxy/dialect"
 	"github.com/semproxy/semproxy/proxy/gate"
 	"github.com/semproxy/semproxy/proxy/recent"
@@ -183,9 +184,9 @@ func (p *Proxy) describe(x *exchange, r *http.Request) {
 	}
 	if failure != "" {
 		a = append(a, semconv.ErrorType.String(failure))
-		x.span.SetStatus(codes.Error, failure)
+		x.span.SetStatus(otelcodes.Error, failure)
 		if x.engine != nil {
-			x.engine.SetStatus(codes.Error, failure)
+			x.engine.SetStatus(otelcodes.Error, failure)
 		}
 	}
 	x.span.SetAttributes(a...)
@@ -219,7 +220,7 @@ func errorCode(err error) string {
 	case errors.As(err, &known):
 		return known.Code
 	case errors.Is(err, errClientGone):
-		return "client.gone"
+		return codes.ClientGone
 	}
 	return "internal"
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/proxy/dialect"
 	"github.com/semproxy/semproxy/proxy/hop"
 	"github.com/semproxy/semproxy/proxy/recovery"
@@ -61,7 +62,7 @@ func New(cfg Config) (*Proxy, error) {
 	p.engine = gin.New()
 	p.engine.RedirectTrailingSlash = false
 	p.engine.Use(recovery.Middleware(cfg.Logger, func(c *gin.Context) {
-		writeError(c.Writer, dialect.OpenAI, &dialect.Error{Status: http.StatusInternalServerError, Code: "internal", Message: "the request could not be answered"})
+		writeError(c.Writer, dialect.OpenAI, &dialect.Error{Status: http.StatusInternalServerError, Code: codes.Internal, Message: "the request could not be answered"})
 	}))
 	p.engine.NoRoute(p.handle) // dialect.Lookup is the table of routes: it also refuses every path that is not plain
 	return p, nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/proxy/dialect"
 )
 
@@ -68,7 +69,7 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 		res.ContentLength = -1
 		read = &unzipped{ReadCloser: body}
 	default:
-		return refuse(http.StatusBadGateway, "engine.encoding", "the engine compressed its answer in a way that cannot be read, though it was asked not to")
+		return refuse(http.StatusBadGateway, codes.EngineEncoding, "the engine compressed its answer in a way that cannot be read, though it was asked not to")
 	}
 	dialect.ReadUsageHeaders(res.Header, &x.usage)
 	if said := res.Header.Get("Metadata"); said != "" && x.route.Kind == dialect.Embed { // vLLM's, where the answer is numbers as bytes
@@ -210,11 +211,11 @@ func after(first []byte, body io.ReadCloser) io.ReadCloser {
 func (x *exchange) brokeOff() error {
 	switch cause := context.Cause(x.ctx); {
 	case errors.Is(cause, errIdle):
-		return refuse(http.StatusGatewayTimeout, "engine.timeout", "the engine stopped in the middle of the answer")
+		return refuse(http.StatusGatewayTimeout, codes.EngineTimeout, "the engine stopped in the middle of the answer")
 	case cause != nil:
 		return errClientGone
 	}
-	return refuse(http.StatusBadGateway, "engine.broken", "the engine died in the middle of the answer")
+	return refuse(http.StatusBadGateway, codes.EngineBroken, "the engine died in the middle of the answer")
 }
 
 // whole reads an answer, which engines write in one piece, before it passes, and removes what is not the client's. Of a very long
@@ -335,11 +336,11 @@ func (b *watched) broken() error {
 	cause := context.Cause(b.x.ctx)
 	switch {
 	case errors.Is(cause, errIdle):
-		return refuse(b.x.status, "engine.timeout", "the engine stopped in the middle of the answer")
+		return refuse(b.x.status, codes.EngineTimeout, "the engine stopped in the middle of the answer")
 	case cause != nil:
 		return errClientGone
 	}
-	return refuse(b.x.status, "engine.broken", "the engine died in the middle of the answer")
+	return refuse(b.x.status, codes.EngineBroken, "the engine died in the middle of the answer")
 }
 
 // Close is part of io.Closer.

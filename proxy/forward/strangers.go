@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/semproxy/semproxy/codes"
 )
 
 // What is answered without a credential is bounded for all together: preflights per second, and questions to the engine after its
@@ -52,7 +54,7 @@ type health struct {
 // probe answers for the engine, which is asked where its last answer is too old. Probes that come meanwhile wait for it.
 func (p *Proxy) probe(x *exchange, r *http.Request) error {
 	if r.ContentLength != 0 {
-		return refuse(http.StatusBadRequest, "request.bad_probe", "a question after the engine's health has no body")
+		return refuse(http.StatusBadRequest, codes.RequestBadProbe, "a question after the engine's health has no body")
 	}
 	h := &p.health
 	h.mu.Lock()
@@ -62,7 +64,7 @@ func (p *Proxy) probe(x *exchange, r *http.Request) error {
 	status, kind, body := h.status, h.kind, h.body
 	h.mu.Unlock()
 	if status == 0 {
-		return refuse(http.StatusBadGateway, "engine.unreachable", "the engine could not be reached or did not speak HTTP")
+		return refuse(http.StatusBadGateway, codes.EngineUnreachable, "the engine could not be reached or did not speak HTTP")
 	}
 	x.status = status
 	p.allow(x)

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/proxy/dialect"
 	"github.com/semproxy/semproxy/proxy/hop"
 	"github.com/semproxy/semproxy/telemetry/semconv"
@@ -196,10 +197,10 @@ func (p *Proxy) upstreamFailed(_ http.ResponseWriter, r *http.Request, err error
 	case r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errIdle):
 		err = errClientGone
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(context.Cause(r.Context()), errIdle):
-		err = refuse(http.StatusGatewayTimeout, "engine.timeout", "the engine did not answer in time")
+		err = refuse(http.StatusGatewayTimeout, codes.EngineTimeout, "the engine did not answer in time")
 	default:
 		p.cfg.Logger.WarnContext(r.Context(), "engine_unreachable", "request_id", x.id, "error", err.Error())
-		err = refuse(http.StatusBadGateway, "engine.unreachable", "the engine could not be reached or did not speak HTTP")
+		err = refuse(http.StatusBadGateway, codes.EngineUnreachable, "the engine could not be reached or did not speak HTTP")
 	}
 	x.fail(err)
 }

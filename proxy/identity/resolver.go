@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/proxy/dialect"
 )
 
@@ -52,11 +53,11 @@ func ValidTenant(name string) bool { return tenantName.MatchString(name) }
 
 // Codes of refusals; each has status 401.
 const (
-	CodeMissing    = "identity.missing"
-	CodeUnknownKey = "identity.unknown_key"
-	CodeBadToken   = "identity.bad_token"
-	CodeBadTenant  = "identity.bad_tenant"
-	CodeAmbiguous  = "identity.ambiguous"
+	CodeMissing    = codes.IdentityMissing
+	CodeUnknownKey = codes.IdentityUnknownKey
+	CodeBadToken   = codes.IdentityBadToken
+	CodeBadTenant  = codes.IdentityBadTenant
+	CodeAmbiguous  = codes.IdentityAmbiguous
 )
 
 func refuse(code, message string) error {

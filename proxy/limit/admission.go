@@ -6,6 +6,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"github.com/semproxy/semproxy/codes"
 )
 
 // Limits are those of one tenant. A rate of 0 is no limit; Concurrent and Queue of 0 are the defaults of Options.
@@ -30,13 +32,13 @@ type Options struct {
 
 // Stable codes of a BusyError.
 const (
-	CodeRequests   = "limit.requests"    // requests per second
-	CodeTokens     = "limit.tokens"      // tokens per minute
-	CodeTokensHour = "limit.tokens_hour" // tokens per hour
-	CodeTokensDay  = "limit.tokens_day"  // tokens per day
-	CodeQueueFull  = "limit.queue_full"  // the tenant's queue
-	CodeQueueWait  = "limit.queue_wait"  // waited too long
-	CodeConcurrent = "limit.concurrency" // requests of all tenants
+	CodeRequests   = codes.LimitRequests    // requests per second
+	CodeTokens     = codes.LimitTokens      // tokens per minute
+	CodeTokensHour = codes.LimitTokensHour  // tokens per hour
+	CodeTokensDay  = codes.LimitTokensDay   // tokens per day
+	CodeQueueFull  = codes.LimitQueueFull   // the tenant's queue
+	CodeQueueWait  = codes.LimitQueueWait   // waited too long
+	CodeConcurrent = codes.LimitConcurrency // requests of all tenants
 )
 
 // BusyError says that a request is refused now, and when it may be tried again.
@@ -78,10 +80,10 @@ type tenant struct {
 	metered       [3]bool   // limited
 }
 
-// windows are the seconds of the budgets of tokens, and codes what refuses when one is used up.
+// windows are the seconds of the budgets of tokens, and spentCodes what refuses when one is used up.
 var (
-	windows = [3]float64{60, 3600, 86400}
-	codes   = [3]string{CodeTokens, CodeTokensHour, CodeTokensDay}
+	windows    = [3]float64{60, 3600, 86400}
+	spentCodes = [3]string{CodeTokens, CodeTokensHour, CodeTokensDay}
 )
 
 // New makes an admission that nobody uses yet.
@@ -231,7 +233,7 @@ func (k *Ticket) Reserve(tokens int) error {
 		case ok:
 			continue
 		case k.shadow:
-			k.Shadowed = append(k.Shadowed, codes[i])
+			k.Shadowed = append(k.Shadowed, spentCodes[i])
 			k.t.tokens[i].settle(now, -float64(tokens))
 			continue
 		}
@@ -240,7 +242,7 @@ func (k *Ticket) Reserve(tokens int) error {
 				k.t.tokens[j].settle(now, float64(tokens))
 			}
 		}
-		return &BusyError{codes[i], wait}
+		return &BusyError{spentCodes[i], wait}
 	}
 	k.reserved = tokens
 	return nil

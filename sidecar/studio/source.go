@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/configs"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/transport/page"
@@ -104,7 +105,7 @@ func (s *Studio) source(id string) (*Source, error) {
 	if src := s.kept.find(id); src != nil {
 		return src, nil
 	}
-	return nil, failure("studio.unknown_source", "no page %q is kept: the console keeps the last ones of tenants whose policy says record", id)
+	return nil, failure(codes.StudioUnknownSource, "no page %q is kept: the console keeps the last ones of tenants whose policy says record", id)
 }
 
 // keptTexts bounds the texts that people have entered.
@@ -113,10 +114,10 @@ const keptTexts = 8
 // AddText runs the model on a text, which becomes a source.
 func (s *Studio) AddText(ctx context.Context, text string) (*Source, error) {
 	if s.opt.Text == nil {
-		return nil, failure("studio.no_model", "there is no model to run texts on")
+		return nil, failure(codes.StudioNoModel, "there is no model to run texts on")
 	}
 	if strings.TrimSpace(text) == "" {
-		return nil, failure("studio.text", "the text is empty")
+		return nil, failure(codes.StudioText, "the text is empty")
 	}
 	select {
 	case s.busy <- struct{}{}:
@@ -126,7 +127,7 @@ func (s *Studio) AddText(ctx context.Context, text string) (*Source, error) {
 	}
 	blob, words, err := s.opt.Text(ctx, text)
 	if err != nil {
-		return nil, failure("studio.text", "%v", err)
+		return nil, failure(codes.StudioText, "%v", err)
 	}
 	title := strings.Join(strings.Fields(text), " ")
 	if r := []rune(title); len(r) > 48 {

@@ -14,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/compress"
 	"github.com/semproxy/semproxy/pipeline"
 	"github.com/semproxy/semproxy/policy"
@@ -117,10 +118,10 @@ func (s *Studio) Run(ctx context.Context, r Request) (*Result, error) {
 func readProfile(raw json.RawMessage) (map[string]any, error) {
 	profile := map[string]any{}
 	if len(raw) == 0 {
-		return nil, failure("studio.profile", "profile must be there")
+		return nil, failure(codes.StudioProfile, "profile must be there")
 	}
 	if err := json.Unmarshal(raw, &profile); err != nil {
-		return nil, failure("studio.profile", "profile must be an object: %v", err)
+		return nil, failure(codes.StudioProfile, "profile must be an object: %v", err)
 	}
 	return profile, nil
 }
@@ -222,7 +223,7 @@ func compile(profile map[string]any, assign bool) (*policy.Set, error) {
 	if err == nil {
 		return set, nil
 	}
-	e := failure("studio.profile", "the profile has mistakes")
+	e := failure(codes.StudioProfile, "the profile has mistakes")
 	for _, one := range strict.Problems(err) {
 		e.Problems = append(e.Problems, place.ReplaceAllString(one.Error(), ""))
 	}
@@ -317,7 +318,7 @@ func (s *Studio) Curve(ctx context.Context, r CurveRequest) (*Curve, error) {
 		return nil, err
 	}
 	if len(r.Ratios) < 1 || len(r.Ratios) > 16 {
-		return nil, failure("studio.ratios", "ratios must be 1 to 16 numbers")
+		return nil, failure(codes.StudioRatios, "ratios must be 1 to 16 numbers")
 	}
 	method, _ := profile["method"].(string)
 	out := &Curve{Method: method, Points: []Point{}}

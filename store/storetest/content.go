@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/store"
 )
 
@@ -130,7 +131,7 @@ func badKeys(t *testing.T, h Harness) {
 				t.Errorf("%s with %s: got %v, want %v", op, name, err, store.ErrBadKey)
 				continue
 			}
-			wantCode(t, err, "store.bad_key")
+			wantCode(t, err, codes.StoreBadKey)
 		}
 	}
 }

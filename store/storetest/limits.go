@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/semproxy/semproxy/codes"
 	"github.com/semproxy/semproxy/store"
 )
 
@@ -57,7 +58,7 @@ func tooLargeForQuota(t *testing.T, h Harness) {
 	if !errors.Is(err, store.ErrTooLarge) {
 		t.Fatalf("Put: got %v, want %v", err, store.ErrTooLarge)
 	}
-	wantCode(t, err, "store.too_large")
+	wantCode(t, err, codes.StoreTooLarge)
 	wantMissing(t, h.Store, key("acme", "2"))
 	wantBlob(t, h.Store, key("acme", "1"), Blob(1, 60))
 }
@@ -80,7 +81,7 @@ func tooLargeForAll(t *testing.T, h Harness) {
 		t.Skip("this store has no total limit, by design")
 	}
 	err := h.Store.Put(t.Context(), key("acme", "1"), Blob(1, 101+int(h.Overhead)), store.PutOptions{})
-	wantCode(t, err, "store.too_large")
+	wantCode(t, err, codes.StoreTooLarge)
 	put(t, h.Store, key("acme", "1"), Blob(1, 100), store.PutOptions{})
 }
 
@@ -94,7 +95,7 @@ func closed(t *testing.T, h Harness) {
 	if !errors.Is(err, store.ErrClosed) {
 		t.Fatalf("Put: got %v, want %v", err, store.ErrClosed)
 	}
-	wantCode(t, err, "store.unavailable")
+	wantCode(t, err, codes.StoreAway)
 	if _, err := h.Store.Get(t.Context(), k); !errors.Is(err, store.ErrClosed) {
 		t.Fatalf("Get: got %v, want %v", err, store.ErrClosed)
 	}

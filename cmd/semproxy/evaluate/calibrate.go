@@ -112,12 +112,12 @@ func (f *calibrateFlags) run(cmd *cobra.Command, args []string) error {
 }
 
 // write prints, or writes the file that was asked for.
-func (f *calibrateFlags) write(cmd *cobra.Command, print func(io.Writer) error) error {
+func (f *calibrateFlags) write(cmd *cobra.Command, text func(io.Writer) error) error {
 	if f.out == "" {
-		return print(cmd.OutOrStdout())
+		return text(cmd.OutOrStdout())
 	}
 	var b strings.Builder
-	if err := print(&b); err != nil {
+	if err := text(&b); err != nil {
 		return err
 	}
 	return os.WriteFile(f.out, []byte(b.String()), 0o644) //nolint:gosec // as any policy
