@@ -39,6 +39,7 @@ type shape struct {
 	boundary, protect, sparse  bool
 	block                      int // of the prefix; 0: none is said
 	profile                    string
+	costly                     bool // it must be refused, by its work alone
 }
 
 func (s shape) String() string {
@@ -253,7 +254,7 @@ func TestWorstShapesStayWithinTheirBytes(t *testing.T) {
 	shapes := []shape{
 		{layers: 1, heads: 1, tokens: 60000, dim: 2, qheads: 1, queries: 60000, dtype: page.F16, keys: "random", profile: "weighted"},
 		{layers: 1, heads: 1, tokens: 14000, dim: 2, qheads: 1, queries: 14000, dtype: page.F16, keys: "random", profile: "weighted"},
-		{layers: 1, heads: 1, tokens: 60000, dim: 2, qheads: 1, queries: 60000, dtype: page.F16, keys: "random", profile: "attention"},
+		{layers: 1, heads: 1, tokens: 60000, dim: 2, qheads: 1, queries: 60000, dtype: page.F16, keys: "random", profile: "attention", costly: true},
 		{layers: 1, heads: 1, tokens: 14000, dim: 2, qheads: 1, queries: 14000, dtype: page.F16, keys: "random", profile: "attention"},
 		{layers: 1, heads: 1, tokens: 100, dim: 2, qheads: 1, queries: 1_000_000, dtype: page.F8E4M3, keys: "random", profile: "weighted"},
 		{layers: 1, heads: 1, tokens: 100, dim: 1, qheads: 1000, queries: 1000, dtype: page.F8E4M3, keys: "random", profile: "weighted"},
@@ -280,6 +281,9 @@ func TestWorstShapesStayWithinTheirBytes(t *testing.T) {
 			refused++
 		default:
 			t.Errorf("%s: %s", s, f.code)
+		}
+		if s.costly && f.code != "page.too_costly" {
+			t.Errorf("%s (%d bytes): got %q, want page.too_costly: its work is not its bytes'", s, f.bytes, f.code)
 		}
 		if f.share() > 1 {
 			t.Errorf("%s (%d bytes): allocated %.1f MiB", s, f.bytes, float64(f.allocated)/(1<<20))
