@@ -214,7 +214,7 @@ func compare(t *testing.T, what string, in *compress.Input, got, want *compress.
 	near(t, what+": value error", got.ValueError, want.ValueError, 5e-4) // a root: of nothing lost, of rounding
 	near(t, what+": k scale", got.KScale, want.KScale, 1e-2)
 	near(t, what+": v scale", got.VScale, want.VScale, 1e-2)
-	tolerance := 3e-2 // values of fitted cores come out of a linear system
+	tolerance := 3e-2
 	switch got.DType {
 	case compress.BF16:
 		tolerance = 5e-2
@@ -222,7 +222,23 @@ func compare(t *testing.T, what string, in *compress.Input, got, want *compress.
 		tolerance = 2.5 // a neighbouring code
 	}
 	near(t, what+": k", floats(got.K, got.DType, got.KScale, in), floats(want.K, want.DType, want.KScale, in), tolerance)
-	near(t, what+": v", floats(got.V, got.DType, got.VScale, in), floats(want.V, want.DType, want.VScale, in), tolerance)
+	// Values of fitted cores come out of a linear system, where the last bit of a sum may make a hundred times as much of one element
+	// in a hundred thousand: such a one may be further off, and all of them together hardly.
+	v, w := floats(got.V, got.DType, got.VScale, in), floats(want.V, want.DType, want.VScale, in)
+	near(t, what+": v", v, w, max(tolerance, 0.1))
+	if apart := apart(v, w); apart > tolerance/10 {
+		t.Errorf("%s: v are %v apart in the mean, want %v", what, apart, tolerance/10)
+	}
+}
+
+// apart is the root of the mean squared difference.
+func apart(a, b []float32) float64 {
+	sum := 0.0
+	for i := range a {
+		d := float64(a[i]) - float64(b[i])
+		sum += d * d
+	}
+	return math.Sqrt(sum / float64(max(len(a), 1)))
 }
 
 func near(t *testing.T, what string, got, want []float32, tolerance float64) {
