@@ -74,7 +74,7 @@ func TestHelmPullsTheChartThatWasPushed(t *testing.T) {
 	program := helm(t)
 	files := map[string]string{}
 	for _, f := range []string{"Chart.yaml", "values.yaml"} {
-		data, err := os.ReadFile(filepath.Join("../../helm/semproxy", f))
+		data, err := os.ReadFile(filepath.Join("..", "..", "helm", "semproxy", f))
 		if err != nil {
 			t.Fatal(err)
 		}
