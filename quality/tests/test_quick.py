@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from conftest import required
 
 from semproxy_quality import stats
 from semproxy_quality.cli import _parser
@@ -22,6 +23,8 @@ LOST = 0.21  # of the answers that the full cache gives
 @pytest.fixture(scope="module")
 def rows(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     if not os.environ.get("SEMPROXY_BIN"):
+        if required("smollm2"):
+            pytest.fail("SEMPROXY_TEST_REQUIRE names smollm2, and SEMPROXY_BIN no semproxy: make quality-quick builds one")
         pytest.skip("SEMPROXY_BIN names no semproxy: make quality-quick builds one")
     out = tmp_path_factory.mktemp("quality")
     names = ["weighted", *(f"kvp:{p}" for p in PRESSES)]
