@@ -14,16 +14,15 @@ import (
 func TestAskIsAttention(t *testing.T) {
 	r := rand.New(rand.NewPCG(41, 42))
 	for _, kn := range simd.All() {
-		w := newWork(1, kn)
+		a := &asker{kernel: kn}
 		for _, c := range []struct {
 			n, keys, d int
 			bias       bool
 			rising     float64
 		}{{1, 1, 8, false, 0}, {5, 40, 20, true, 0}, {33, 128, 64, false, 0}, {64, 700, 80, true, 0.01}, {64, 513, 128, false, 0.05}} {
-			a := &w.arena[0]
 			stride := simd.Stride(c.d)
 			a.queries = make([]float32, (c.n+3)&^3*stride)
-			kv := keys{n: c.keys, dtype: F32, kscale: 1, vscale: 1}
+			kv := entries{n: c.keys, dtype: F32, kscale: 1, vscale: 1}
 			k, v := make([][]float64, c.keys), make([][]float64, c.keys)
 			q := make([][]float64, c.n)
 			for i := range q {
@@ -94,13 +93,13 @@ func TestAskIsAttention(t *testing.T) {
 					same("sum of squares", a.got.squares[i]/a.got.sum[i]/a.got.sum[i], squares[i])
 				}
 			}
-			w.ask(a, c.n, kv, c.d, middle)
+			a.ask(a.queries, c.n, kv, c.d, middle)
 			compare()
 			a.got.lookups(got)
 			for i, x := range middles {
 				same("largest weight of the middle", got[i], x)
 			}
-			w.ask(a, c.n, kv, c.d, allWeights)
+			a.ask(a.queries, c.n, kv, c.d, allWeights)
 			compare()
 			for j := range k {
 				by := a.got.share(j / askBlock)
@@ -108,14 +107,14 @@ func TestAskIsAttention(t *testing.T) {
 					same("weight", a.got.weights[j*a.got.lanes+i]*by[i], weights[i][j])
 				}
 			}
-			w.ask(a, c.n, kv, c.d, withLooks)
+			a.ask(a.queries, c.n, kv, c.d, withLooks)
 			compare()
 			for j, x := range v {
 				same("length of a value", a.got.lengths[j], math.Sqrt(inner(x, x)))
 			}
 			for range 2 {
 				sums := make([]float32, c.keys)
-				w.looks(a, kv, c.d, sums, func(query int) bool { return query%3 != 1 })
+				a.looks(kv, c.d, sums, func(query int) bool { return query%3 != 1 })
 				for j, x := range look {
 					same("look", sums[j], x)
 				}
