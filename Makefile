@@ -90,12 +90,17 @@ bench-compress: ## run the benchmarks of compress; the column "copies" holds eac
 	go test -run '^$$' -bench '^(BenchmarkCompress|BenchmarkMemoryCopy)$$' -benchtime 1s -timeout 30m ./compress
 
 .PHONY: lint
-lint: tools ## vet, golangci-lint (style, import table), length of files
+lint: tools licences ## vet, golangci-lint (style, import table), length of files, unused modules, licences
+	go mod tidy -diff
 	go vet ./...
 	$(golangci) run
 	.ci/imports $(golangci)
 	.ci/lines
 	go test -count 1 ./test/links
+
+.PHONY: licences
+licences: ## the licences of what semproxy's program holds of others are on the list
+	cd .ci/licences && go vet ./... && go test ./... && go run .
 
 .PHONY: generate
 generate: ## make the generated files again

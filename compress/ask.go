@@ -25,7 +25,15 @@ const (
 	allWeights         // the weights
 )
 
-// answers is what the queries got: see work.ask.
+// asker is one worker's memory for attention.
+type asker struct {
+	kernel  *simd.Kernels
+	queries []float32 // [queries rounded up to 4, stride]
+	rows    []float32 // of one block of keys or values
+	got     answers
+}
+
+// answers is what the queries got: see asker.ask.
 type answers struct {
 	n, keys, lanes int       // queries, keys, and queries rounded up
 	depth          int       // of a key; a bias is one more dimension, which is one for every query
@@ -42,15 +50,15 @@ type answers struct {
 	part           []float32 // [askBlock], scratch
 }
 
-// ask lets the nq scaled queries in a.queries, [nq rounded up to 4, stride], attend to the keys.
-func (w *work) ask(a *arena, nq int, kv keys, d int, what asking) {
-	x, kn := &a.got, w.kernel
+// ask lets nq scaled queries, [nq rounded up to 4, stride], attend to the entries. The answers hold until the asker asks again.
+func (a *asker) ask(queries []float32, nq int, kv entries, d int, what asking) *answers {
+	x, kn := &a.got, a.kernel
 	wide := simd.Wide(d)
 	x.n, x.keys, x.lanes, x.depth = nq, kv.n, simd.Wide(nq), d
 	if kv.bias != nil {
 		x.depth++
 	}
-	x.transpose(a.queries, simd.Stride(d), d)
+	x.transpose(queries, simd.Stride(d), d)
 	blocks := (kv.n + askBlock - 1) / askBlock
 	x.tops = grow(x.tops, blocks*x.lanes)
 	x.sum, x.squares, x.middle = grow(x.sum, x.lanes), grow(x.squares, x.lanes), grow(x.middle, x.lanes)
@@ -74,7 +82,7 @@ func (w *work) ask(a *arena, nq int, kv keys, d int, what asking) {
 	for b := range blocks {
 		from := b * askBlock
 		n := min(askBlock, kv.n-from)
-		weights := w.logits(a, kv, d, b)
+		weights := a.logits(kv, d, b)
 		if lo, hi := max(lookFirst-from, 0), min(kv.n-lookLast-from, n); what == middle && lo < hi {
 			kn.MaxRows(x.middle, weights[lo*x.lanes:hi*x.lanes])
 		}
@@ -117,11 +125,12 @@ func (w *work) ask(a *arena, nq int, kv keys, d int, what asking) {
 			x.lengths[i] = float32(math.Sqrt(float64(squares)))
 		}
 	}
+	return x
 }
 
 // logits are the queries' products with the keys of a block, and its biases: [keys, lanes], in the block's place of weights.
-func (w *work) logits(a *arena, kv keys, d, b int) []float32 {
-	x, kn := &a.got, w.kernel
+func (a *asker) logits(kv entries, d, b int) []float32 {
+	x, kn := &a.got, a.kernel
 	from := b * askBlock
 	n, stride := min(askBlock, kv.n-from), d
 	if kv.bias != nil {
@@ -191,14 +200,14 @@ func (x *answers) outputs(dst []float32, d int) {
 }
 
 // looks adds to dst, [keys], how much the queries that count look at each key. What was asked with them is at hand still.
-func (w *work) looks(a *arena, kv keys, d int, dst []float32, counts func(query int) bool) {
-	x, kn := &a.got, w.kernel
+func (a *asker) looks(kv entries, d int, dst []float32, counts func(query int) bool) {
+	x, kn := &a.got, a.kernel
 	for b := 0; b*askBlock < x.keys; b++ {
 		from := b * askBlock
 		n := min(askBlock, x.keys-from)
 		var weights, by []float32
 		if again := x.held*askBlock < x.keys; again { // they were too many to keep
-			weights = w.logits(a, kv, d, b)
+			weights = a.logits(kv, d, b)
 			kn.ExpRows(weights, x.last(), x.none, x.none)
 			by = x.share((x.keys - 1) / askBlock)
 		} else {

@@ -42,8 +42,8 @@ func (c *Compressor) attend(ctx context.Context, in *Input, res *Result, out *At
 	if in.Q == nil {
 		return badInput(codes.PageNoQueries, "the page carries no q: attention error cannot be measured")
 	}
-	w := c.take()
-	defer c.put(w)
+	p := c.take()
+	defer c.put(p)
 	out.Layers, out.Heads, out.Window, out.Dim = in.Layers, in.QHeads, in.QWindow, in.Dim
 	out.Out, out.Looks = grow(out.Out, in.Layers*in.QHeads*in.QWindow*in.Dim), out.Looks[:0]
 	if res == nil {
@@ -53,18 +53,18 @@ func (c *Compressor) attend(ctx context.Context, in *Input, res *Result, out *At
 		return err
 	}
 	// One task is one KV head with its query heads. The closure is the one allocation of a measurement.
-	c.pool.run(&w.phase, in.planes(), func(worker, plane int) {
-		kv := keysOf(in, res, plane)
+	p.page.each(in.planes(), func(worker, plane int) {
+		kv := entriesOf(in, res, plane)
 		if !bias {
 			kv.bias = nil
 		}
-		w.attendPlane(worker, in, kv, plane, out)
+		p.page.askers[worker].attend(in, kv, plane, out)
 	})
 	return ctx.Err()
 }
 
-// keys are the entries that one KV head attends to.
-type keys struct {
+// entries are the keys and values that the queries of one KV head attend to.
+type entries struct {
 	k, v           []byte
 	n              int
 	bias           []float32 // nil: none
@@ -72,14 +72,15 @@ type keys struct {
 	dtype          DType
 }
 
-func keysOf(in *Input, res *Result, plane int) keys {
+// entriesOf are the originals of in when res is nil, else the cores of res.
+func entriesOf(in *Input, res *Result, plane int) entries {
 	if res == nil {
 		rb := in.rowBytes()
-		return keys{n: in.Tokens, dtype: in.DType, kscale: scaleOf(in.KScale, plane), vscale: scaleOf(in.VScale, plane),
+		return entries{n: in.Tokens, dtype: in.DType, kscale: scaleOf(in.KScale, plane), vscale: scaleOf(in.VScale, plane),
 			k: group(in.K, plane, in.Tokens*rb), v: group(in.V, plane, in.Tokens*rb)}
 	}
 	rb := in.Dim * res.DType.Size()
-	s := keys{n: int(res.Slots[plane]), dtype: res.DType, bias: group(res.Bias, plane, res.Cores),
+	s := entries{n: int(res.Slots[plane]), dtype: res.DType, bias: group(res.Bias, plane, res.Cores),
 		k: group(res.K, plane, res.Cores*rb), v: group(res.V, plane, res.Cores*rb), kscale: 1, vscale: 1}
 	if res.DType.FP8() {
 		s.kscale, s.vscale = res.KScale[plane], res.VScale[plane]
@@ -97,27 +98,28 @@ func (in *Input) firstQuery(plane int) int {
 	return (layer*in.QHeads + head*per) * in.QWindow * in.Dim
 }
 
-// attendPlane runs every query of the plane's query heads over its keys and values, a block of queries at a time. Queries of all
-// heads of the group are taken together, so that a key is widened once for all of a block.
-func (w *work) attendPlane(worker int, in *Input, kv keys, plane int, out *Attention) {
-	nq, a := in.queries(), &w.arena[worker]
+// attend runs every query of the plane's query heads over its entries, a block of queries at a time, and writes to out what they get.
+// Queries of all heads of the group are taken together, so that a key is widened once for all of a block.
+func (a *asker) attend(in *Input, kv entries, plane int, out *Attention) {
+	nq := in.queries()
 	for from := 0; from < nq; from += mostLanes {
 		n := min(mostLanes, nq-from)
 		first := in.firstQuery(plane)/in.Dim + from
-		w.given(a, in, plane, from, n)
+		what := outputsOnly
 		if len(out.Looks) > 0 {
-			w.ask(a, n, kv, in.Dim, middle)
-			a.got.lookups(out.Looks[first : first+n])
-		} else {
-			w.ask(a, n, kv, in.Dim, outputsOnly)
+			what = middle
 		}
-		a.got.outputs(out.Out[first*in.Dim:(first+n)*in.Dim], in.Dim)
+		got := a.ask(a.given(in, plane, from, n), n, kv, in.Dim, what)
+		if what == middle {
+			got.lookups(out.Looks[first : first+n])
+		}
+		got.outputs(out.Out[first*in.Dim:(first+n)*in.Dim], in.Dim)
 	}
 }
 
-// given fills a.queries, [nq rounded up to 4, stride], with nq of the plane's own queries, from one on, scaled by 1/sqrt(dim).
-func (w *work) given(a *arena, in *Input, plane, from, nq int) {
-	kn, d, stride := w.kernel, in.Dim, simd.Stride(in.Dim)
+// given are nq of the plane's own queries, from one on, scaled by 1/sqrt(dim): [nq rounded up to 4, stride], in the asker's memory.
+func (a *asker) given(in *Input, plane, from, nq int) []float32 {
+	kn, d, stride := a.kernel, in.Dim, simd.Stride(in.Dim)
 	first := in.firstQuery(plane) + from*d
 	a.queries = grow(a.queries, (nq+3)&^3*stride)
 	clear(a.queries)
@@ -126,6 +128,7 @@ func (w *work) given(a *arena, in *Input, plane, from, nq int) {
 		widen(kn, row, in.Q[(first+q*d)*in.QDType.Size():], in.QDType, 1)
 		kn.Scale(row, float32(1/math.Sqrt(float64(d))))
 	}
+	return a.queries
 }
 
 // Compare fills f with the relative error of got against want, per layer and query head.

@@ -32,36 +32,57 @@ func simStride(n int) int {
 	return (n + 15) &^ 15
 }
 
-// similarities is a group's memory for those inside its chunks. Rows and columns of a chunk are by seed priority; what lies
-// below the diagonal is unspecified.
-type similarities struct {
-	ld     int   // of every row
-	words  int   // of the bits of a chunk's candidates
-	starts []int // [chunks+1], where each chunk's rows start
+// layout is how the tokens between the edges are cut into chunks, and how a group's memory for what is similar inside them is laid out.
+type layout struct {
+	n       int // tokens
+	chunks  []chunk
+	chunkOf []int32 // [n]
+	ld      int     // of every row of similarities
+	words   int     // of the bits of a chunk's candidates
+	starts  []int   // [chunks+1], where each chunk's rows start
 }
 
-func (s *similarities) fit(chunks []chunk) {
+// cut makes the chunks: see chunks.
+func (l *layout) cut(boundary []byte, n, minLen, maxLen int) {
+	l.n, l.chunkOf = n, grow(l.chunkOf, n)
+	l.chunks = chunks(l.chunks, boundary, n, minLen, maxLen)
 	longest, at := 0, 0
-	for _, c := range chunks {
+	for k, c := range l.chunks {
 		longest = max(longest, c.len())
+		for i := c.lo; i < c.hi; i++ {
+			l.chunkOf[i] = int32(k)
+		}
 	}
-	s.ld = simStride(longest)
-	s.words = (s.ld + 63) / 64
-	s.starts = grow(s.starts, len(chunks)+1)
-	for k, c := range chunks {
-		s.starts[k] = at
-		at += c.len() * s.ld
+	l.ld = simStride(longest)
+	l.words = (l.ld + 63) / 64
+	l.starts = grow(l.starts, len(l.chunks)+1)
+	for k, c := range l.chunks {
+		l.starts[k] = at
+		at += c.len() * l.ld
 	}
-	s.starts[len(chunks)] = at
+	l.starts[len(l.chunks)] = at
 }
+
+// span is the largest distance between two tokens of one chunk. positions are those of the n tokens.
+func (l *layout) span(positions []int32) int {
+	span := 0
+	for _, c := range l.chunks {
+		span = max(span, int(positions[c.hi-1]-positions[c.lo]))
+	}
+	return span
+}
+
+// chunkAt is the chunk that token i is in.
+func (l *layout) chunkAt(i int) *chunk { return &l.chunks[l.chunkOf[i]] }
 
 // simSize is the number of similarities of a group.
-func (s *similarities) simSize() int { return s.starts[len(s.starts)-1] }
+func (l *layout) simSize() int { return l.starts[len(l.starts)-1] }
 
 // simRows is chunk k's part of a group's similarities.
-func (s *similarities) simRows(sim []int16, k int) []int16 { return sim[s.starts[k]:s.starts[k+1]] }
+func (l *layout) simRows(sim []int16, k int) []int16 { return sim[l.starts[k]:l.starts[k+1]] }
 
-// candidates is chunk k's part of a group's candidates.
-func (s *similarities) candidates(live []uint64, k int) []uint64 {
-	return live[k*s.words : (k+1)*s.words]
-}
+// liveSize is the number of words of a group's candidates.
+func (l *layout) liveSize() int { return len(l.chunks) * l.words }
+
+// liveBits is chunk k's part of a group's candidates.
+func (l *layout) liveBits(live []uint64, k int) []uint64 { return live[k*l.words : (k+1)*l.words] }

@@ -14,7 +14,7 @@ import (
 type Compressor struct {
 	pool   *pool
 	kernel *simd.Kernels
-	free   sync.Pool // of *work: what no page has used for a while is given back
+	free   sync.Pool // of *phases: what no page has used for a while is given back
 	usual  Usual
 }
 
@@ -28,7 +28,7 @@ func New(workers int) *Compressor {
 
 func newWith(workers int, kernel *simd.Kernels) *Compressor {
 	c := &Compressor{pool: newPool(workers), kernel: kernel}
-	c.free.New = func() any { return newWork(workers, kernel) }
+	c.free.New = func() any { return newPhases(c.pool, kernel) }
 	return c
 }
 
@@ -51,34 +51,84 @@ func (c *Compressor) Compress(ctx context.Context, in *Input, opt *Options, out 
 	if err := opt.Check(); err != nil {
 		return err
 	}
-	w := c.take()
-	defer c.put(w)
-	if err := w.begin(in, opt, out); err != nil {
+	p := c.take()
+	defer c.put(p)
+	if err := p.run(ctx, in, opt, out); err != nil {
 		return err
-	}
-	for i, step := range w.steps {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		step(c.pool)
-		if opt.Progress != nil {
-			opt.Progress(i+1, len(w.steps))
-		}
 	}
 	out.Elapsed = time.Since(start)
 	return nil
 }
 
-func (c *Compressor) take() *work {
-	w := c.free.Get().(*work)
-	w.need = 0
-	return w
+func (c *Compressor) take() *phases {
+	p := c.free.Get().(*phases)
+	p.page.need = 0
+	return p
 }
 
-func (c *Compressor) put(w *work) {
-	w.in, w.opt, w.out = nil, nil, nil
-	w.held = max(w.held, w.need)
-	if c.usual.Keep(w.need, w.held) {
-		c.free.Put(w)
+func (c *Compressor) put(p *phases) {
+	p.page.forget()
+	p.held = max(p.held, p.page.need)
+	if c.usual.Keep(p.page.need, p.held) {
+		c.free.Put(p)
 	}
+}
+
+// phases are what is done to a page, one after the other, each with its memory from page to page.
+type phases struct {
+	page       page
+	learning   *learning
+	comparing  *comparing
+	budgeting  *budgeting
+	clustering *clustering
+	merging    *merging
+	fitting    *fitting
+	rounding   *rounding
+	held       int64 // bytes that any page has needed
+}
+
+func newPhases(pool *pool, kernel *simd.Kernels) *phases {
+	n := pool.size
+	p := &phases{learning: newLearning(), comparing: newComparing(n), budgeting: newBudgeting(), clustering: newClustering(n),
+		merging: newMerging(n), fitting: newFitting(n), rounding: newRounding(n)}
+	p.page.pool, p.page.kernel, p.page.askers = pool, kernel, make([]asker, n)
+	for i := range p.page.askers {
+		p.page.askers[i].kernel = kernel
+	}
+	return p
+}
+
+// run compresses a page. A phase gets the page and what earlier phases found, and returns what it finds; the last three write the
+// cores to out.
+func (p *phases) run(ctx context.Context, in *Input, opt *Options, out *Result) error {
+	pg := &p.page
+	if err := pg.begin(in, opt); err != nil {
+		return err
+	}
+	out.resize(in)
+	var (
+		taught *lessons      // what later queries get from the originals
+		near   *similarities // which tokens are similar, and which may merge
+		limits *thresholds   // how similar is similar enough for the budget
+		found  *clusters     // which tokens become one core
+	)
+	steps := [...]func(){
+		func() { taught = p.learning.run(pg) },
+		func() { near = p.comparing.run(pg, taught) },
+		func() { limits = p.budgeting.run(pg, near) },
+		func() { found = p.clustering.run(pg, near, limits) },
+		func() { p.merging.run(pg, near, found, out) },
+		func() { p.fitting.run(pg, taught, out) },
+		func() { p.rounding.run(pg, out) },
+	}
+	for i, step := range steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		step()
+		if opt.Progress != nil {
+			opt.Progress(i+1, len(steps))
+		}
+	}
+	return nil
 }

@@ -138,7 +138,7 @@ func (s Size) scratch(opt *Options, chunk int) int64 {
 	return int64(bytes)
 }
 
-// direct is work.isDirect, but for the sharing of clusters.
+// direct is page.direct, but for the sharing of clusters.
 func (o *Options) direct() bool { return o.Budget == Fixed && o.Exact == 0 && !o.Shared }
 
 // mostLanes is how many queries attend together. maxWeights bounds the weights that are kept until it is known what they sum to: of

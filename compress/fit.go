@@ -17,80 +17,64 @@ const foldLimit = 1.0
 // maxFit bounds the attention weights of one head's fit: 64 queries over a quarter of a million cores.
 const maxFit = 16 << 20
 
-// learns reports whether the page has queries that teach and the options want them to.
-func (w *work) learns() bool {
-	return w.in.Q != nil && !w.whole && w.opt.learns()
+// fitting is the phase that moves merged cores, so that the queries that come get from the cores what they got from the originals.
+// Cores that are one token stay bit for bit.
+type fitting struct {
+	pg      *page
+	taught  *lessons
+	out     *Result
+	scratch []fitScratch // [workers]
+	task    func(worker, plane int)
 }
 
-func (o *Options) learns() bool { return o.Rest != Drop && (o.Attention || o.Fit || o.Fold) }
+// fitScratch is one worker's.
+type fitScratch struct {
+	system           // of the fit's equations
+	rest   []float32 // [unknowns, wide], what the cores lack, and the solution
+	merged []float32 // [merged cores, lanes], attention to those that the fit moves
+	moves  []int32   // those cores
+	rows   []float32 // [askBlock, wide], by how much
+	row    []float32 // [dim], one key or value
+	fold   []float32 // [dim], the direction along which a bias goes into a key
+}
 
-// runLearn asks the turned queries of the originals.
-func (w *work) runLearn(p *pool) {
-	if !w.learns() {
+func newFitting(workers int) *fitting {
+	f := &fitting{scratch: make([]fitScratch, workers)}
+	f.task = f.plane
+	return f
+}
+
+// run changes the cores of out. taught is nil when the page teaches nothing.
+func (f *fitting) run(pg *page, taught *lessons, out *Result) {
+	if taught == nil || !pg.opt.Fit && !pg.opt.Fold {
 		return
 	}
-	w.teach.learn(w.in, w.all)
-	planes := w.in.planes()
-	w.want = grow(w.want, planes*len(w.teach.asks)*w.in.Dim)
-	w.fold = grow(w.fold, planes*w.in.Dim)
-	w.look = grow(w.look, planes*w.in.Tokens)
-	p.run(&w.phase, planes, w.learnTask)
+	f.pg, f.taught, f.out = pg, taught, out
+	pg.each(pg.in.planes(), f.task)
+	f.out = nil
 }
 
-// learnPlane does one plane: what the turned queries get from the originals, and how much each token gives them.
-func (w *work) learnPlane(worker, plane int) {
-	a, in := &w.arena[worker], w.in
-	d, n, kv := in.Dim, len(w.teach.asks), keysOf(in, nil, plane)
-	what := outputsOnly
-	if w.opt.Attention && !w.told() {
-		what = withLooks
+// plane does one plane.
+func (f *fitting) plane(worker, plane int) {
+	if f.pg.opt.Fold {
+		f.foldBias(worker, plane)
 	}
-	look := group(w.look, plane, in.Tokens)
-	clear(look)
-	for from := 0; from < n; from += mostLanes {
-		nq := min(mostLanes, n-from)
-		w.turned(a, &w.teach, in, plane, from, nq)
-		w.ask(a, nq, kv, d, what)
-		a.got.outputs(group(w.want, plane, n*d)[from*d:(from+nq)*d], d)
-		if what == withLooks {
-			w.looks(a, kv, d, look, nil)
-		}
-	}
-	if what == withLooks {
-		for i, length := range a.got.lengths[:in.Tokens] {
-			look[i] *= length
-		}
-	}
-}
-
-// runFit fits the merged cores to what the queries got from the originals.
-func (w *work) runFit(p *pool) {
-	if w.learns() && (w.opt.Fit || w.opt.Fold) {
-		p.run(&w.phase, w.in.planes(), w.fitTask)
-	}
-}
-
-// fitPlane does one plane. Cores that are one token stay bit for bit.
-func (w *work) fitPlane(worker, plane int) {
-	if w.opt.Fold {
-		w.foldBias(worker, plane)
-	}
-	if w.opt.Fit {
-		w.fitValues(worker, plane)
+	if f.pg.opt.Fit {
+		f.fitValues(worker, plane)
 	}
 }
 
 // foldBias moves a merged core's bias into its key, so that no kernel needs to know of it: k + bias f, with f such that q.f is
 // one on average over the turned queries q and near one for each: ridge regression of one on q, f = Q^T (Q Q^T + l I)^-1 1,
 // divided by its mean product.
-func (w *work) foldBias(worker, plane int) {
-	a, out, in, kn := &w.arena[worker], planeOf(w, plane), w.in, w.kernel
-	d, n, stride := in.Dim, len(w.teach.asks), simd.Stride(in.Dim)
-	w.turned(a, &w.teach, in, plane, 0, n)
+func (f *fitting) foldBias(worker, plane int) {
+	a, out, in, kn := &f.scratch[worker], planeOf(f.pg, f.out, plane), f.pg.in, f.pg.kernel
+	d, n, stride := in.Dim, len(f.taught.set.asks), simd.Stride(in.Dim)
+	queries := f.pg.askers[worker].turned(&f.taught.set, in, plane, 0, n)
 	n4 := (n + 3) &^ 3
 	a.matrix = grow(a.matrix, n4*n4)
 	clear(a.matrix)
-	kn.Gram(a.matrix, n4, a.queries, n, stride)
+	kn.Gram(a.matrix, n4, queries, n, stride)
 	a.rest = grow(a.rest, (n+7)&^7*simd.Lanes)
 	clear(a.rest)
 	trace := 0.0
@@ -98,20 +82,21 @@ func (w *work) foldBias(worker, plane int) {
 		trace += float64(a.matrix[i*n4+i])
 		a.rest[i*simd.Lanes] = 1
 	}
-	f, scale := group(w.fold, plane, d), 0.0
+	a.fold = grow(a.fold, d)
+	clear(a.fold)
+	along, scale := a.fold, 0.0
 	if a.solve(kn, a.rest, n, n4, simd.Lanes, foldRidge*trace/float64(d)+1e-12) {
-		clear(f)
 		for r := range n {
-			kn.Axpy(f, a.queries[r*stride:r*stride+d], a.rest[r*simd.Lanes])
+			kn.Axpy(along, queries[r*stride:r*stride+d], a.rest[r*simd.Lanes])
 		}
-		scale = w.foldScale(a, f, n, stride)
+		scale = foldScale(kn, queries, along, n, stride)
 	}
 	a.row = grow(a.row, d)
-	for c := range int(w.out.Slots[plane]) {
+	for c := range int(f.out.Slots[plane]) {
 		if out.counts[c] > 1 {
 			row := out.k[c*out.rb : (c+1)*out.rb]
 			widen(kn, a.row, row, in.DType, scaleOf(in.KScale, plane))
-			kn.Axpy(a.row, f, float32(float64(out.bias[c])*scale))
+			kn.Axpy(a.row, along, float32(float64(out.bias[c])*scale))
 			narrow(kn, row, a.row, in.DType, scaleOf(in.KScale, plane))
 		}
 		out.bias[c] = 0
@@ -119,10 +104,10 @@ func (w *work) foldBias(worker, plane int) {
 }
 
 // foldScale is what makes the mean of q.f over the n queries one, or less where they vary much.
-func (w *work) foldScale(a *arena, f []float32, n, stride int) float64 {
+func foldScale(kn *simd.Kernels, queries, f []float32, n, stride int) float64 {
 	sum, squares := 0.0, 0.0
 	for r := range n {
-		x := float64(w.kernel.Dot(a.queries[r*stride:r*stride+len(f)], f))
+		x := float64(kn.Dot(queries[r*stride:r*stride+len(f)], f))
 		sum += x
 		squares += x * x
 	}
@@ -141,15 +126,14 @@ func (w *work) foldScale(a *arena, f []float32, n, stride int) float64 {
 // the originals gave them: ridge regression, V + X'^T (X' X'^T + l I)^-1 (Y - X V), with X, [queries, cores], the attention
 // to the cores, X' its columns of merged cores and Y the outputs over the originals. In this form the system is no larger than
 // the queries.
-func (w *work) fitValues(worker, plane int) {
-	a, out, in, kn := &w.arena[worker], planeOf(w, plane), w.in, w.kernel
-	d, n, kv := in.Dim, len(w.teach.asks), keysOf(in, w.out, plane)
+func (f *fitting) fitValues(worker, plane int) {
+	a, out, in, kn := &f.scratch[worker], planeOf(f.pg, f.out, plane), f.pg.in, f.pg.kernel
+	d, n, kv := in.Dim, len(f.taught.set.asks), entriesOf(in, f.out, plane)
 	if simd.Wide(n)*kv.n > maxFit {
 		return // the means stay
 	}
-	w.turned(a, &w.teach, in, plane, 0, n)
-	w.ask(a, n, kv, d, allWeights)
-	x, wide := &a.got, simd.Wide(d)
+	asker, wide := &f.pg.askers[worker], simd.Wide(d)
+	x := asker.ask(asker.turned(&f.taught.set, in, plane, 0, n), n, kv, d, allWeights)
 	a.rest = grow(a.rest, x.lanes*wide)
 	clear(a.rest)
 	all := 0.0
@@ -157,7 +141,7 @@ func (w *work) fitValues(worker, plane int) {
 		by := 1 / x.sum[q]
 		all += float64(x.squares[q]) * float64(by) * float64(by)
 		rest, out := a.rest[q*wide:q*wide+d], x.out[q*wide:]
-		for i, y := range group(w.want, plane, n*d)[q*d : q*d+d] {
+		for i, y := range group(f.taught.want, plane, n*d)[q*d : q*d+d] {
 			rest[i] = y - out[i]*by
 		}
 	}

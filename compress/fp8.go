@@ -2,36 +2,55 @@ package compress
 
 import "github.com/semproxy/semproxy/internal/simd"
 
-// runFP8 rounds the cores to 8 bits, each head with the scale that maps its largest element to the largest finite code.
-func (w *work) runFP8(p *pool) {
-	t := w.opt.FP8
-	if !t.FP8() || w.in.DType.FP8() {
-		return
-	}
-	out := w.out
-	n := len(out.K) / w.in.DType.Size()
-	w.k8, w.v8 = grow(w.k8, n), grow(w.v8, n)
-	out.KScale, out.VScale = grow(out.KScale, w.in.planes()), grow(out.VScale, w.in.planes())
-	p.run(&w.phase, w.in.planes(), w.fp8Task)
-	// The page's memory takes the smaller tensors, so that the next page finds it again.
-	out.K, out.V, out.DType = append(out.K[:0], w.k8...), append(out.V[:0], w.v8...), t
+// rounding is the phase that brings the cores to 8 bits, each head with the scale that maps its largest element to the largest finite
+// code.
+type rounding struct {
+	pg     *page
+	out    *Result
+	k8, v8 []byte      // the cores in 8 bits
+	wide   [][]float32 // [workers][cores, dim], the same in 32
+	task   func(worker, plane int)
 }
 
-func (w *work) toFP8(worker, plane int) {
-	n, used := w.out.Cores*w.in.Dim, int(w.out.Slots[plane])*w.in.Dim
-	a, size := &w.arena[worker], w.in.DType.Size()
-	a.sim = grow(a.sim, used)
+func newRounding(workers int) *rounding {
+	r := &rounding{wide: make([][]float32, workers)}
+	r.task = r.plane
+	return r
+}
+
+// run changes the cores of out, when the options ask for 8 bits and the page has more.
+func (r *rounding) run(pg *page, out *Result) {
+	t := pg.opt.FP8
+	if !t.FP8() || pg.in.DType.FP8() {
+		return
+	}
+	r.pg, r.out = pg, out
+	n := len(out.K) / pg.in.DType.Size()
+	r.k8, r.v8 = grow(r.k8, n), grow(r.v8, n)
+	out.KScale, out.VScale = grow(out.KScale, pg.in.planes()), grow(out.VScale, pg.in.planes())
+	pg.each(pg.in.planes(), r.task)
+	// The page's memory takes the smaller tensors, so that the next page finds it again.
+	out.K, out.V, out.DType = append(out.K[:0], r.k8...), append(out.V[:0], r.v8...), t
+	r.out = nil
+}
+
+// plane does one plane.
+func (r *rounding) plane(worker, plane int) {
+	in, out, kn, t := r.pg.in, r.out, r.pg.kernel, r.pg.opt.FP8
+	n, used, size := out.Cores*in.Dim, int(out.Slots[plane])*in.Dim, in.DType.Size()
+	r.wide[worker] = grow(r.wide[worker], used)
+	wide := r.wide[worker]
 	for _, x := range []struct {
 		from, to []byte
 		scale    *float32
-	}{{w.out.K, w.k8, &w.out.KScale[plane]}, {w.out.V, w.v8, &w.out.VScale[plane]}} {
-		widen(w.kernel, a.sim, group(x.from, plane, n*size), w.in.DType, 1)
+	}{{out.K, r.k8, &out.KScale[plane]}, {out.V, r.v8, &out.VScale[plane]}} {
+		widen(kn, wide, group(x.from, plane, n*size), in.DType, 1)
 		*x.scale = 1
-		if most := w.kernel.MaxAbs(a.sim); most > 1e-30 { // what is smaller rounds to zero
-			*x.scale = most / largest(w.opt.FP8)
+		if most := kn.MaxAbs(wide); most > 1e-30 { // what is smaller rounds to zero
+			*x.scale = most / largest(t)
 		}
 		to := group(x.to, plane, n)
-		narrow(w.kernel, to[:used], a.sim, w.opt.FP8, *x.scale)
+		narrow(kn, to[:used], wide, t, *x.scale)
 		clear(to[used:])
 	}
 }

@@ -32,12 +32,13 @@ type future struct {
 	asks     []ask
 	rows     map[int]int // of an angle among all that the page's queries could be turned by, to its row in cos and sin
 	cos, sin []float32   // [rows, pairs]
+	pairs    int         // of dimensions that an angle turns
 }
 
 // set chooses the turned queries of a page, n at most for a KV head, of kept of the page's queries, of which at gives the i-th,
 // each turned to turns positions, and computes their angles.
 func (f *future) set(in *Input, freq []float64, n, turns, kept int, at func(i int) int) {
-	f.asks, f.cos, f.sin = f.asks[:0], f.cos[:0], f.sin[:0]
+	f.asks, f.cos, f.sin, f.pairs = f.asks[:0], f.cos[:0], f.sin[:0], len(freq)
 	if f.rows == nil {
 		f.rows = map[int]int{}
 	}
@@ -161,16 +162,17 @@ func (in *Input) queryPosition(i int) int32 {
 	return in.Positions[0] - int32(in.QWindow-in.Tokens-i) // the page is shorter than its window: they go on backwards
 }
 
-// turned fills a.queries, [n rounded up to 4, stride], with n of the plane's turned queries, from one on, scaled by 1/sqrt(dim).
-func (w *work) turned(a *arena, f *future, in *Input, plane, from, n int) {
-	kn, d, stride, h := w.kernel, in.Dim, simd.Stride(in.Dim), len(w.all)
+// turned are n of the plane's turned queries, from one on, scaled by 1/sqrt(dim): [n rounded up to 4, stride], in the asker's memory.
+func (a *asker) turned(f *future, in *Input, plane, from, n int) []float32 {
+	kn, d, stride, h := a.kernel, in.Dim, simd.Stride(in.Dim), f.pairs
 	a.queries = grow(a.queries, (n+3)&^3*stride)
 	clear(a.queries)
 	first, size := in.firstQuery(plane), in.QDType.Size()
 	for r, q := range f.asks[from : from+n] {
 		row := a.queries[r*stride : r*stride+d]
 		widen(kn, row, in.Q[(first+(q.head*in.QWindow+q.query)*d)*size:], in.QDType, 1)
-		rotateRow(row, f.cos[q.turn*h:q.turn*h+h], f.sin[q.turn*h:q.turn*h+h], w.rope.Interleaved)
+		rotateRow(row, f.cos[q.turn*h:q.turn*h+h], f.sin[q.turn*h:q.turn*h+h], in.Rope.Interleaved)
 		kn.Scale(row, float32(1/math.Sqrt(float64(d))))
 	}
+	return a.queries
 }

@@ -6,63 +6,91 @@ import (
 	"github.com/semproxy/semproxy/internal/simd"
 )
 
-// unitKeys fills a.units with the unit keys of chunk k of a plane, notes their lengths and sums them up.
-func (w *work) unitKeys(a *arena, plane, k int) {
-	c, d := &w.chunks[k], w.in.Dim
-	n, n4 := c.len(), (c.len()+3)&^3 // kernels take rows by four
-	a.units, a.inv = grow(a.units, n4*w.stride), grow(a.inv, n)
-	for i := d; i < w.stride*n && w.stride > d; i += w.stride {
-		clear(a.units[i : i+w.stride-d])
+// unitKeys makes the keys of chunks unit keys, turned back to the chunk's first position.
+type unitKeys struct {
+	pg      *page
+	lay     *layout
+	norm    []float32    // [planes, n], length of each key: whoever begins owns it
+	sums    []float32    // [planes, chunks, dim], sum of the chunk's unit keys
+	scratch []keyScratch // [workers]
+}
+
+// keyScratch is one worker's.
+type keyScratch struct {
+	units []float32 // [chunk, stride], unit keys of one chunk of one plane
+	inv   []float32 // [chunk], one over their lengths before
+	turning
+}
+
+// begin gets ready for chunks, the lengths of whose keys go to norm.
+func (u *unitKeys) begin(pg *page, lay *layout, norm []float32) {
+	u.pg, u.lay, u.norm = pg, lay, norm
+	u.sums = grow(u.sums, pg.in.planes()*len(lay.chunks)*pg.in.Dim)
+}
+
+// of returns the unit keys of chunk k of a plane, [chunk, stride], in the worker's memory, notes their lengths and sums them up.
+func (u *unitKeys) of(worker, plane, k int) []float32 {
+	a, pg, c := &u.scratch[worker], u.pg, &u.lay.chunks[k]
+	d, n, n4 := pg.in.Dim, c.len(), (c.len()+3)&^3 // kernels take rows by four
+	a.units, a.inv = grow(a.units, n4*pg.stride), grow(a.inv, n)
+	for i := d; i < pg.stride*n && pg.stride > d; i += pg.stride {
+		clear(a.units[i : i+pg.stride-d])
 	}
-	w.unrotateChunk(a, a.units, a.inv, plane, c)
-	norms := group(w.norm, plane, w.n)[c.lo:c.hi]
+	pg.unrotateChunk(&a.turning, a.units, a.inv, plane, c)
+	norms := group(u.norm, plane, pg.n)[c.lo:c.hi]
 	for i, squares := range a.inv {
-		norms[i], a.inv[i] = lengthOf(a.units[i*w.stride:][:d], squares)
+		norms[i], a.inv[i] = lengthOf(a.units[i*pg.stride:][:d], squares)
 		if a.inv[i] == 0 {
-			normalize(w.kernel, a.units[i*w.stride:][:d]) // out of float32's range
+			normalize(pg.kernel, a.units[i*pg.stride:][:d]) // out of float32's range
 			a.inv[i] = 1
 		}
 	}
-	sum := w.sums[(plane*len(w.chunks)+k)*d:][:d]
+	sum := u.sum(plane, k)
 	clear(sum)
-	w.kernel.ScaleAdd(a.units, w.stride, sum, a.inv)
+	pg.kernel.ScaleAdd(a.units, pg.stride, sum, a.inv)
+	return a.units
+}
+
+// sum is that of the unit keys of chunk k of a plane.
+func (u *unitKeys) sum(plane, k int) []float32 {
+	return group(u.sums, plane*len(u.lay.chunks)+k, u.pg.in.Dim)
 }
 
 // fused reports whether keys are turned straight from their 16 bits by rows of the table: half rotation over the whole key,
 // as far as the table goes.
-func (w *work) fused(distance int) bool {
-	return w.half != nil && 2*len(w.freq) == w.in.Dim && !w.rope.Interleaved && distance < w.rowCount
+func (pg *page) fused(distance int) bool {
+	return pg.half != nil && 2*len(pg.freq) == pg.in.Dim && !pg.rope.Interleaved && distance < pg.rowCount
 }
 
-// distances fills a.at with the distances of chunk c's tokens from its first and returns the last.
-func (w *work) distances(a *arena, c *chunk) int {
-	a.at = grow(a.at, c.len())
-	positions := w.in.Positions[w.sinks+c.lo : w.sinks+c.hi]
+// measure notes the distances of chunk c's tokens from its first and returns the last.
+func (a *turning) measure(pg *page, c *chunk) int {
+	a.distances = grow(a.distances, c.len())
+	positions := pg.in.Positions[pg.sinks+c.lo : pg.sinks+c.hi]
 	for i, p := range positions {
-		a.at[i] = p - positions[0]
+		a.distances[i] = p - positions[0]
 	}
-	return int(a.at[len(a.at)-1])
+	return int(a.distances[len(a.distances)-1])
 }
 
-// unrotateChunk writes the keys of a chunk, turned back to its first position, to dst, rows of w.stride, and the sums of
+// unrotateChunk writes the keys of a chunk, turned back to its first position, to dst, rows of stride, and the sums of
 // their squares to squares.
-func (w *work) unrotateChunk(a *arena, dst, squares []float32, plane int, c *chunk) {
-	if w.fused(w.distances(a, c)) {
-		w.half.Unrotate(dst, w.stride, squares, w.in.rows(w.in.K, plane, w.sinks+c.lo, c.len()), w.angles(), a.at)
+func (pg *page) unrotateChunk(a *turning, dst, squares []float32, plane int, c *chunk) {
+	if pg.fused(a.measure(pg, c)) {
+		pg.half.Unrotate(dst, pg.stride, squares, pg.in.rows(pg.in.K, plane, pg.sinks+c.lo, c.len()), pg.angles(), a.distances)
 		return
 	}
 	for i := c.lo; i < c.hi; i++ {
-		row := dst[(i-c.lo)*w.stride:][:w.in.Dim]
-		w.unrotate(a, row, plane, i, int(a.at[i-c.lo]))
-		squares[i-c.lo] = w.kernel.Dot(row, row)
+		row := dst[(i-c.lo)*pg.stride:][:pg.in.Dim]
+		pg.unrotate(a, row, plane, i, int(a.distances[i-c.lo]))
+		squares[i-c.lo] = pg.kernel.Dot(row, row)
 	}
 }
 
 // unrotate writes the key of token i, turned back by a distance, to dst, [dim].
-func (w *work) unrotate(a *arena, dst []float32, plane, i, distance int) {
-	widen(w.kernel, dst, w.in.row(w.in.K, plane, w.sinks+i), w.in.DType, scaleOf(w.in.KScale, plane))
-	cos, sin := w.at(a, distance)
-	unrotateRow(w.kernel, dst, cos, sin, w.rope.Interleaved)
+func (pg *page) unrotate(a *turning, dst []float32, plane, i, distance int) {
+	widen(pg.kernel, dst, pg.in.row(pg.in.K, plane, pg.sinks+i), pg.in.DType, scaleOf(pg.in.KScale, plane))
+	cos, sin := pg.at(a, distance)
+	unrotateRow(pg.kernel, dst, cos, sin, pg.rope.Interleaved)
 }
 
 // lengthOf is the length of u, whose squares sum to ss, and what to multiply u by to make it a unit vector: 1/(length+1e-9),

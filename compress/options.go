@@ -214,6 +214,9 @@ func (o *Options) Weighs() bool {
 	return o.Recency > 0 || o.Distinct || o.Attention || o.HeadWeights != nil
 }
 
+// learns reports whether queries that teach are of use.
+func (o *Options) learns() bool { return o.Rest != Drop && (o.Attention || o.Fit || o.Fold) }
+
 // Pooled reports whether groups that share a budget meet it to the core: each has a number of cores, in whole granules, that is
 // found beforehand.
 func (o *Options) Pooled() bool { return o.Budget == Layered || o.Budget == Adaptive && o.Granule > 1 }

@@ -19,11 +19,15 @@ type rotation struct {
 	freq32   []float32
 	cos      []float32 // [rows, len(all)], by distance from the chunk's first position
 	sin      []float32
-	rowCount int       // of the table
-	baseCos  []float32 // [chunks, len(all)], of the chunks' first positions
-	baseSin  []float32
+	rowCount int // of the table
 	scratch  []complex128
 	integer  []int32
+}
+
+// turning is one worker's memory for the angles of a chunk.
+type turning struct {
+	distances []int32   // [chunk], of the tokens from the chunk's first
+	cos, sin  []float32 // of an angle that no table holds
 }
 
 // maxTable bounds the table; what lies further apart is computed.
@@ -62,8 +66,8 @@ func (r *rotation) cover(rows int) {
 	}
 }
 
-// at is the angle of a whole distance: a row of the table, else computed into the arena.
-func (r *rotation) at(a *arena, distance int) (cos, sin []float32) {
+// at is the angle of a whole distance: a row of the table, else computed into a.
+func (r *rotation) at(a *turning, distance int) (cos, sin []float32) {
 	h := len(r.freq)
 	if distance < r.rowCount {
 		return r.cos[distance*h : distance*h+h], r.sin[distance*h : distance*h+h]
@@ -77,7 +81,7 @@ func (r *rotation) angles() simd.Angles {
 }
 
 // exact computes the angle of any distance.
-func (r *rotation) exact(a *arena, distance float64) (cos, sin []float32) {
+func (r *rotation) exact(a *turning, distance float64) (cos, sin []float32) {
 	h := len(r.freq)
 	a.cos, a.sin = grow(a.cos, h), grow(a.sin, h)
 	for i, f := range r.freq {
@@ -88,7 +92,7 @@ func (r *rotation) exact(a *arena, distance float64) (cos, sin []float32) {
 }
 
 // turn rotates a merged key by a fractional distance and multiplies it by scale.
-func (r *rotation) turn(kn *simd.Kernels, a *arena, x []float32, distance float64, scale float32) {
+func (r *rotation) turn(kn *simd.Kernels, a *turning, x []float32, distance float64, scale float32) {
 	h := len(r.freq)
 	near := int(distance + 0.5)
 	if h == 0 || r.rope.Interleaved || near >= r.rowCount {
@@ -103,20 +107,25 @@ func (r *rotation) turn(kn *simd.Kernels, a *arena, x []float32, distance float6
 	kn.Scale(x[2*h:], scale)
 }
 
-// bases computes the angles of the chunks' first positions.
-func (r *rotation) bases(positions []int32, chunks []chunk) {
-	h := len(r.freq)
-	r.baseCos, r.baseSin = grow(r.baseCos, len(chunks)*h), grow(r.baseSin, len(chunks)*h)
+// bases are the angles of the chunks' first positions.
+type bases struct {
+	pairs    int
+	cos, sin []float32 // [chunks, pairs]
+}
+
+// set computes them. positions are those of the tokens between the edges.
+func (b *bases) set(freq []float64, positions []int32, chunks []chunk) {
+	h := len(freq)
+	b.pairs, b.cos, b.sin = h, grow(b.cos, len(chunks)*h), grow(b.sin, len(chunks)*h)
 	for k, c := range chunks {
-		for i, f := range r.freq {
+		for i, f := range freq {
 			s, co := math.Sincos(float64(positions[c.lo]) * f)
-			r.baseCos[k*h+i], r.baseSin[k*h+i] = float32(co), float32(s)
+			b.cos[k*h+i], b.sin[k*h+i] = float32(co), float32(s)
 		}
 	}
 }
 
-// base is the angle of chunk k's first position.
-func (r *rotation) base(k int) (cos, sin []float32) {
-	h := len(r.freq)
-	return r.baseCos[k*h : k*h+h], r.baseSin[k*h : k*h+h]
+// of is the angle of chunk k's first position.
+func (b *bases) of(k int) (cos, sin []float32) {
+	return group(b.cos, k, b.pairs), group(b.sin, k, b.pairs)
 }

@@ -2,15 +2,21 @@ package compress
 
 import "math"
 
-// mergeSums is what is added up while one plane is merged.
+// mergeSums is what one worker adds up while it merges a plane.
 type mergeSums struct {
-	w        *work
-	a        *arena
+	m        *merging
 	plane    int
 	measured bool // the values' error is asked for
 
 	similarity float64 // of every token's key to its core's
 	all, lost  float64 // squares of the values, and of what differs from their cores'
+
+	row  []float32 // [dim], one key or value
+	sums []float32 // of the clusters in open
+	open []cluster
+	idle []int32 // places in open, counted from one, that are free again
+	slot []int32 // [clusters], each cluster's place in open, counted from one; 0: none yet
+	turning
 }
 
 // cluster holds the sums of the members seen so far.
@@ -24,100 +30,100 @@ type cluster struct {
 	length, distance, squares float64
 }
 
-func (w *work) sumsOf(worker, plane, clusters int) *mergeSums {
-	a := &w.arena[worker]
-	a.row = grow(a.row, w.in.Dim)
-	a.slot = grow(a.slot, clusters)
-	clear(a.slot)
-	a.open, a.idle = a.open[:0], a.idle[:0]
-	a.mergeSums = mergeSums{w: w, a: a, plane: plane, measured: len(w.out.ValueError) > 0}
-	return &a.mergeSums
+// begin gets ready for a plane with that many clusters.
+func (t *mergeSums) begin(m *merging, plane, clusters int) {
+	t.m, t.plane, t.measured = m, plane, len(m.out.ValueError) > 0
+	t.similarity, t.all, t.lost = 0, 0, 0
+	t.row = grow(t.row, m.pg.in.Dim)
+	t.slot = grow(t.slot, clusters)
+	clear(t.slot)
+	t.open, t.idle = t.open[:0], t.idle[:0]
 }
 
 // cluster is the one with label l and that many members, token i being the next.
 func (t *mergeSums) cluster(l, size int32, i int) *cluster {
-	a := t.a
-	if s := a.slot[l]; s > 0 {
-		return &a.open[s-1]
+	if s := t.slot[l]; s > 0 {
+		return &t.open[s-1]
 	}
-	d := t.w.in.Dim
-	if n := len(a.idle); n > 0 {
-		a.slot[l] = a.idle[n-1]
-		a.idle = a.idle[:n-1]
+	d, near := t.m.pg.in.Dim, t.m.near
+	if n := len(t.idle); n > 0 {
+		t.slot[l] = t.idle[n-1]
+		t.idle = t.idle[:n-1]
 	} else {
-		a.open = append(a.open, cluster{at: 3 * d * len(a.open)})
-		a.slot[l] = int32(len(a.open))
-		if need := 3 * d * len(a.open); need > len(a.sums) {
-			a.sums = append(a.sums, make([]float32, need)...)
+		t.open = append(t.open, cluster{at: 3 * d * len(t.open)})
+		t.slot[l] = int32(len(t.open))
+		if need := 3 * d * len(t.open); need > len(t.sums) {
+			t.sums = append(t.sums, make([]float32, need)...)
 		}
 	}
-	c := &a.open[a.slot[l]-1]
-	*c = cluster{at: c.at, first: i, base: &t.w.chunks[t.w.chunkOf[i]], left: size, inv: 1 / float32(size)}
-	clear(a.sums[c.at : c.at+3*d])
+	c := &t.open[t.slot[l]-1]
+	*c = cluster{at: c.at, first: i, base: near.chunkAt(i), left: size, inv: 1 / float32(size)}
+	clear(t.sums[c.at : c.at+3*d])
 	return c
 }
 
-// add takes token i into its cluster.
-func (t *mergeSums) add(c *cluster, i int) {
-	w, a, d := t.w, t.a, t.w.in.Dim
-	in, norm := w.in, w.norm[t.plane*w.n+i]
-	key, unit, value := a.sums[c.at:c.at+d], a.sums[c.at+d:c.at+2*d], a.sums[c.at+2*d:c.at+3*d]
-	distance := int(positionOf(w, i) - positionOf(w, c.base.lo))
-	w.addKey(a, key, unit, t.plane, i, distance, c.inv, 1/(norm+1e-9))
+// add takes token i into its cluster, which has label l.
+func (t *mergeSums) add(c *cluster, l int32, i int) {
+	pg, d := t.m.pg, t.m.pg.in.Dim
+	in, norm := pg.in, t.m.near.norm[t.plane*pg.n+i]
+	key, unit, value := t.sums[c.at:c.at+d], t.sums[c.at+d:c.at+2*d], t.sums[c.at+2*d:c.at+3*d]
+	distance := int(pg.position(i) - pg.position(c.base.lo))
+	t.addKey(key, unit, i, distance, c.inv, 1/(norm+1e-9))
 	c.length += float64(norm)
 	c.distance += float64(distance)
-	row := in.row(in.V, t.plane, w.sinks+i)
+	row := in.row(in.V, t.plane, pg.sinks+i)
 	switch {
 	case t.measured:
-		c.squares += t.square(w.sinks + i)
-		w.kernel.Axpy(value, a.row, c.inv)
-	case w.half != nil:
-		w.half.Axpy(value, row, c.inv)
+		c.squares += t.square(pg.sinks + i)
+		pg.kernel.Axpy(value, t.row, c.inv)
+	case pg.half != nil:
+		pg.half.Axpy(value, row, c.inv)
 	default:
-		widen(w.kernel, a.row, row, in.DType, scaleOf(in.VScale, t.plane))
-		w.kernel.Axpy(value, a.row, c.inv)
+		widen(pg.kernel, t.row, row, in.DType, scaleOf(in.VScale, t.plane))
+		pg.kernel.Axpy(value, t.row, c.inv)
 	}
 	c.left--
 	if c.left == 0 {
-		a.idle = append(a.idle, a.slot[w.label[t.plane/w.heads*w.n+i]])
+		t.idle = append(t.idle, t.slot[l])
 	}
 }
 
 // addKey turns the key of token i back by a distance and adds it to key, weighed by kw, and to unit, weighed by uw.
-func (w *work) addKey(a *arena, key, unit []float32, plane, i, distance int, kw, uw float32) {
-	if w.fused(distance) {
-		cos, sin := w.at(a, distance)
-		w.half.UnrotateAdd(key, unit, w.in.row(w.in.K, plane, w.sinks+i), cos, sin, kw, uw)
+func (t *mergeSums) addKey(key, unit []float32, i, distance int, kw, uw float32) {
+	pg := t.m.pg
+	if pg.fused(distance) {
+		cos, sin := pg.at(&t.turning, distance)
+		pg.half.UnrotateAdd(key, unit, pg.in.row(pg.in.K, t.plane, pg.sinks+i), cos, sin, kw, uw)
 		return
 	}
-	w.unrotate(a, a.row, plane, i, distance)
-	w.kernel.Axpy2(key, unit, a.row, kw, uw)
+	pg.unrotate(&t.turning, t.row, t.plane, i, distance)
+	pg.kernel.Axpy2(key, unit, t.row, kw, uw)
 }
 
 // write makes a cluster whose members have all been seen a core.
 func (t *mergeSums) write(out *planeOut, core int, c *cluster) {
-	w, a, d := t.w, t.a, t.w.in.Dim
-	in := w.in
-	key, unit, value := a.sums[c.at:c.at+d], a.sums[c.at+d:c.at+2*d], a.sums[c.at+2*d:c.at+3*d]
+	pg, d := t.m.pg, t.m.pg.in.Dim
+	in, kn := pg.in, pg.kernel
+	key, unit, value := t.sums[c.at:c.at+d], t.sums[c.at+d:c.at+2*d], t.sums[c.at+2*d:c.at+3*d]
 	n := math.Round(1 / float64(c.inv))
 	distance := c.distance / n
 	// key is the mean key; its direction, whatever its length, is what the members are compared with.
-	scale := normalize(w.kernel, key)
-	similarity := float64(w.kernel.Dot(unit, key))
-	if !w.opt.PlainMean {
+	scale := normalize(kn, key)
+	similarity := float64(kn.Dot(unit, key))
+	if !pg.opt.PlainMean {
 		scale = float32(c.length * float64(c.inv))
 	}
-	w.turn(w.kernel, a, key, distance, scale)
-	if s := w.kernel.Dot(key, key); s != s || math.IsInf(similarity, 0) || similarity != similarity {
+	pg.turn(kn, &t.turning, key, distance, scale)
+	if s := kn.Dot(key, key); s != s || math.IsInf(similarity, 0) || similarity != similarity {
 		// Keys near float32's largest number overflow when they are turned. No model makes them; the first member stands in.
-		widen(w.kernel, key, in.row(in.K, t.plane, w.sinks+c.first), in.DType, scaleOf(in.KScale, t.plane))
+		widen(kn, key, in.row(in.K, t.plane, pg.sinks+c.first), in.DType, scaleOf(in.KScale, t.plane))
 		similarity = 0
 	}
-	out.set(core, int32(n), float64(positionOf(w, c.base.lo))+distance, key, value)
+	out.set(core, int32(n), float64(pg.position(c.base.lo))+distance, key, value)
 	t.similarity += similarity
 	if t.measured {
 		t.all += c.squares
-		t.lost += max(c.squares-n*float64(w.kernel.Dot(value, value)), 0)
+		t.lost += max(c.squares-n*float64(kn.Dot(value, value)), 0)
 	}
 }
 
@@ -137,11 +143,11 @@ func (t *mergeSums) drop(i int) {
 	}
 }
 
-// square leaves a token's value in the arena's row and returns the sum of its squares.
+// square leaves a token's value in row and returns the sum of its squares.
 func (t *mergeSums) square(i int) float64 {
-	w, a := t.w, t.a
-	widen(w.kernel, a.row, w.in.row(w.in.V, t.plane, i), w.in.DType, scaleOf(w.in.VScale, t.plane))
-	return float64(w.kernel.Dot(a.row, a.row))
+	in, kn := t.m.pg.in, t.m.pg.kernel
+	widen(kn, t.row, in.row(in.V, t.plane, i), in.DType, scaleOf(in.VScale, t.plane))
+	return float64(kn.Dot(t.row, t.row))
 }
 
 // valueError compares the values with those of their cores. With the mean m of n values v, the squared error of a cluster is

@@ -80,97 +80,121 @@ func random(c *eval.Config, dtype string, biases, norms bool) *memory {
 	return m
 }
 
-// oracle computes the logits after every token in float64, one token and one head at a time.
-func oracle(t *testing.T, c *eval.Config, m *memory, ids []int32) [][]float64 {
+// definition is a model in float64, one token and one head at a time.
+type definition struct {
+	*eval.Config
+	m            *memory
+	freq         []float64
+	keys, values [][][]float64 // [layers, heads], of the tokens so far
+}
+
+// oracle computes the logits after every token.
+func oracle(t *testing.T, c *eval.Config, m *memory, ids []int32) (out [][]float64) {
+	t.Helper()
 	freq, err := c.Rope.Frequencies()
 	if err != nil {
 		t.Fatal(err)
 	}
-	times := func(name string, x []float64) []float64 {
-		w := m.data[name+".weight"]
-		y := make([]float64, len(w)/len(x))
-		for i := range y {
-			for j, v := range x {
-				y[i] += w[i*len(x)+j] * v
-			}
-			if b := m.data[name+".bias"]; b != nil {
-				y[i] += b[i]
-			}
-		}
-		return y
+	d := &definition{Config: c, m: m, freq: freq, keys: make([][][]float64, c.Layers*c.Heads), values: make([][][]float64, c.Layers*c.Heads)}
+	head := "lm_head"
+	if c.Tied {
+		head = "model.embed_tokens"
 	}
-	norm := func(name string, x []float64) []float64 {
-		w, sum, y := m.data[name], 0.0, make([]float64, len(x))
-		if w == nil {
-			return x
-		}
-		for _, v := range x {
-			sum += v * v
-		}
-		for i, v := range x {
-			y[i] = v / math.Sqrt(sum/float64(len(x))+c.Eps) * w[i]
-		}
-		return y
-	}
-	rotated := func(x []float64, pos int) []float64 {
-		y := append([]float64(nil), x...)
-		for i, w := range freq {
-			s, co := math.Sincos(float64(pos) * w)
-			s, co = s*c.RotaryScale, co*c.RotaryScale
-			y[i], y[i+len(freq)] = x[i]*co-x[i+len(freq)]*s, x[i+len(freq)]*co+x[i]*s
-		}
-		return y
-	}
-	d := c.HeadDim
-	keys, values := make([][][]float64, c.Layers*c.Heads), make([][][]float64, c.Layers*c.Heads)
-	var out [][]float64
 	for pos, id := range ids {
 		x := append([]float64(nil), m.data["model.embed_tokens.weight"][int(id)*c.Hidden:][:c.Hidden]...)
 		for l := range c.Layers {
-			p := fmt.Sprintf("model.layers.%d.", l)
-			h := norm(p+"input_layernorm.weight", x)
-			q, k, v := times(p+"self_attn.q_proj", h), times(p+"self_attn.k_proj", h), times(p+"self_attn.v_proj", h)
-			for i := range c.Heads {
-				keys[l*c.Heads+i] = append(keys[l*c.Heads+i], rotated(norm(p+"self_attn.k_norm.weight", k[i*d:(i+1)*d]), pos))
-				values[l*c.Heads+i] = append(values[l*c.Heads+i], v[i*d:(i+1)*d])
-			}
-			att := make([]float64, len(q))
-			for i := range c.QHeads {
-				qi := rotated(norm(p+"self_attn.q_norm.weight", q[i*d:(i+1)*d]), pos)
-				g := l*c.Heads + i/(c.QHeads/c.Heads)
-				e, sum := make([]float64, pos+1), 0.0
-				for j := range e {
-					for a, v := range qi {
-						e[j] += v * keys[g][j][a] / math.Sqrt(float64(d))
-					}
-					e[j] = math.Exp(e[j])
-					sum += e[j]
-				}
-				for j := range e {
-					for a := range d {
-						att[i*d+a] += e[j] / sum * values[g][j][a]
-					}
-				}
-			}
-			for i, v := range times(p+"self_attn.o_proj", att) {
-				x[i] += v
-			}
-			h = norm(p+"post_attention_layernorm.weight", x)
-			gate, up := times(p+"mlp.gate_proj", h), times(p+"mlp.up_proj", h)
-			for i, g := range gate {
-				up[i] *= g / (1 + math.Exp(-g))
-			}
-			for i, v := range times(p+"mlp.down_proj", up) {
-				x[i] += v
-			}
+			d.layer(l, pos, x)
 		}
-		name := "lm_head"
-		if c.Tied {
-			name = "model.embed_tokens"
-		}
-		out = append(out, times(name, norm("model.norm.weight", x)))
+		out = append(out, d.times(head, d.norm("model.norm.weight", x)))
 	}
 	return out
+}
+
+// layer adds to x, the residual of the token at pos, what a layer makes of it.
+func (d *definition) layer(l, pos int, x []float64) {
+	p := fmt.Sprintf("model.layers.%d.", l)
+	for i, v := range d.times(p+"self_attn.o_proj", d.attend(l, pos, d.norm(p+"input_layernorm.weight", x))) {
+		x[i] += v
+	}
+	h := d.norm(p+"post_attention_layernorm.weight", x)
+	gate, up := d.times(p+"mlp.gate_proj", h), d.times(p+"mlp.up_proj", h)
+	for i, g := range gate {
+		up[i] *= g / (1 + math.Exp(-g))
+	}
+	for i, v := range d.times(p+"mlp.down_proj", up) {
+		x[i] += v
+	}
+}
+
+// attend is what the token at pos, h after its norm, gets from itself and those before it: [query heads, head dim].
+func (d *definition) attend(l, pos int, h []float64) []float64 {
+	p, n := fmt.Sprintf("model.layers.%d.", l), d.HeadDim
+	q, k, v := d.times(p+"self_attn.q_proj", h), d.times(p+"self_attn.k_proj", h), d.times(p+"self_attn.v_proj", h)
+	for i := range d.Heads {
+		g := l*d.Heads + i
+		d.keys[g] = append(d.keys[g], d.rotated(d.norm(p+"self_attn.k_norm.weight", k[i*n:(i+1)*n]), pos))
+		d.values[g] = append(d.values[g], v[i*n:(i+1)*n])
+	}
+	out := make([]float64, len(q))
+	for i := range d.QHeads {
+		qi := d.rotated(d.norm(p+"self_attn.q_norm.weight", q[i*n:(i+1)*n]), pos)
+		g := l*d.Heads + i/(d.QHeads/d.Heads)
+		e, sum := make([]float64, pos+1), 0.0
+		for j := range e {
+			for a, v := range qi {
+				e[j] += v * d.keys[g][j][a] / math.Sqrt(float64(n))
+			}
+			e[j] = math.Exp(e[j])
+			sum += e[j]
+		}
+		for j := range e {
+			for a := range n {
+				out[i*n+a] += e[j] / sum * d.values[g][j][a]
+			}
+		}
+	}
+	return out
+}
+
+// times is a matrix and its bias, if it has one.
+func (d *definition) times(name string, x []float64) []float64 {
+	w := d.m.data[name+".weight"]
+	y := make([]float64, len(w)/len(x))
+	for i := range y {
+		for j, v := range x {
+			y[i] += w[i*len(x)+j] * v
+		}
+		if b := d.m.data[name+".bias"]; b != nil {
+			y[i] += b[i]
+		}
+	}
+	return y
+}
+
+// norm is by the root of the mean square. Where the model has none it is x.
+func (d *definition) norm(name string, x []float64) []float64 {
+	w, sum, y := d.m.data[name], 0.0, make([]float64, len(x))
+	if w == nil {
+		return x
+	}
+	for _, v := range x {
+		sum += v * v
+	}
+	for i, v := range x {
+		y[i] = v / math.Sqrt(sum/float64(len(x))+d.Eps) * w[i]
+	}
+	return y
+}
+
+// rotated is x by RoPE.
+func (d *definition) rotated(x []float64, pos int) []float64 {
+	y, half := append([]float64(nil), x...), len(d.freq)
+	for i, w := range d.freq {
+		s, c := math.Sincos(float64(pos) * w)
+		s, c = s*d.RotaryScale, c*d.RotaryScale
+		y[i], y[i+half] = x[i]*c-x[i+half]*s, x[i+half]*c+x[i]*s
+	}
+	return y
 }
 
 // Sizes that are no multiple of anything, and every part that models differ in.

@@ -1,10 +1,10 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -139,50 +139,63 @@ func (totals) List() []verify.Counts {
 	return []verify.Counts{{Tenant: "acme", Profile: "half", Digest: "d", Samples: 8, Changed: 1, Why: "x"}}
 }
 
-// Every route of the API is in the document, every path of the document is a route, and the answers are as it says.
-func TestTheDocumentIsTrue(t *testing.T) {
-	admin, w := apiServer(t, func(c *AdminConfig) {
-		c.Writable, c.Token, c.Verify = true, func() string { return "secret" }, totals{}
-	})
-	const token = "Authorization: Bearer secret"
-	match := `If-Match: "` + w.Current().Version() + `"`
-	described := send(t, "GET", admin.URL()+"/api/v1/openapi.json", "", token).body
+// documented is the API's document.
+type documented struct {
+	*jsonschema.Compiler
+	routes []string // as "GET /path", sorted
+}
+
+func readDocument(t *testing.T, text string) *documented {
+	t.Helper()
 	doc := decodeJSON[struct {
 		Paths map[string]map[string]struct {
 			Responses map[string]any `json:"responses"`
 		} `json:"paths"`
-	}](t, described)
-	var inDocument, inRouter []string
+	}](t, text)
+	d := &documented{Compiler: jsonschema.NewCompiler()}
 	for path, methods := range doc.Paths {
 		for method := range methods {
-			inDocument = append(inDocument, strings.ToUpper(method)+" "+path)
+			d.routes = append(d.routes, strings.ToUpper(method)+" "+path)
 		}
 	}
-	engine := adminRoutes(admin.cfg)
-	for _, r := range engine.Routes() {
-		if strings.HasPrefix(r.Path, "/api/") && r.Method != http.MethodHead {
-			inRouter = append(inRouter, r.Method+" "+strings.ReplaceAll(r.Path, ":id", "{id}"))
-		}
+	slices.Sort(d.routes)
+	parsed, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err == nil {
+		err = d.AddResource("api.json", parsed)
 	}
-	slices.Sort(inDocument)
-	slices.Sort(inRouter)
-	if !slices.Equal(inDocument, inRouter) {
-		t.Errorf("got routes %v, described %v", inRouter, inDocument)
-	}
-	compiler := jsonschema.NewCompiler()
-	parsed, err := jsonschema.UnmarshalJSON(strings.NewReader(described))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := compiler.AddResource("api.json", parsed); err != nil {
-		t.Fatal(err)
+	return d
+}
+
+// check holds an answer against the document.
+func (d *documented) check(method, path, status, body string) error {
+	schema, err := d.Compile("api.json#/paths/" + strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D").Replace(path) +
+		"/" + strings.ToLower(method) + "/responses/" + status + "/content/application~1json/schema")
+	if err != nil {
+		return err
 	}
-	seen := map[string]bool{}
-	for _, c := range []struct {
-		method, path, target, body string
-		headers                    []string
-		status                     string
-	}{
+	parsed, err := jsonschema.UnmarshalJSON(strings.NewReader(body))
+	if err == nil {
+		err = schema.Validate(parsed)
+	}
+	if err != nil {
+		return fmt.Errorf("got %s\n%w", body, err)
+	}
+	return nil
+}
+
+// call is one of the API: target is the path where that is "", what follows it where that is a query.
+type call struct {
+	method, path, target, body string
+	headers                    []string
+	status                     string
+}
+
+// callsOfEveryRoute are with the token that lets one in and the match that lets one write.
+func callsOfEveryRoute(token, match string) []call {
+	return []call{
 		{"GET", "/api/v1/openapi.json", "", "", []string{token}, "200"},
 		{"GET", "/api/v1/tenants", "", "", []string{token}, "200"},
 		{"GET", "/api/v1/policies", "", "", []string{token}, "200"},
@@ -217,7 +230,28 @@ func TestTheDocumentIsTrue(t *testing.T) {
 		{"PUT", "/api/v1/policies", "", "x", []string{token, match}, "422"},
 		{"PUT", "/api/v1/policies", "", quarter, nil, "401"},
 		{"PUT", "/api/v1/policies", "", quarter, []string{token, match}, "200"},
-	} {
+	}
+}
+
+// Every route of the API is in the document, every path of the document is a route, and the answers are as it says.
+func TestTheDocumentIsTrue(t *testing.T) {
+	admin, w := apiServer(t, func(c *AdminConfig) {
+		c.Writable, c.Token, c.Verify = true, func() string { return "secret" }, totals{}
+	})
+	const token = "Authorization: Bearer secret"
+	doc := readDocument(t, send(t, "GET", admin.URL()+"/api/v1/openapi.json", "", token).body)
+	var routes []string
+	for _, r := range adminRoutes(admin.cfg).Routes() {
+		if strings.HasPrefix(r.Path, "/api/") && r.Method != http.MethodHead {
+			routes = append(routes, r.Method+" "+strings.ReplaceAll(r.Path, ":id", "{id}"))
+		}
+	}
+	slices.Sort(routes)
+	if !slices.Equal(doc.routes, routes) {
+		t.Errorf("got routes %v, described %v", routes, doc.routes)
+	}
+	seen := map[string]bool{}
+	for _, c := range callsOfEveryRoute(token, `If-Match: "`+w.Current().Version()+`"`) {
 		target := c.path + c.target
 		if strings.HasPrefix(c.target, "/") {
 			target = c.target
@@ -228,23 +262,12 @@ func TestTheDocumentIsTrue(t *testing.T) {
 			t.Errorf("%s: got %d %.200s", name, got.status, got.body)
 			continue
 		}
-		at := "api.json#/paths/" + strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D").Replace(c.path) +
-			"/" + strings.ToLower(c.method) + "/responses/" + c.status + "/content/application~1json/schema"
-		schema, err := compiler.Compile(at)
-		if err != nil {
+		if err := doc.check(c.method, c.path, c.status, got.body); err != nil {
 			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		body, err := jsonschema.UnmarshalJSON(bytes.NewReader([]byte(got.body)))
-		if err == nil {
-			err = schema.Validate(body)
-		}
-		if err != nil {
-			t.Errorf("%s: got %s\n%v", name, got.body, err)
 		}
 		seen[c.method+" "+c.path] = true
 	}
-	for _, r := range inDocument {
+	for _, r := range doc.routes {
 		if !seen[r] {
 			t.Errorf("%s: no answer was held against the document; had %v", r, slices.Sorted(maps.Keys(seen)))
 		}

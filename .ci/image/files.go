@@ -92,18 +92,18 @@ func baseFiles() []file {
 	}
 }
 
-// programFiles are semproxy and its licence.
-func programFiles(program, licence string) ([]file, error) {
-	p, err := os.ReadFile(program)
-	if err != nil {
-		return nil, err
+// programFiles are semproxy, its licence, and those of the code of others in it.
+func programFiles(program, licence, notices string) ([]file, error) {
+	files := []file{
+		{name: "usr/bin/semproxy", mode: 0o755},
+		{name: "usr/share/doc/semproxy/LICENSE", mode: 0o644},
+		{name: "usr/share/doc/semproxy/THIRD-PARTY-NOTICES", mode: 0o644},
 	}
-	l, err := os.ReadFile(licence)
-	if err != nil {
-		return nil, err
+	for i, from := range []string{program, licence, notices} {
+		var err error
+		if files[i].data, err = os.ReadFile(from); err != nil {
+			return nil, err
+		}
 	}
-	return []file{
-		{name: "usr/bin/semproxy", mode: 0o755, data: p},
-		{name: "usr/share/doc/semproxy/LICENSE", mode: 0o644, data: l},
-	}, nil
+	return files, nil
 }

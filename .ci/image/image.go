@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -46,6 +47,9 @@ func (o *options) build(ctx context.Context) (imageSet, error) {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(work) }()
+	if err := o.writeNotices(ctx, filepath.Join(work, notices)); err != nil {
+		return nil, err
+	}
 	var set imageSet
 	for _, kind := range []struct {
 		name  string
@@ -74,6 +78,22 @@ func (o *options) build(ctx context.Context) (imageSet, error) {
 	return set, nil
 }
 
+// notices is the file, in the folder of the work, with the licences of the code of others.
+const notices = "THIRD-PARTY-NOTICES"
+
+func (o *options) writeNotices(ctx context.Context, name string) error {
+	root, err := filepath.Abs(o.root)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "run", ".", "--root", root, "--notices", name)
+	cmd.Dir, cmd.Stderr = filepath.Join(root, ".ci", "licences"), os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("the licences of others: %w", err)
+	}
+	return nil
+}
+
 // one makes the image of an architecture.
 func (o *options) one(ctx context.Context, work, arch string, gpu bool) (*built, error) {
 	var libc *glibc
@@ -87,7 +107,7 @@ func (o *options) one(ctx context.Context, work, arch string, gpu bool) (*built,
 	if err != nil {
 		return nil, err
 	}
-	own, err := programFiles(program, filepath.Join(o.root, "LICENSE"))
+	own, err := programFiles(program, filepath.Join(o.root, "LICENSE"), filepath.Join(work, notices))
 	if err != nil {
 		return nil, err
 	}

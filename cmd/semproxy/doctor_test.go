@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,77 +136,22 @@ func doctorOf(t *testing.T, vars ...string) *doctor.Report {
 
 const proxied = "SEMPROXY_PROXY_LISTEN=127.0.0.1:0"
 
-// Each of these set-ups is broken for real; the doctor names the cause, once, and what repairs it.
-func TestDoctorNamesTheCauseOfBrokenSetUps(t *testing.T) {
-	anonymous := "SEMPROXY_PROXY_IDENTITY_ANONYMOUS_TENANT=acme"
-	deny := `authorization { users: [ { user: a, password: b, permissions: { subscribe: { deny: "kv.*.v1.compress" }, publish: ">" } } ] }` + "\nmax_payload: 8MB\n"
-	for _, c := range []struct {
-		name, check, what, remedy string
-		vars                      func(t *testing.T) []string
-	}{
+const anonymous = "SEMPROXY_PROXY_IDENTITY_ANONYMOUS_TENANT=acme"
+
+// brokenSetUp is broken for real: vars makes it and returns the variables that lead there. The doctor names the check that fails, with
+// words of what is wrong and of what repairs it.
+type brokenSetUp struct {
+	name, check, what, remedy string
+	vars                      func(t *testing.T) []string
+}
+
+func brokenFiles() []brokenSetUp {
+	return []brokenSetUp{
 		{"a key of the configuration that is not", "configuration", "unknown", "docs/reference/configuration.md", func(t *testing.T) []string {
 			return []string{"SEMPROXY_CONFIG=" + text(t, "c.yaml", "compres: { workers: 1 }\n")}
 		}},
 		{"a policy with a mistake", "policy", "ratio", "semproxy policy check", func(t *testing.T) []string {
 			return []string{"SEMPROXY_POLICY_PATH=" + text(t, "p.yaml", "apiVersion: semproxy.io/v1\nprofiles: { a: { method: weighted, ratio: 2 } }\n")}
-		}},
-		{"NATS that nobody runs", "nats.connect", "nobody listens at", "start the server", func(t *testing.T) []string {
-			return []string{"SEMPROXY_NATS_URL=nats://" + nobody(t)}
-		}},
-		{"NATS of a name that is none", "nats.connect", "cannot be resolved", "spelling", func(*testing.T) []string {
-			return []string{"SEMPROXY_NATS_URL=nats://no-such-host.invalid:4222"}
-		}},
-		{"NATS with another password", "nats.auth", "does not let the sidecar in", "nats.credsFile", func(t *testing.T) []string {
-			return []string{"SEMPROXY_NATS_URL=" + withUser(natsWith(t, "authorization { user: a, password: b }"), "a:c")}
-		}},
-		{"NATS that lets no page through", "nats.subscribe", "kv.*.v1.compress", "kv.>", func(t *testing.T) []string {
-			return []string{"SEMPROXY_NATS_URL=" + withUser(natsWith(t, deny), "a:b")}
-		}},
-		{"NATS with small messages", "nats.max_payload", "1.0 MiB", "max_payload: 8MB", func(t *testing.T) []string {
-			return []string{"SEMPROXY_NATS_URL=" + natsWith(t, "")}
-		}},
-		{"jobs without JetStream", "nats.jetstream", "no JetStream", "jetstream {", func(t *testing.T) []string {
-			return []string{"SEMPROXY_NATS_URL=" + natsWith(t, "max_payload: 8MB"), "SEMPROXY_JOBS_ENABLED=true"}
-		}},
-		{"JetStream that is too small", "nats.jetstream", "may store 1.0 MiB", "max_file", func(t *testing.T) []string {
-			return []string{"SEMPROXY_NATS_URL=" + natsWith(t, "max_payload: 8MB\njetstream { store_dir: \"DIR\" }\naccounts { A { jetstream { max_file: 1MB }, users: [ { user: a, password: b } ] } }\nno_auth_user: a"), "SEMPROXY_JOBS_ENABLED=true"}
-		}},
-		{"Redis that nobody runs", "redis.connect", "nobody listens at", "start the server", func(t *testing.T) []string {
-			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + nobody(t)}
-		}},
-		{"Redis that wants a password", "redis.connect", "wants a password", "passwordFile", func(t *testing.T) []string {
-			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + redistest.Start(t, "--requirepass", "secret").Addr}
-		}},
-		{"Redis with another password", "redis.connect", "refuses the password", "passwordFile", func(t *testing.T) []string {
-			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + redistest.Start(t, "--requirepass", "secret").Addr, "SEMPROXY_STORE_REDIS_PASSWORD_FILE=" + text(t, "p", "other")}
-		}},
-		{"Redis that is full", "redis.write", "the server is full", "raise maxmemory", func(t *testing.T) []string {
-			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + redistest.Start(t, "--maxmemory", "1", "--maxmemory-policy", "noeviction").Addr}
-		}},
-		{"Redis that evicts", "redis.memory", "allkeys-lru", "noeviction", func(t *testing.T) []string {
-			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + redistest.Start(t, "--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru").Addr}
-		}},
-		{"Redis whose user may run no scripts", "redis.scripts", "may not do that", "+@scripting", func(t *testing.T) []string {
-			s := redistest.Start(t, "--maxmemory", "1gb")
-			if err := s.Client(t).Do(t.Context(), "ACL", "SETUSER", "u", "on", ">secret", "~*", "+@all", "-@scripting").Err(); err != nil {
-				t.Fatal(err)
-			}
-			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + s.Addr, "SEMPROXY_STORE_REDIS_PASSWORD_FILE=" + text(t, "p", "secret"), "SEMPROXY_STORE_REDIS_USERNAME_FILE=" + text(t, "u", "u")}
-		}},
-		{"an engine that nobody runs", "engine.connect", "nobody listens at", "proxy.engine.url", func(t *testing.T) []string {
-			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=http://" + nobody(t)}
-		}},
-		{"an engine that wants a key", "engine.auth", "wants another key", "apiKeyFile", func(t *testing.T) []string {
-			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=" + engineLike(t, map[string]string{"/v1/models": "401"})}
-		}},
-		{"another engine than vLLM", "engine.kind", "another engine", "proxy.engine.kind", func(t *testing.T) []string {
-			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=" + engineLike(t, vllmWithout("/version", ""))}
-		}},
-		{"vLLM without the connector", "engine.adapter", "without semproxy's connector", "SemproxyConnector", func(t *testing.T) []string {
-			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=" + engineLike(t, vllmWithout("/server_info", `{"vllm_config": "kv_connector=None"}`))}
-		}},
-		{"vLLM with an attention backend that knows no bias", "engine.adapter", "knows no bias", "--attention-backend CUSTOM", func(t *testing.T) []string {
-			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=" + engineLike(t, vllmWithout("/server_info", "SemproxyConnector FLASH_ATTN"))}
 		}},
 		{"keys that are a list", "keys", "must be a mapping", "semproxy keys new --file", func(t *testing.T) []string {
 			return []string{proxied, "SEMPROXY_PROXY_ENGINE_URL=" + engineLike(t, vllmRoutes), "SEMPROXY_PROXY_IDENTITY_KEYS_FILE=" + text(t, "keys.yaml", "# a key\n  - { tenant: acme, sha256: aa }\n")}
@@ -228,7 +174,85 @@ func TestDoctorNamesTheCauseOfBrokenSetUps(t *testing.T) {
 		{"a folder that cannot be made", "store.dir", "cannot be written", "folder", func(t *testing.T) []string {
 			return []string{"SEMPROXY_STORE_DIR=" + filepath.Join(text(t, "file", "x"), "below")}
 		}},
-	} {
+	}
+}
+
+func brokenNATS() []brokenSetUp {
+	deny := `authorization { users: [ { user: a, password: b, permissions: { subscribe: { deny: "kv.*.v1.compress" }, publish: ">" } } ] }` + "\nmax_payload: 8MB\n"
+	return []brokenSetUp{
+		{"NATS that nobody runs", "nats.connect", "nobody listens at", "start the server", func(t *testing.T) []string {
+			return []string{"SEMPROXY_NATS_URL=nats://" + nobody(t)}
+		}},
+		{"NATS of a name that is none", "nats.connect", "cannot be resolved", "spelling", func(*testing.T) []string {
+			return []string{"SEMPROXY_NATS_URL=nats://no-such-host.invalid:4222"}
+		}},
+		{"NATS with another password", "nats.auth", "does not let the sidecar in", "nats.credsFile", func(t *testing.T) []string {
+			return []string{"SEMPROXY_NATS_URL=" + withUser(natsWith(t, "authorization { user: a, password: b }"), "a:c")}
+		}},
+		{"NATS that lets no page through", "nats.subscribe", "kv.*.v1.compress", "kv.>", func(t *testing.T) []string {
+			return []string{"SEMPROXY_NATS_URL=" + withUser(natsWith(t, deny), "a:b")}
+		}},
+		{"NATS with small messages", "nats.max_payload", "1.0 MiB", "max_payload: 8MB", func(t *testing.T) []string {
+			return []string{"SEMPROXY_NATS_URL=" + natsWith(t, "")}
+		}},
+		{"jobs without JetStream", "nats.jetstream", "no JetStream", "jetstream {", func(t *testing.T) []string {
+			return []string{"SEMPROXY_NATS_URL=" + natsWith(t, "max_payload: 8MB"), "SEMPROXY_JOBS_ENABLED=true"}
+		}},
+		{"JetStream that is too small", "nats.jetstream", "may store 1.0 MiB", "max_file", func(t *testing.T) []string {
+			return []string{"SEMPROXY_NATS_URL=" + natsWith(t, "max_payload: 8MB\njetstream { store_dir: \"DIR\" }\naccounts { A { jetstream { max_file: 1MB }, users: [ { user: a, password: b } ] } }\nno_auth_user: a"), "SEMPROXY_JOBS_ENABLED=true"}
+		}},
+	}
+}
+
+func brokenRedis() []brokenSetUp {
+	return []brokenSetUp{
+		{"Redis that nobody runs", "redis.connect", "nobody listens at", "start the server", func(t *testing.T) []string {
+			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + nobody(t)}
+		}},
+		{"Redis that wants a password", "redis.connect", "wants a password", "passwordFile", func(t *testing.T) []string {
+			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + redistest.Start(t, "--requirepass", "secret").Addr}
+		}},
+		{"Redis with another password", "redis.connect", "refuses the password", "passwordFile", func(t *testing.T) []string {
+			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + redistest.Start(t, "--requirepass", "secret").Addr, "SEMPROXY_STORE_REDIS_PASSWORD_FILE=" + text(t, "p", "other")}
+		}},
+		{"Redis that is full", "redis.write", "the server is full", "raise maxmemory", func(t *testing.T) []string {
+			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + redistest.Start(t, "--maxmemory", "1", "--maxmemory-policy", "noeviction").Addr}
+		}},
+		{"Redis that evicts", "redis.memory", "allkeys-lru", "noeviction", func(t *testing.T) []string {
+			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + redistest.Start(t, "--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru").Addr}
+		}},
+		{"Redis whose user may run no scripts", "redis.scripts", "may not do that", "+@scripting", func(t *testing.T) []string {
+			s := redistest.Start(t, "--maxmemory", "1gb")
+			if err := s.Client(t).Do(t.Context(), "ACL", "SETUSER", "u", "on", ">secret", "~*", "+@all", "-@scripting").Err(); err != nil {
+				t.Fatal(err)
+			}
+			return []string{"SEMPROXY_STORE_REDIS_ADDRS=" + s.Addr, "SEMPROXY_STORE_REDIS_PASSWORD_FILE=" + text(t, "p", "secret"), "SEMPROXY_STORE_REDIS_USERNAME_FILE=" + text(t, "u", "u")}
+		}},
+	}
+}
+
+func brokenEngines() []brokenSetUp {
+	return []brokenSetUp{
+		{"an engine that nobody runs", "engine.connect", "nobody listens at", "proxy.engine.url", func(t *testing.T) []string {
+			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=http://" + nobody(t)}
+		}},
+		{"an engine that wants a key", "engine.auth", "wants another key", "apiKeyFile", func(t *testing.T) []string {
+			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=" + engineLike(t, map[string]string{"/v1/models": "401"})}
+		}},
+		{"another engine than vLLM", "engine.kind", "another engine", "proxy.engine.kind", func(t *testing.T) []string {
+			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=" + engineLike(t, vllmWithout("/version", ""))}
+		}},
+		{"vLLM without the connector", "engine.adapter", "without semproxy's connector", "SemproxyConnector", func(t *testing.T) []string {
+			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=" + engineLike(t, vllmWithout("/server_info", `{"vllm_config": "kv_connector=None"}`))}
+		}},
+		{"vLLM with an attention backend that knows no bias", "engine.adapter", "knows no bias", "--attention-backend CUSTOM", func(t *testing.T) []string {
+			return []string{proxied, anonymous, "SEMPROXY_PROXY_ENGINE_URL=" + engineLike(t, vllmWithout("/server_info", "SemproxyConnector FLASH_ATTN"))}
+		}},
+	}
+}
+
+func TestDoctorNamesTheCauseOfBrokenSetUps(t *testing.T) {
+	for _, c := range slices.Concat(brokenFiles(), brokenNATS(), brokenRedis(), brokenEngines()) {
 		t.Run(c.name, func(t *testing.T) {
 			r := doctorOf(t, c.vars(t)...)
 			bad := 0

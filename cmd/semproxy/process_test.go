@@ -108,6 +108,22 @@ func dial(t *testing.T, url string, opt client.Options) *client.Client {
 
 const demoPolicy = "../../configs/policies/demo.yaml"
 
+// sendUntil sends pages in turn, each once, until stop is closed. Every page gets an answer or an error that says that it may be sent
+// again; sendUntil returns the first error that does not.
+func sendUntil(stop <-chan struct{}, c *client.Client, pages [][]byte) error {
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		var ce *client.Error
+		if _, err := c.Compress(context.Background(), pages[i%len(pages)]); err != nil && (!errors.As(err, &ce) || !ce.Retryable) {
+			return fmt.Errorf("without retries: %w", err)
+		}
+	}
+}
+
 func TestSIGTERMUnderLoadLosesNothing(t *testing.T) {
 	url := natsServer(t)
 	first := startProcess(t, "--nats-url", url, "--policy-path", demoPolicy)
@@ -143,25 +159,13 @@ func TestSIGTERMUnderLoadLosesNothing(t *testing.T) {
 			}
 		}()
 	}
-	// One that does not retry gets an answer or an error that says that it may.
-	senders.Add(1)
 	once := dial(t, url, client.Options{Tenant: "acme", MaxAttempts: 1})
 	stop := make(chan struct{})
-	go func() {
-		defer senders.Done()
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			var ce *client.Error
-			if _, err := once.Compress(context.Background(), pages[i%len(pages)]); err != nil && (!errors.As(err, &ce) || !ce.Retryable) {
-				errs <- fmt.Errorf("without retries: %w", err)
-				return
-			}
+	senders.Go(func() {
+		if err := sendUntil(stop, once, pages); err != nil {
+			errs <- err
 		}
-	}()
+	})
 	feed := make(chan struct{})
 	go func() {
 		defer close(feed)

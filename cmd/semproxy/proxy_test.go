@@ -25,10 +25,10 @@ import (
 	"github.com/semproxy/semproxy/transport/client"
 )
 
-// The whole of it: a client asks, the proxy decides, the engine's adapter sends a page by the parameters that it was given,
-// and all of it is one trace and one record.
-func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
-	var sc *sidecartest.Sidecar
+// engineWithAdapter answers chats. Of each it sends a page, as an adapter does, by the parameters that came with it: through the sidecar
+// that sc returns, under the request's trace.
+func engineWithAdapter(t *testing.T, sc func() *sidecartest.Sidecar) *httptest.Server {
+	t.Helper()
 	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/metrics" {
 			_, _ = io.WriteString(w, "vllm:kv_cache_usage_perc 0.5\n")
@@ -43,30 +43,23 @@ func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil || !body.KV.Compress {
 			t.Errorf("got %+v, %v, want parameters that ask to compress", body, err)
 		}
-		// What an adapter does: the page goes out under the request's trace.
 		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.MapCarrier{"traceparent": body.KV.Traceparent})
-		if _, err := sc.Client(t, body.KV.Tenant, client.Options{}).Compress(ctx, sidecartest.Page(t, "kjv")); err != nil {
+		if _, err := sc().Client(t, body.KV.Tenant, client.Options{}).Compress(ctx, sidecartest.Page(t, "kjv")); err != nil {
 			t.Errorf("the page: got %v, want cores", err)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"choices":[],"usage":{"prompt_tokens":900,"completion_tokens":5}}`)
 	}))
-	defer engine.Close()
-	key := identity.NewKey()
-	keys := filepath.Join(t.TempDir(), "keys.yaml")
-	entry, err := keyEntry(key, "acme", "test")
-	if err == nil {
-		err = os.WriteFile(keys, []byte("keys:\n"+entry), 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	sc = sidecartest.Start(t, func(c *config.Config) {
-		c.Proxy.Listen, c.Proxy.Engine.URL, c.Proxy.Identity.KeysFile = "127.0.0.1:0", engine.URL, keys
-	})
-	defer http.DefaultClient.CloseIdleConnections()
+	t.Cleanup(engine.Close)
+	return engine
+}
+
+// chatOnce sends a long chat as request r1 and reads the answer to its end.
+func chatOnce(t *testing.T, url, key string) (status int, header http.Header) {
+	t.Helper()
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	body := `{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("a word ", 600) + `"}]}`
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, sc.ProxyURL()+"/v1/chat/completions", strings.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,8 +72,29 @@ func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
 	}
 	_, _ = io.Copy(io.Discard, response.Body)
 	_ = response.Body.Close()
-	if response.StatusCode != 200 || response.Header.Get("Semproxy-Ratio") == "" || response.Header.Get("Semproxy-Fidelity") == "" {
-		t.Errorf("got %d, %v, want what the page became in the headers", response.StatusCode, response.Header)
+	return response.StatusCode, response.Header
+}
+
+// The whole of it: a client asks, the proxy decides, the engine's adapter sends a page by the parameters that it was given,
+// and all of it is one trace and one record.
+func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
+	var sc *sidecartest.Sidecar
+	engine := engineWithAdapter(t, func() *sidecartest.Sidecar { return sc })
+	key := identity.NewKey()
+	keys := filepath.Join(t.TempDir(), "keys.yaml")
+	entry, err := keyEntry(key, "acme", "test")
+	if err == nil {
+		err = os.WriteFile(keys, []byte("keys:\n"+entry), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc = sidecartest.Start(t, func(c *config.Config) {
+		c.Proxy.Listen, c.Proxy.Engine.URL, c.Proxy.Identity.KeysFile = "127.0.0.1:0", engine.URL, keys
+	})
+	status, header := chatOnce(t, sc.ProxyURL(), key)
+	if status != 200 || header.Get("Semproxy-Ratio") == "" || header.Get("Semproxy-Fidelity") == "" {
+		t.Errorf("got %d, %v, want what the page became in the headers", status, header)
 	}
 	explained := getJSON[struct {
 		Request recent.Request `json:"request"`

@@ -73,7 +73,7 @@ func writeSmallPolicy(t testing.TB) string {
 	return file
 }
 
-// digest is that of all that attention reads of the cores; the sequence must be that of page i.
+// digest is sumOf the cores in body, whose sequence must be that of page i.
 func digest(body []byte, i int) (sum [32]byte, err error) {
 	c, err := page.DecodeCores(body, page.DefaultLimits())
 	if err != nil {
@@ -82,13 +82,17 @@ func digest(body []byte, i int) (sum [32]byte, err error) {
 	if want := "small-" + strconv.Itoa(i); c.Sequence != want {
 		return sum, fmt.Errorf("the reply is about %s, want %s", c.Sequence, want)
 	}
+	return sumOf(c), nil
+}
+
+// sumOf is the SHA-256 of everything that attention reads of the cores.
+func sumOf(c *page.Cores) [32]byte {
 	h := sha256.New()
 	for _, part := range [][]byte{c.K, c.V, c.Counts, c.Bias, c.Positions, c.Slots} {
 		fmt.Fprint(h, len(part), ":")
 		h.Write(part)
 	}
-	h.Sum(sum[:0])
-	return sum, nil
+	return [32]byte(h.Sum(nil))
 }
 
 // cleanRun is what undisturbed processes make of the pages.

@@ -158,6 +158,96 @@ func soak(t *testing.T, n int, store ...string) {
 	}
 }
 
+// startNarrow starts a sidecar with little room, which keeps to a memory limit, on a NATS server of its own process: what waits in that
+// is not the sidecar's.
+func startNarrow(t *testing.T, limit string) (p *process, url string) {
+	t.Helper()
+	t.Setenv("GOMEMLIMIT", limit)
+	port := freePort(t)
+	url = fmt.Sprintf("nats://127.0.0.1:%d", port)
+	conf := filepath.Join(t.TempDir(), "nats.conf")
+	text := fmt.Sprintf("listen: 127.0.0.1:%d\nmax_pending: 268435456\nwrite_deadline: \"10s\"\n", port) // as nats-config writes
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startNATSProcess(t, strings.TrimPrefix(url, "nats://"), "-c", conf)
+	p = startProcess(t, "--nats-url", url, "--policy-path", writeSmallPolicy(t), "--store-memory-bytes", "4MiB", "--limits-queue", "32",
+		"--limits-in-flight-bytes", "16MiB", "--compress-max-page-bytes", "8MiB", "--limits-workers", "1", "--compress-workers", "1")
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the sidecar's log:\n%s", p.log)
+		}
+	})
+	ready(t, url, "acme")
+	return p, url
+}
+
+// flood is pages that are sent once, whatever becomes of them.
+type flood struct {
+	conns                         []*client.Client
+	next                          func() []byte
+	sent, answered, busy, pending atomic.Int64
+
+	mu    sync.Mutex
+	again [][]byte // told by NATS, not by the sidecar, to try again: past its own bounds it cuts a connection
+}
+
+// send starts page i on its way.
+func (f *flood) send(t *testing.T, i int) {
+	f.sent.Add(1)
+	f.pending.Add(1)
+	go func() {
+		defer f.pending.Add(-1)
+		blob := f.next()
+		_, err := f.conns[i%len(f.conns)].Compress(context.Background(), blob)
+		var ce *client.Error
+		switch {
+		case err == nil:
+			f.answered.Add(1)
+		case errors.As(err, &ce) && (ce.Code == "busy" || strings.HasPrefix(ce.Code, "limit.")):
+			f.busy.Add(1)
+		case errors.As(err, &ce) && ce.Retryable:
+			f.mu.Lock()
+			f.again = append(f.again, blob)
+			f.mu.Unlock()
+		default:
+			t.Errorf("neither answered nor retryable: %v", err)
+		}
+	}()
+}
+
+// run sends so many pages a second for a while, waits for what became of them, and returns the most memory that p had meanwhile.
+func (f *flood) run(t *testing.T, p *process, rate int, long time.Duration) (most float64) {
+	t.Helper()
+	tick := time.NewTicker(time.Second / time.Duration(rate))
+	defer tick.Stop()
+	for i, began := 0, time.Now(); time.Since(began) < long; i++ {
+		<-tick.C
+		f.send(t, i)
+		if i%rate == 0 {
+			most = max(most, p.resources(t).resident)
+		}
+	}
+	for f.pending.Load() > 0 {
+		time.Sleep(5 * time.Millisecond)
+	}
+	return most
+}
+
+// sustained sends pages one after the other for a while: how many there were, and what one took.
+func sustained(t *testing.T, c *client.Client, next func() []byte, long time.Duration) (pages int, median time.Duration) {
+	t.Helper()
+	var times []time.Duration
+	for began := time.Now(); time.Since(began) < long || len(times) < 5; {
+		r, err := c.Compress(context.Background(), next())
+		if err != nil {
+			t.Fatal(err)
+		}
+		times = append(times, r.Duration)
+	}
+	return len(times), medianOf(times)
+}
+
 // Ten times the rate that the sidecar can sustain: every page is answered or told to come again, memory stays within its bound, and
 // latency is back to normal soon after. SEMPROXY_TEST_OVERLOAD, which "make soak" sets to a minute, says how long.
 func TestOverloadIsAnsweredAndPasses(t *testing.T) {
@@ -171,102 +261,32 @@ func TestOverloadIsAnsweredAndPasses(t *testing.T) {
 	// What may live at once: 16 MiB in flight, 64 MiB that the client library has not handed over, what the process needs
 	// idle. The collector keeps to it (docs/reference/configuration.md says to set this); what is resident is more, and bounded too.
 	const bound = 160 << 20
-	t.Setenv("GOMEMLIMIT", "160MiB")
-	// The NATS server is a process of its own: what waits in it is not the sidecar's.
-	port := freePort(t)
-	url := fmt.Sprintf("nats://127.0.0.1:%d", port)
-	conf := filepath.Join(t.TempDir(), "nats.conf")
-	text := fmt.Sprintf("listen: 127.0.0.1:%d\nmax_pending: 268435456\nwrite_deadline: \"10s\"\n", port) // as nats-config writes
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	startNATSProcess(t, strings.TrimPrefix(url, "nats://"), "-c", conf)
-	p := startProcess(t, "--nats-url", url, "--policy-path", writeSmallPolicy(t), "--store-memory-bytes", "4MiB", "--limits-queue", "32",
-		"--limits-in-flight-bytes", "16MiB", "--compress-max-page-bytes", "8MiB", "--limits-workers", "1", "--compress-workers", "1")
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the sidecar's log:\n%s", p.log)
-		}
-	})
-	ready(t, url, "acme")
+	p, url := startNarrow(t, "160MiB")
 	// Made before, so that sending costs little; more than the store holds, so that it answers none.
 	pages, turn := make([][]byte, 128), atomic.Int64{}
 	for i := range pages {
 		pages[i] = unlike(oneLayer(t))
 	}
-	next := func() []byte { return pages[int(turn.Add(1))%len(pages)] }
+	f := &flood{next: func() []byte { return pages[int(turn.Add(1))%len(pages)] }}
 	once := client.Options{Tenant: "acme", MaxAttempts: 1, Timeout: 20 * time.Second}
-	c := dial(t, url, once)
-	sustained := func(d time.Duration) (pages int, median time.Duration) {
-		var times []time.Duration
-		for began := time.Now(); time.Since(began) < d || len(times) < 5; {
-			r, err := c.Compress(context.Background(), next())
-			if err != nil {
-				t.Fatal(err)
-			}
-			times = append(times, r.Duration)
-		}
-		return len(times), medianOf(times)
+	for range 4 {
+		f.conns = append(f.conns, dial(t, url, once))
 	}
-	n, normal := sustained(time.Second)
+	c := dial(t, url, once)
+	n, normal := sustained(t, c, f.next, time.Second)
 	rate := 10 * n // a second
 	before := p.resources(t)
-	var answered, busy atomic.Int64
-	var mu sync.Mutex
-	var again [][]byte // told by NATS, not by the sidecar, to try again: past its own bounds it cuts a connection
-	var most float64
-	conns := make([]*client.Client, 4)
-	for i := range conns {
-		conns[i] = dial(t, url, once)
-	}
-	tick := time.NewTicker(time.Second / time.Duration(rate))
-	defer tick.Stop()
-	done := make(chan struct{})
-	var sent, pending atomic.Int64
-	began := time.Now()
-	for i := 0; time.Since(began) < long; i++ {
-		<-tick.C
-		sent.Add(1)
-		pending.Add(1)
-		go func() {
-			defer pending.Add(-1)
-			sent := next()
-			_, err := conns[i%len(conns)].Compress(context.Background(), sent)
-			var ce *client.Error
-			switch {
-			case err == nil:
-				answered.Add(1)
-			case errors.As(err, &ce) && (ce.Code == "busy" || strings.HasPrefix(ce.Code, "limit.")):
-				busy.Add(1)
-			case errors.As(err, &ce) && ce.Retryable:
-				mu.Lock()
-				again = append(again, sent)
-				mu.Unlock()
-			default:
-				t.Errorf("neither answered nor retryable: %v", err)
-			}
-		}()
-		if i%rate == 0 {
-			most = max(most, p.resources(t).resident)
-		}
-	}
-	go func() {
-		defer close(done)
-		for pending.Load() > 0 {
-			time.Sleep(5 * time.Millisecond)
-		}
-	}()
-	<-done
-	_, later := sustained(2 * time.Second)
+	most := f.run(t, p, rate, long)
+	_, later := sustained(t, c, f.next, 2*time.Second)
 	patient := dial(t, url, client.Options{Tenant: "acme", MaxAttempts: 1000})
-	for _, blob := range again {
+	for _, blob := range f.again {
 		if _, err := patient.Compress(context.Background(), blob); err != nil {
 			t.Errorf("a page that was to be sent again: %v", err)
 		}
 	}
 	t.Logf("%d pages in %v at %d a second: %d answered, %d busy, %d cut off by NATS and answered when sent again; resident %v before, %.0f MiB at most; a page takes %v before, %v after",
-		sent.Load(), long, rate, answered.Load(), busy.Load(), len(again), before, most/(1<<20), normal, later)
-	if busy.Load() == 0 || answered.Load() == 0 {
+		f.sent.Load(), long, rate, f.answered.Load(), f.busy.Load(), len(f.again), before, most/(1<<20), normal, later)
+	if f.busy.Load() == 0 || f.answered.Load() == 0 {
 		t.Error("the load was no overload, or nothing was answered")
 	}
 	if limit := float64(3 * bound); most > limit {

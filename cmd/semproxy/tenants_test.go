@@ -58,6 +58,16 @@ func TestNoTenantIsNearAnother(t *testing.T) {
 	}
 }
 
+// neighbours are two tenants of one sidecar, acme and the hostile globex.
+type neighbours struct {
+	system       *natsSystem
+	s            *sidecartest.Sidecar
+	acme, globex *client.Client
+	evil         *nats.Conn // globex's
+	mine         []byte     // a page of acme's
+	object       string     // what became of it
+}
+
 func hostileTenant(t *testing.T, system *natsSystem) {
 	socket := filepath.Join(t.TempDir(), "shm")
 	s := sidecartest.Start(t, func(c *config.Config) {
@@ -68,20 +78,40 @@ func hostileTenant(t *testing.T, system *natsSystem) {
 		}
 	})
 	sidecartest.Until(t, "jobs are taken", func() bool { return s.TakesJobs(t.Context()) == nil })
-	ctx := context.Background()
-	acme, globex := system.client(t, "acme", client.Options{}), system.client(t, "globex", client.Options{MaxAttempts: 2})
-	evil := system.connect(t, "globex")
+	n := &neighbours{system: system, s: s, acme: system.client(t, "acme", client.Options{}), globex: system.client(t, "globex", client.Options{MaxAttempts: 2}),
+		evil: system.connect(t, "globex"), mine: sidecartest.Edited(t, func(p *page.Page) { p.Sequence = "acme's" })}
+	heard := n.listen(t)
+	reply, err := n.acme.Compress(t.Context(), n.mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.object = reply.Header.Get(sidecar.HeaderObject)
 
-	// Listening. In accounts ">" is one's own account: what globex sends itself, and nothing of acme's. As users it is refused.
-	var heard atomic.Int64
+	n.forgeSubjects(t)
+	n.guessObjects(t)
+	n.forgeHeaders(t)
+	n.takeMessageIDs(t)
+	if runtime.GOOS == "linux" {
+		foreignDescriptor(t, s, system, n.evil, socket, n.mine)
+	}
+	if heard.Load() != 0 {
+		t.Errorf("globex heard %d messages, want 0", heard.Load())
+	}
+}
+
+// listen subscribes globex to everything and counts what it hears of acme's. In accounts ">" is one's own account: what globex sends
+// itself. As users it is refused.
+func (n *neighbours) listen(t *testing.T) *atomic.Int64 {
+	t.Helper()
+	heard := new(atomic.Int64)
 	acmes := func(m *nats.Msg) bool {
 		if strings.Contains(string(m.Data), "acme's") {
 			return true
 		}
-		return system.private && !strings.HasPrefix(m.Subject, "_INBOX.globex.") && !strings.HasPrefix(m.Subject, "kv.globex.v1.done.")
+		return n.system.private && !strings.HasPrefix(m.Subject, "_INBOX.globex.") && !strings.HasPrefix(m.Subject, "kv.globex.v1.done.")
 	}
 	for _, subject := range []string{">", "kv.>", "kv.acme.>", "kv.acme.v1.done.*", "_INBOX.>", "_INBOX.acme.>", "semproxy.>", "$JS.>", "$SYS.>"} {
-		if _, err := evil.Subscribe(subject, func(m *nats.Msg) {
+		if _, err := n.evil.Subscribe(subject, func(m *nats.Msg) {
 			if acmes(m) {
 				heard.Add(1)
 				t.Errorf("globex heard %s", m.Subject)
@@ -90,82 +120,88 @@ func hostileTenant(t *testing.T, system *natsSystem) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := evil.QueueSubscribe("kv.*.v1.compress", transport.QueueGroup, func(m *nats.Msg) {
+	if _, err := n.evil.QueueSubscribe("kv.*.v1.compress", transport.QueueGroup, func(m *nats.Msg) {
 		if acmes(m) {
 			heard.Add(1)
 		}
 	}); err != nil {
 		t.Fatal(err)
 	}
-	_ = evil.FlushTimeout(5 * time.Second)
+	_ = n.evil.FlushTimeout(5 * time.Second)
+	return heard
+}
 
-	mine := sidecartest.Edited(t, func(p *page.Page) { p.Sequence = "acme's" })
-	reply, err := acme.Compress(ctx, mine)
-	if err != nil {
-		t.Fatal(err)
-	}
-	object := reply.Header.Get(sidecar.HeaderObject)
-
-	// Forged subjects.
-	for _, op := range []string{"compress", "get", "stat", "job", "result", "compress." + s.InstanceName(), "attach." + s.InstanceName(), "done.x"} {
-		limited, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		if m, err := evil.RequestWithContext(limited, "kv.acme.v1."+op, []byte("evil")); err == nil {
+// forgeSubjects sends as globex to acme's subjects.
+func (n *neighbours) forgeSubjects(t *testing.T) {
+	t.Helper()
+	for _, op := range []string{"compress", "get", "stat", "job", "result", "compress." + n.s.InstanceName(), "attach." + n.s.InstanceName(), "done.x"} {
+		limited, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if m, err := n.evil.RequestWithContext(limited, "kv.acme.v1."+op, []byte("evil")); err == nil {
 			t.Errorf("kv.acme.v1.%s as globex: got %v %q, want no reply", op, m.Header, m.Data)
 		}
 		cancel()
 	}
-	// Guessed object keys.
+}
+
+// wantNotFound reports it unless a tenant is told that the other's object is not there.
+func wantNotFound(t *testing.T, who string, c *client.Client, object string) {
+	t.Helper()
 	var ce *client.Error
-	before := errorCount(t, s, "not_found", "globex")
-	if _, err := globex.Get(ctx, object); !errors.As(err, &ce) || ce.Code != "not_found" {
-		t.Errorf("globex gets acme's object: %v, want not_found", err)
+	if _, err := c.Get(t.Context(), object); !errors.As(err, &ce) || ce.Code != "not_found" {
+		t.Errorf("%s gets another tenant's object: %v, want not_found", who, err)
 	}
-	if got := errorCount(t, s, "not_found", "globex"); got != before+1 {
+}
+
+// guessObjects asks as globex for acme's object, whose name is no secret.
+func (n *neighbours) guessObjects(t *testing.T) {
+	t.Helper()
+	before := errorCount(t, n.s, "not_found", "globex")
+	wantNotFound(t, "globex", n.globex, n.object)
+	if got := errorCount(t, n.s, "not_found", "globex"); got != before+1 {
 		t.Errorf("not_found of globex was counted %v times, want once more than %v", got, before)
 	}
-	// Forged headers: the page is globex's whatever they say.
+}
+
+// forgeHeaders sends a page of globex's that says to be acme's: it is globex's whatever it says.
+func (n *neighbours) forgeHeaders(t *testing.T) {
+	t.Helper()
 	forged := &nats.Msg{Subject: "kv.globex.v1.compress", Data: sidecartest.Edited(t, func(p *page.Page) { p.Sequence = "globex's" }), Header: nats.Header{
 		"Nats-Request-Info": {`{"acc":"acme","user":"acme"}`}, "Semproxy-Tenant": {"acme"}, "Tenant": {"acme"}, "Semproxy-Status": {"ok"},
 	}}
-	m, err := evil.RequestMsgWithContext(ctx, forged)
-	if err != nil || m.Header.Get(transport.HeaderStatus) != transport.StatusOK || m.Header.Get(sidecar.HeaderObject) == object {
-		t.Errorf("forged headers: got %v, %v, want an object of globex's own", m, err)
+	m, err := n.evil.RequestMsgWithContext(t.Context(), forged)
+	if err != nil || m.Header.Get(transport.HeaderStatus) != transport.StatusOK || m.Header.Get(sidecar.HeaderObject) == n.object {
+		t.Fatalf("forged headers: got %v, %v, want an object of globex's own", m, err)
 	}
-	if _, err := acme.Get(ctx, m.Header.Get(sidecar.HeaderObject)); !errors.As(err, &ce) || ce.Code != "not_found" {
-		t.Errorf("acme gets globex's object: %v, want not_found", err)
-	}
-	// Forged message ids: globex takes the id first.
-	id := "the-same"
-	if _, err := globex.Submit(ctx, id, sidecartest.Page(t, "kjv_facts")); err != nil {
+	wantNotFound(t, "acme", n.acme, m.Header.Get(sidecar.HeaderObject))
+}
+
+// takeMessageIDs takes the id of acme's job first, and then asks for replies into acme's subjects: neither changes acme's outcome.
+func (n *neighbours) takeMessageIDs(t *testing.T) {
+	t.Helper()
+	ctx, id := t.Context(), "the-same"
+	if _, err := n.globex.Submit(ctx, id, sidecartest.Page(t, "kjv_facts")); err != nil {
 		t.Error(err)
 	}
-	job, err := acme.Submit(ctx, id, mine)
+	job, err := n.acme.Submit(ctx, id, n.mine)
 	if err != nil || job.Duplicate {
 		t.Fatalf("acme's job of the same id: got %+v, %v, want it kept", job, err)
 	}
-	if got, err := acme.Wait(ctx, id); err != nil || sidecartest.About(got.Body, "acme's") != nil {
+	if got, err := n.acme.Wait(ctx, id); err != nil || sidecartest.About(got.Body, "acme's") != nil {
 		t.Errorf("acme's job: %v, %v", err, sidecartest.About(got.Body, "acme's"))
 	}
-	// Replies into another tenant's subjects.
 	for _, subject := range []string{"kv.acme.v1.job", "kv.acme.v1.compress", "kv.acme.v1.done.the-same", "semproxy.jobs.acme", "_INBOX.acme.x"} {
 		for _, op := range []string{"job", "compress", "stat", "result"} {
-			if err := evil.PublishRequest("kv.globex.v1."+op, subject, []byte("evil")); err != nil {
+			if err := n.evil.PublishRequest("kv.globex.v1."+op, subject, []byte("evil")); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	_ = evil.FlushTimeout(5 * time.Second)
-	if got, err := acme.Wait(ctx, id); err != nil || sidecartest.About(got.Body, "acme's") != nil {
+	_ = n.evil.FlushTimeout(5 * time.Second)
+	if got, err := n.acme.Wait(ctx, id); err != nil || sidecartest.About(got.Body, "acme's") != nil {
 		t.Errorf("acme's outcome was changed: %v", err)
 	}
-	if state, err := acme.Stat(ctx); err != nil || len(state.Body) == 0 {
+	if state, err := n.acme.Stat(ctx); err != nil || len(state.Body) == 0 {
 		t.Errorf("stat: %v", err)
-	}
-	if runtime.GOOS == "linux" {
-		foreignDescriptor(t, s, system, evil, socket, mine)
-	}
-	if heard.Load() != 0 {
-		t.Errorf("globex heard %d messages, want 0", heard.Load())
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -178,7 +179,8 @@ func TestAPartOfAFormHasOneName(t *testing.T) {
 		before := len(e.requests())
 		form := "--b\r\nContent-Disposition: " + disposition + "\r\n\r\nevil\r\n--b--\r\n"
 		got := s.call(t, "POST", "/v1/audio/transcriptions", acmeKey, form, "Content-Type: multipart/form-data; boundary=b")
-		if reached := len(e.requests()) > before && strings.Contains(e.last(t).body, "evil"); (got.status == 200) != passes || reached != passes {
+		reached := slices.ContainsFunc(e.requests()[before:], func(r seen) bool { return strings.Contains(r.body, "evil") }) // probes come too
+		if (got.status == 200) != passes || reached != passes {
 			t.Errorf("%s: got %d %s, reached the engine: %v, want it to pass: %v", disposition, got.status, got.body, reached, passes)
 		}
 	}

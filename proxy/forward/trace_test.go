@@ -119,33 +119,21 @@ func TestOneTraceWithoutContent(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for name, parent := range map[string]string{
+	want := client.SpanContext().TraceID()
+	c.wantChain(t, want, map[string]string{
 		"client": "", "chat llama-3": "client", semconv.SpanDecide: "chat llama-3", semconv.SpanEngine: "chat llama-3",
-	} {
-		span := c.spans[name]
-		if span == nil {
-			t.Fatalf("no span %s among %v", name, c.spans)
-		}
-		if want := client.SpanContext().TraceID(); trace.TraceID(span.TraceId) != want {
-			t.Errorf("%s: got trace %x, want %s", name, span.TraceId, want)
-		}
-		if parent != "" && !bytes.Equal(span.ParentSpanId, c.spans[parent].SpanId) {
-			t.Errorf("%s: got parent %x, want %s %x", name, span.ParentSpanId, parent, c.spans[parent].SpanId)
-		}
-	}
-	if got := trace.TraceID(c.spans[semconv.SpanEngine].TraceId).String(); !strings.Contains(e.requests()[0].header.Get("Traceparent"), got) {
-		t.Errorf("the engine got %s, want trace %s", e.requests()[0].header.Get("Traceparent"), got)
+	})
+	if got := e.requests()[0].header.Get("Traceparent"); !strings.Contains(got, want.String()) {
+		t.Errorf("the engine got %s, want trace %s", got, want)
 	}
 	var body struct {
 		KV forward.KVParams `json:"kv_transfer_params"`
 	}
-	if err := json.Unmarshal([]byte(e.requests()[0].body), &body); err != nil || !strings.Contains(body.KV.Traceparent, client.SpanContext().TraceID().String()) {
+	if err := json.Unmarshal([]byte(e.requests()[0].body), &body); err != nil || !strings.Contains(body.KV.Traceparent, want.String()) {
 		t.Errorf("the pages' parent: got %q, %v, want the same trace", body.KV.Traceparent, err)
 	}
-	if r, _ := s.ring.Get("traced"); r.TraceID != client.SpanContext().TraceID().String() {
-		t.Errorf("the record's trace: got %s, want %s", r.TraceID, client.SpanContext().TraceID())
+	if r, _ := s.ring.Get("traced"); r.TraceID != want.String() {
+		t.Errorf("the record's trace: got %s, want %s", r.TraceID, want)
 	}
 	for name, where := range map[string]string{
 		"the exported telemetry": string(c.raw), "the log": log.String(), "the metrics": text, "the records": fmt.Sprintf("%+v", s.ring.List()),
@@ -156,13 +144,38 @@ func TestOneTraceWithoutContent(t *testing.T) {
 			}
 		}
 	}
+	wantMetrics(t, text, want)
+}
+
+// wantChain reports spans that are missing, in another trace, or under another parent than the map, from name to parent, says.
+func (c *collector) wantChain(t *testing.T, want trace.TraceID, parents map[string]string) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, parent := range parents {
+		span := c.spans[name]
+		if span == nil {
+			t.Fatalf("no span %s among %v", name, c.spans)
+		}
+		if trace.TraceID(span.TraceId) != want {
+			t.Errorf("%s: got trace %x, want %s", name, span.TraceId, want)
+		}
+		if parent != "" && !bytes.Equal(span.ParentSpanId, c.spans[parent].SpanId) {
+			t.Errorf("%s: got parent %x, want %s %x", name, span.ParentSpanId, parent, c.spans[parent].SpanId)
+		}
+	}
+}
+
+// wantMetrics reports what two chats and a refusal have not left in the metrics' text, the trace as an exemplar included.
+func wantMetrics(t *testing.T, text string, exemplar trace.TraceID) {
+	t.Helper()
 	for _, want := range []string{
 		`http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="/v1/chat/completions",semproxy_tenant="acme"}`,
 		`gen_ai_client_token_usage_sum{gen_ai_operation_name="chat",gen_ai_provider_name="vllm",gen_ai_request_model="llama-3",gen_ai_token_type="output",semproxy_tenant="acme"} 6`,
 		`gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_provider_name="vllm",gen_ai_request_model="llama-3",semproxy_tenant="acme"} 1`,
 		`gen_ai_server_time_per_output_token_seconds_count`, `semproxy_gate_decisions_total{semproxy_gate="learning"} 2`,
 		`semproxy_proxy_refused_total{semproxy_error_code="request.bad_json"} 1`, `semproxy_proxy_active{semproxy_tenant="acme"} 0`,
-		`trace_id="` + client.SpanContext().TraceID().String(), // an exemplar
+		`trace_id="` + exemplar.String(),
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the metrics have no %s", want)

@@ -48,25 +48,24 @@ type neighbourhood struct {
 // series are a metric's with that value of a label.
 type series struct{ metric, value string }
 
-// A neighbour that fails shows in the log, in a metric, in readiness and in an alert of the chart, and senders hear what they can
-// do; when it is back, all of that is over.
-func TestAFailingNeighbourShowsInLogMetricReadinessAndAlert(t *testing.T) {
-	redistest.Need(t)
-	manifests := objects(t, render(t, "--set=prometheusRule.enabled=true"))
-	for _, c := range []struct {
-		name  string
-		start func(n *neighbourhood) // nil: with a Redis and a NATS that serve
-		fail  func(n *neighbourhood)
-		heal  func(n *neighbourhood) // nil: nothing can be done while it runs
+// failure is of a neighbour, and how it shows.
+type failure struct {
+	name  string
+	start func(n *neighbourhood) // nil: with a Redis and a NATS that serve
+	fail  func(n *neighbourhood)
+	heal  func(n *neighbourhood) // nil: nothing can be done while it runs
 
-		log    []string // each on a line of its own
-		metric series   // of which more is seen than before
-		part   string   // that /readyz/pages names
-		reason string   // by these words
-		code   string   // that a page gets meanwhile; "-": nothing is sent, "ok": it is served
-		job    string   // that a job of one of the tenants gets
-		alerts [][2]string
-	}{
+	log    []string // each on a line of its own
+	metric series   // of which more is seen than before
+	part   string   // that /readyz/pages names
+	reason string   // by these words
+	code   string   // that a page gets meanwhile; "-": nothing is sent, "ok": it is served
+	job    string   // that a job of one of the tenants gets
+	alerts [][2]string
+}
+
+func failuresOfRedis() []failure {
+	return []failure{
 		{
 			name: "Redis full", fail: config("maxmemory", "1"), heal: config("maxmemory", "0"),
 			log:    []string{"neighbour_refuses neighbour=redis kind=OOM", "page_plane_degraded part=store", "redis_away"},
@@ -93,6 +92,11 @@ func TestAFailingNeighbourShowsInLogMetricReadinessAndAlert(t *testing.T) {
 			metric: series{"semproxy_store_events_total", "failure"}, part: "store", reason: "redis does not answer", code: "store.unavailable",
 			alerts: [][2]string{{"SemproxyDegraded", "store"}, {"SemproxyStoreAway", ""}},
 		},
+	}
+}
+
+func failuresOfNATS() []failure {
+	return []failure{
 		{
 			name:  "NATS without permission to subscribe",
 			start: func(n *neighbourhood) { n.startNATS(&server.Options{Users: users(nil)}, "sidecar:pw@"); n.startRedis() },
@@ -139,7 +143,15 @@ func TestAFailingNeighbourShowsInLogMetricReadinessAndAlert(t *testing.T) {
 			metric: series{"semproxy_neighbour_refusals_total", "no_room"}, part: "jobs_room", reason: "no room for the jobs of 2 tenants", code: "ok", job: "job.no_room",
 			alerts: [][2]string{{"SemproxyDegraded", "jobs_room"}, {"SemproxyNeighbourRefuses", "no_room"}},
 		},
-	} {
+	}
+}
+
+// A neighbour that fails shows in the log, in a metric, in readiness and in an alert of the chart, and senders hear what they can
+// do; when it is back, all of that is over.
+func TestAFailingNeighbourShowsInLogMetricReadinessAndAlert(t *testing.T) {
+	redistest.Need(t)
+	manifests := objects(t, render(t, "--set=prometheusRule.enabled=true"))
+	for _, c := range slices.Concat(failuresOfRedis(), failuresOfNATS()) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			n := &neighbourhood{t: t, log: new(safeBuffer)}
@@ -150,62 +162,84 @@ func TestAFailingNeighbourShowsInLogMetricReadinessAndAlert(t *testing.T) {
 				c.start(n)
 			}
 			n.serve()
-			atTheStart := c.heal == nil || n.nats == nil // it fails from the start on
 			before := ""
-			if !atTheStart {
-				until(t, "all is well", func() bool { return n.status("/readyz/pages") == http.StatusOK })
-				if got := n.send(known); got != "ok" {
-					t.Fatalf("a page before: got %s", got)
-				}
-				before = n.metrics()
+			if fromTheStart := c.heal == nil || n.nats == nil; !fromTheStart {
+				before = n.wantWell()
 			}
 			c.fail(n)
-			until(t, c.part+" is missing in readiness", func() bool {
-				return n.status("/readyz/pages") == http.StatusServiceUnavailable && strings.Contains(n.checks(c.part), c.reason)
-			})
-			if c.code != "-" {
-				page := known
-				if c.code == "store.unavailable" {
-					page = fresh
-				}
-				until(t, "a page gets "+c.code, func() bool { return n.send(page) == c.code })
+			n.wantFelt(&c)
+			n.wantTold(&c, manifests, before)
+			if c.heal != nil {
+				c.heal(n)
+				n.wantOver(&c)
 			}
-			if slices.Contains(c.alerts, [2]string{"SemproxyStoreAway", ""}) {
-				until(t, "the breaker opens", func() bool {
-					n.send(fresh)
-					return sum(n.metrics(), series{"semproxy_store_breakers_open", ""}) == 1
-				})
-			}
-			if c.job != "" {
-				until(t, "a job gets "+c.job, func() bool { return n.submit("acme") == c.job || n.submit("globex") == c.job })
-			}
-			for _, line := range c.log {
-				until(t, "the log has "+line, func() bool { return strings.Contains(n.lines(), line) })
-			}
-			if said := strings.Count(n.lines(), c.log[0]); said != 1 {
-				t.Errorf("%s: got %d lines, want one in a minute", c.log[0], said)
-			}
-			until(t, c.metric.metric+" has grown", func() bool { return sum(n.metrics(), c.metric) > sum(before, c.metric) })
-			until(t, "semproxy_degraded", func() bool { return sum(n.metrics(), series{"semproxy_degraded", c.part}) == 1 })
-			first := n.metrics()
-			// A minute of Prometheus's is shorter here, but not so short that no probe is refused in it.
-			until(t, "the fault is seen again", func() bool {
-				return c.metric.metric == "semproxy_degraded" || sum(n.metrics(), c.metric) > sum(first, c.metric)
-			})
-			second := n.metrics()
-			for _, a := range c.alerts {
-				alerts(t, manifests, a[0], a[1], before, first, second)
-			}
-			if c.heal == nil {
-				return
-			}
-			c.heal(n)
-			until(t, "it is ready again", func() bool { return n.status("/readyz/pages") == http.StatusOK })
-			until(t, "a page is served again", func() bool { return n.send(fresh) == "ok" })
-			until(t, "the log says so", func() bool { return strings.Contains(n.lines(), "page_plane_recovered part="+c.part) })
-			until(t, "nothing is degraded", func() bool { return sum(n.metrics(), series{"semproxy_degraded", ""}) == 0 })
 		})
 	}
+}
+
+// wantWell returns the metrics while nothing fails.
+func (n *neighbourhood) wantWell() string {
+	n.t.Helper()
+	until(n.t, "all is well", func() bool { return n.status("/readyz/pages") == http.StatusOK })
+	if got := n.send(known); got != "ok" {
+		n.t.Fatalf("a page before: got %s", got)
+	}
+	return n.metrics()
+}
+
+// wantFelt waits until readiness names the failure, and senders get its codes.
+func (n *neighbourhood) wantFelt(c *failure) {
+	n.t.Helper()
+	until(n.t, c.part+" is missing in readiness", func() bool {
+		return n.status("/readyz/pages") == http.StatusServiceUnavailable && strings.Contains(n.checks(c.part), c.reason)
+	})
+	if c.code != "-" {
+		page := known
+		if c.code == "store.unavailable" {
+			page = fresh
+		}
+		until(n.t, "a page gets "+c.code, func() bool { return n.send(page) == c.code })
+	}
+	if slices.Contains(c.alerts, [2]string{"SemproxyStoreAway", ""}) {
+		until(n.t, "the breaker opens", func() bool {
+			n.send(fresh)
+			return sum(n.metrics(), series{"semproxy_store_breakers_open", ""}) == 1
+		})
+	}
+	if c.job != "" {
+		until(n.t, "a job gets "+c.job, func() bool { return n.submit("acme") == c.job || n.submit("globex") == c.job })
+	}
+}
+
+// wantTold waits until the log, the metrics and the chart's alerts tell of the failure.
+func (n *neighbourhood) wantTold(c *failure, manifests []object, before string) {
+	n.t.Helper()
+	for _, line := range c.log {
+		until(n.t, "the log has "+line, func() bool { return strings.Contains(n.lines(), line) })
+	}
+	if said := strings.Count(n.lines(), c.log[0]); said != 1 {
+		n.t.Errorf("%s: got %d lines, want one in a minute", c.log[0], said)
+	}
+	until(n.t, c.metric.metric+" has grown", func() bool { return sum(n.metrics(), c.metric) > sum(before, c.metric) })
+	until(n.t, "semproxy_degraded", func() bool { return sum(n.metrics(), series{"semproxy_degraded", c.part}) == 1 })
+	first := n.metrics()
+	// A minute of Prometheus's is shorter here, but not so short that no probe is refused in it.
+	until(n.t, "the fault is seen again", func() bool {
+		return c.metric.metric == "semproxy_degraded" || sum(n.metrics(), c.metric) > sum(first, c.metric)
+	})
+	second := n.metrics()
+	for _, a := range c.alerts {
+		alerts(n.t, manifests, a[0], a[1], before, first, second)
+	}
+}
+
+// wantOver waits until nothing is left of the failure.
+func (n *neighbourhood) wantOver(c *failure) {
+	n.t.Helper()
+	until(n.t, "it is ready again", func() bool { return n.status("/readyz/pages") == http.StatusOK })
+	until(n.t, "a page is served again", func() bool { return n.send(fresh) == "ok" })
+	until(n.t, "the log says so", func() bool { return strings.Contains(n.lines(), "page_plane_recovered part="+c.part) })
+	until(n.t, "nothing is degraded", func() bool { return sum(n.metrics(), series{"semproxy_degraded", ""}) == 0 })
 }
 
 func (n *neighbourhood) startRedis() {

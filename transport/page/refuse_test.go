@@ -87,35 +87,58 @@ func manyKeys(n int, value string) string {
 	return strings.Join(parts, ",")
 }
 
-// The page: a sound container that is no page.
-func TestDecodeRefusesBadPages(t *testing.T) {
+// badPage is a full page of that type, changed: a sound container that is no page.
+type badPage struct {
+	dtype       DType
+	change      func(*forgery)
+	code, words string
+}
+
+func refuses(t *testing.T, rows map[string]badPage) {
+	t.Helper()
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			f := forge(t, encode(t, fullPage(row.dtype)))
+			if row.code != CodeBadChecksum {
+				delete(f.meta, checksumKey) // the fault itself is to be found, not the broken sum
+			}
+			row.change(f)
+			_, err := Decode(f.bytes(), DefaultLimits())
+			wantRefusal(t, err, row.code, row.words)
+		})
+	}
+}
+
+func TestDecodeRefusesBadMetadata(t *testing.T) {
+	meta := func(key, value string) func(*forgery) { return func(f *forgery) { f.meta[key] = value } }
+	refuses(t, map[string]badPage{
+		"no format":                 {F16, func(f *forgery) { delete(f.meta, "format") }, CodeBadMetadata, `"format"`},
+		"another format":            {F16, meta("format", "semproxy.page.v2"), CodeBadFormat, "semproxy.page.v2"},
+		"cores for a page":          {F16, meta("format", FormatCores), CodeBadFormat, FormatPage},
+		"no model":                  {F16, func(f *forgery) { delete(f.meta, "model") }, CodeBadMetadata, `"model"`},
+		"an empty model":            {F16, meta("model", ""), CodeBadMetadata, `"model"`},
+		"a model with a line break": {F16, meta("model", "a\nb"), CodeBadMetadata, `"model"`},
+		"a long sequence":           {F16, meta("sequence", strings.Repeat("s", 300)), CodeBadMetadata, "256"},
+		"no layout":                 {F16, func(f *forgery) { delete(f.meta, "layout") }, CodeBadMetadata, `"layout"`},
+		"a layer that is no number": {F16, meta("layer_first", "four"), CodeBadMetadata, `"four"`},
+		"a negative token":          {F16, meta("token_first", "-1"), CodeBadMetadata, `"-1"`},
+		"a number of 2^31":          {F16, meta("tokens_total", "2147483648"), CodeBadMetadata, "2^31"},
+		"fewer tokens than sent":    {F16, meta("tokens_total", "20"), CodeBadMetadata, "tokens_total"},
+		"page 4 of 4":               {F16, meta("page", "4"), CodeBadMetadata, `"page"`},
+		"no rope":                   {F16, func(f *forgery) { delete(f.meta, "rope") }, CodeBadMetadata, `"rope"`},
+		"an unknown rope":           {F16, meta("rope", `{"type":"mrope","theta":1,"rotary_dim":4,"interleaved":false}`), CodeBadRope, `"mrope"`},
+		"no dtype":                  {F16, func(f *forgery) { delete(f.meta, "dtype") }, CodeBadMetadata, `"dtype"`},
+		"an unknown dtype":          {F16, meta("dtype", "F64"), CodeBadDType, `"F64"`},
+		"a dtype that k has not":    {F16, meta("dtype", "BF16"), CodeBadDType, `"k"`},
+		"a checksum that is no hex": {F16, meta("checksum", "zz"), CodeBadChecksum, `"zz"`},
+	})
+}
+
+func TestDecodeRefusesBadTensors(t *testing.T) {
 	put := func(name string, at int, bits ...byte) func(*forgery) {
 		return func(f *forgery) { copy(f.tensor(name).data[at:], bits) }
 	}
-	meta := func(key, value string) func(*forgery) { return func(f *forgery) { f.meta[key] = value } }
-	for name, row := range map[string]struct {
-		dtype       DType
-		change      func(*forgery)
-		code, words string
-	}{
-		"no format":                   {F16, func(f *forgery) { delete(f.meta, "format") }, CodeBadMetadata, `"format"`},
-		"another format":              {F16, meta("format", "semproxy.page.v2"), CodeBadFormat, "semproxy.page.v2"},
-		"cores for a page":            {F16, meta("format", FormatCores), CodeBadFormat, FormatPage},
-		"no model":                    {F16, func(f *forgery) { delete(f.meta, "model") }, CodeBadMetadata, `"model"`},
-		"an empty model":              {F16, meta("model", ""), CodeBadMetadata, `"model"`},
-		"a model with a line break":   {F16, meta("model", "a\nb"), CodeBadMetadata, `"model"`},
-		"a long sequence":             {F16, meta("sequence", strings.Repeat("s", 300)), CodeBadMetadata, "256"},
-		"no layout":                   {F16, func(f *forgery) { delete(f.meta, "layout") }, CodeBadMetadata, `"layout"`},
-		"a layer that is no number":   {F16, meta("layer_first", "four"), CodeBadMetadata, `"four"`},
-		"a negative token":            {F16, meta("token_first", "-1"), CodeBadMetadata, `"-1"`},
-		"a number of 2^31":            {F16, meta("tokens_total", "2147483648"), CodeBadMetadata, "2^31"},
-		"fewer tokens than sent":      {F16, meta("tokens_total", "20"), CodeBadMetadata, "tokens_total"},
-		"page 4 of 4":                 {F16, meta("page", "4"), CodeBadMetadata, `"page"`},
-		"no rope":                     {F16, func(f *forgery) { delete(f.meta, "rope") }, CodeBadMetadata, `"rope"`},
-		"an unknown rope":             {F16, meta("rope", `{"type":"mrope","theta":1,"rotary_dim":4,"interleaved":false}`), CodeBadRope, `"mrope"`},
-		"no dtype":                    {F16, func(f *forgery) { delete(f.meta, "dtype") }, CodeBadMetadata, `"dtype"`},
-		"an unknown dtype":            {F16, meta("dtype", "F64"), CodeBadDType, `"F64"`},
-		"a dtype that k has not":      {F16, meta("dtype", "BF16"), CodeBadDType, `"k"`},
+	refuses(t, map[string]badPage{
 		"no k":                        {F16, func(f *forgery) { f.drop("k") }, CodeMissingTensor, `"k"`},
 		"no v":                        {F16, func(f *forgery) { f.drop("v") }, CodeMissingTensor, `"v"`},
 		"no token_ids":                {F16, func(f *forgery) { f.drop("token_ids") }, CodeMissingTensor, `"token_ids"`},
@@ -161,18 +184,7 @@ func TestDecodeRefusesBadPages(t *testing.T) {
 		"q in FP8 beside F16":       {F16, func(f *forgery) { f.tensor("q").elem = F8E4M3.element(); f.reshape("q", 2, 4, 3, 4) }, CodeBadDType, `"q"`},
 		"q in whole numbers":        {F32, func(f *forgery) { f.tensor("q").elem = elemI32 }, CodeBadDType, `"q"`},
 		"a flipped bit in a tensor": {F16, put("k", 0, 0x55), CodeBadChecksum, "checksum"},
-		"a checksum that is no hex": {F16, meta("checksum", "zz"), CodeBadChecksum, `"zz"`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := forge(t, encode(t, fullPage(row.dtype)))
-			if row.code != CodeBadChecksum {
-				delete(f.meta, checksumKey) // the fault itself is to be found, not the broken sum
-			}
-			row.change(f)
-			_, err := Decode(f.bytes(), DefaultLimits())
-			wantRefusal(t, err, row.code, row.words)
-		})
-	}
+	})
 }
 
 func TestDecodeHoldsTheLimits(t *testing.T) {
