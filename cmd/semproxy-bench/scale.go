@@ -116,7 +116,7 @@ func writeWith(name string, write func(io.Writer) error) error {
 func (f *scaleFlags) measure(cmd *cobra.Command, rep *scalebench.Report) error {
 	note := func(r *scalebench.Row) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "measured: %s, %s, %s at once: %.1f pages/s\n", r.Work, show.Plural(r.Sidecars, "sidecar"), show.Plural(r.Clients, "page"), r.Pages)
-		rep.Rows = append(rep.Rows, *r)
+		rep.Take(r)
 	}
 	args := []string{"scale", "--inside", "--semproxy", f.o.Semproxy, "--nats", f.o.Self, "--clients", fmt.Sprint(f.o.Clients), "--time", f.o.Time.String(),
 		"--sidecar-cores", fmt.Sprint(f.o.SidecarCores), "--sidecars", strings.Trim(strings.Join(strings.Fields(fmt.Sprint(f.o.Sidecars)), ","), "[]")}
@@ -189,6 +189,8 @@ func newScaleNATSCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.Host, "host", "127.0.0.1", "address")
 	cmd.Flags().IntVar(&o.Port, "port", 0, "for clients")
 	cmd.Flags().IntVar(&o.ClusterPort, "cluster-port", 0, "for the other servers")
+	cmd.Flags().IntVar(&o.LeafPort, "leaf-port", 0, "for leaf nodes")
+	cmd.Flags().StringSliceVar(&o.Remotes, "remotes", nil, "URLs of servers to join as a leaf node")
 	cmd.Flags().StringSliceVar(&o.Routes, "routes", nil, "URLs of all servers")
 	return cmd
 }

@@ -38,7 +38,7 @@ func TestScaleMeasuresRealSidecarsAndSimulates(t *testing.T) {
 			if err := json.Unmarshal([]byte(out), &rep); err != nil {
 				t.Fatal(err)
 			}
-			if rep.Namespaces != (name == "namespaces") || len(rep.Rows) != 4 || len(rep.Predicted) != 4 || len(rep.Simulated) != len(scalebench.Topologies) {
+			if rep.Namespaces != (name == "namespaces") || len(rep.Rows) != 4 || rep.Leaf == nil || len(rep.Predicted) != 4 || len(rep.Simulated) != len(scalebench.Topologies) {
 				t.Fatalf("report: got %+v", rep)
 			}
 			for _, r := range rep.Rows {
@@ -49,6 +49,9 @@ func TestScaleMeasuresRealSidecarsAndSimulates(t *testing.T) {
 				if rep.Namespaces && (c.NATSBytes < c.PageBytes || c.RedisBytes < c.CoreBytes/2) {
 					t.Errorf("bytes of a page of %d: got %d at NATS, %d at Redis", c.PageBytes, c.NATSBytes, c.RedisBytes)
 				}
+			}
+			if c := rep.Leaf.Costs; rep.Namespaces && c.NATSBytes > c.PageBytes/10 {
+				t.Errorf("leaf nodes: the shared NATS received %d bytes of each page of %d, want hardly any", c.NATSBytes, c.PageBytes)
 			}
 			for _, name := range []string{doc, strings.TrimSuffix(doc, ".md") + ".svg"} {
 				if info, err := os.Stat(name); err != nil || info.Size() == 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // WriteMarkdown writes the page of the manual.
@@ -32,6 +33,14 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	p("What a page takes: processor time in ms, of all processes of a part together, and what the servers received.")
 	r.used().markdown(&b)
 	p("All of it shares the machine's free cores, so more sidecars give more pages a second only as long as the one core of a sidecar is what limits. What says something of more machines is what a page takes of each part, and how little that grows with the number of sidecars. The 99th percentile holds what other programs took away, which the prediction has as an average only.")
+	if l := r.Leaf; l != nil {
+		bytes := "was not counted, without network namespaces"
+		if r.Namespaces {
+			bytes = fmt.Sprintf("was %.0f bytes a page", float64(l.Costs.NATSBytes))
+		}
+		p("The last row is two nodes, each with a NATS server of its own that is a leaf node of the three, a sidecar and half of the senders: %.1f pages/s, 99th percentile %s ms. A page from outside is served, so the queue group is one; a page of a node goes to the node's own sidecar, and what the three shared servers received %s. The simulation says that a page takes %s ms of a node's own NATS server; measured are %s ms.",
+			l.Pages, ms(l.P99), bytes, ms(time.Duration(float64(c.NATS)/c.hops())), ms(l.Costs.NATS))
+	}
 	b.WriteString("## Simulated\n\n")
 	r.assumptions(p, &b)
 	for i := range r.Simulated {

@@ -54,6 +54,8 @@ type Row struct {
 const (
 	Cores = "weighted, 25 %"
 	Bits  = "4 bits"
+	// Leaves is the first, on two nodes with a NATS server each, which are leaf nodes of the others.
+	Leaves = Cores + ", leaf nodes"
 )
 
 // works are the kinds, with the names that their tenants begin with.
@@ -84,8 +86,8 @@ func Measure(ctx context.Context, o Options, report func(Row)) error {
 	if o.Semproxy == "" || o.Self == "" || o.Clients < 1 || o.SidecarCores < 1 || o.Time <= 0 || len(o.Sidecars) == 0 || slices.Min(o.Sidecars) < 1 {
 		return errors.New("the programs are missing, or sidecars, clients, cores and time are not positive")
 	}
-	places := func(first int) []place {
-		all := make([]place, 3)
+	places := func(first, n int) []place {
+		all := make([]place, n)
 		for i := range all {
 			all[i] = loopback{}
 			if o.Namespaces {
@@ -107,13 +109,14 @@ func Measure(ctx context.Context, o Options, report func(Row)) error {
 	servers := processes{dir: o.Dir}
 	defer servers.stop()
 	var err error
+	var hub []string
 	if m.pages, err = openPages(); err != nil {
 		return err
 	}
-	if m.urls, m.nats, err = servers.startNATS(ctx, o.Self, places(1)); err != nil {
+	if m.urls, hub, m.nats, err = servers.startNATS(ctx, o.Self, places(1, 3)); err != nil {
 		return err
 	}
-	if m.addrs, m.redis, err = servers.startRedis(ctx, places(4)); err != nil {
+	if m.addrs, m.redis, err = servers.startRedis(ctx, places(4, 3)); err != nil {
 		return err
 	}
 	for _, w := range works {
@@ -130,6 +133,16 @@ func Measure(ctx context.Context, o Options, report func(Row)) error {
 			report(row)
 		}
 	}
+	const nodes = 2
+	if m.leafURLs, m.leaves, err = servers.startLeaves(ctx, o.Self, places(7, nodes), hub); err != nil {
+		return err
+	}
+	row, err := m.size(ctx, works[0].tenants, nodes, o.Clients)
+	if err != nil {
+		return fmt.Errorf("leaf nodes: %w", err)
+	}
+	row.Work = Leaves
+	report(row)
 	return nil
 }
 
@@ -140,6 +153,17 @@ type measuring struct {
 	urls, addrs []string
 	nats, redis []*process
 	pages       *pages
+
+	leafURLs []string // where there are leaf nodes: one a sidecar, and clients
+	leaves   []*process
+}
+
+// at is where sidecar or client i connects.
+func (m *measuring) at(i int) []string {
+	if len(m.leafURLs) > 0 {
+		return m.leafURLs[i%len(m.leafURLs):][:1]
+	}
+	return m.urls
 }
 
 // startSidecars starts so many sidecars of one queue group, and waits until all of them are ready.
@@ -153,7 +177,7 @@ func (m *measuring) startSidecars(ctx context.Context, p *processes, n int) ([]*
 	for i, port := range admin {
 		addr := "127.0.0.1:" + port
 		one, err := p.start(ctx, loopback{}, fmt.Sprint("sidecar-", i), addr, []string{"GOMAXPROCS=" + cores}, m.Semproxy, "serve",
-			"--nats-url", strings.Join(m.urls, ","), "--store-redis-addrs", strings.Join(m.addrs, ","), "--store-redis-cluster",
+			"--nats-url", strings.Join(m.at(i), ","), "--store-redis-addrs", strings.Join(m.addrs, ","), "--store-redis-cluster",
 			"--policy-path", m.policy, "--admin-listen", addr, "--limits-workers", cores, "--compress-workers", cores, "--compress-device", "cpu")
 		if err != nil {
 			return nil, err
@@ -203,6 +227,7 @@ func (m *measuring) count(sidecars []*process) counters {
 	var no bool
 	c.sidecars = sum(sidecars, &none, &no)
 	c.nats, c.redis = sum(m.nats, &c.natsBytes, &c.natsBytesKnown), sum(m.redis, &c.redisBytes, &c.redisKnown)
+	c.nats += sum(m.leaves, &none, &no) // their bytes stay on their node
 	c.machine, c.cpuKnown = machineCPU()
 	return c
 }
@@ -217,8 +242,14 @@ func (m *measuring) size(ctx context.Context, tenant string, n, clients int) (Ro
 	}
 	load := &load{pages: m.pages}
 	defer load.close()
+	if len(m.leafURLs) > 0 { // the leaf nodes are joined when a page from outside is answered
+		if err := m.outside(ctx, tenant); err != nil {
+			return Row{}, err
+		}
+	}
 	for i := range clients {
-		c, err := client.Dial(m.urls[i%len(m.urls)], transport.ConnectOptions{Logger: slog.New(slog.DiscardHandler)},
+		at := m.at(i)
+		c, err := client.Dial(at[i%len(at)], transport.ConnectOptions{Logger: slog.New(slog.DiscardHandler)},
 			client.Options{Tenant: fmt.Sprintf("%s-%d", tenant, i%tenants), TracerProvider: noop.NewTracerProvider()})
 		if err != nil {
 			return Row{}, err
@@ -234,6 +265,18 @@ func (m *measuring) size(ctx context.Context, tenant string, n, clients int) (Ro
 		return Row{}, err
 	}
 	return m.row(n, clients, load, before, m.count(sidecars)), nil
+}
+
+// outside sends a page to a server that has no sidecar.
+func (m *measuring) outside(ctx context.Context, tenant string) error {
+	c, err := client.Dial(m.urls[0], transport.ConnectOptions{Logger: slog.New(slog.DiscardHandler)},
+		client.Options{Tenant: tenant + "-0", TracerProvider: noop.NewTracerProvider()})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = (&load{pages: m.pages}).one(ctx, c, nil)
+	return err
 }
 
 func (m *measuring) row(n, clients int, l *load, a, b counters) Row {

@@ -26,6 +26,7 @@ type Report struct {
 	Namespaces bool   `json:"namespaces"`
 	WhyNot     string `json:"why_no_namespaces,omitempty"`
 	Rows       []Row  `json:"measured"`
+	Leaf       *Row   `json:"leaf_nodes,omitempty"` // two nodes, each with a NATS server of its own
 
 	Plan      Plan        `json:"plan"`
 	Costs     Costs       `json:"costs_of_a_page"` // that the simulation counts with
@@ -40,6 +41,15 @@ type Simulated struct {
 	Bounds    []float64 `json:"bound_tokens_per_second"`
 	Saturates int       `json:"saturates_at_nodes"` // 0: not within the plan's largest
 	Limit     string    `json:"limit"`
+}
+
+// Take adds what was measured.
+func (r *Report) Take(row *Row) {
+	if row.Work == Leaves {
+		r.Leaf = row
+		return
+	}
+	r.Rows = append(r.Rows, *row)
 }
 
 // costs are those that the simulation counts with: what a page takes of each part with the fewest sidecars, which have all they can do,

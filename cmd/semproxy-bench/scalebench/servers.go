@@ -145,20 +145,39 @@ func ports(n int) ([]string, error) {
 	return all, nil
 }
 
-// startNATS starts a cluster of a NATS server at each place, and returns where clients connect.
-func (p *processes) startNATS(ctx context.Context, program string, places []place) (urls []string, servers []*process, err error) {
-	chosen, err := ports(2 * len(places))
+// startNATS starts a cluster of a NATS server at each place, and returns where clients and leaf nodes connect.
+func (p *processes) startNATS(ctx context.Context, program string, places []place) (urls, leaves []string, servers []*process, err error) {
+	chosen, err := ports(3 * len(places))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	var routes []string
 	for i, at := range places {
-		routes = append(routes, "nats://"+net.JoinHostPort(at.host(), chosen[2*i+1]))
+		routes = append(routes, "nats://"+net.JoinHostPort(at.host(), chosen[3*i+1]))
+		leaves = append(leaves, "nats-leaf://"+net.JoinHostPort(at.host(), chosen[3*i+2]))
 	}
 	for i, at := range places {
-		addr := net.JoinHostPort(at.host(), chosen[2*i])
-		one, err := p.start(ctx, at, fmt.Sprint("nats-", i), addr, nil, program,
-			"scale-nats", "--host", at.host(), "--port", chosen[2*i], "--cluster-port", chosen[2*i+1], "--routes", strings.Join(routes, ","), "--name", fmt.Sprint("scale-", i))
+		addr := net.JoinHostPort(at.host(), chosen[3*i])
+		one, err := p.start(ctx, at, fmt.Sprint("nats-", i), addr, nil, program, "scale-nats", "--host", at.host(), "--port", chosen[3*i],
+			"--cluster-port", chosen[3*i+1], "--leaf-port", chosen[3*i+2], "--routes", strings.Join(routes, ","), "--name", fmt.Sprint("scale-", i))
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		urls, servers = append(urls, "nats://"+addr), append(servers, one)
+	}
+	return urls, leaves, servers, nil
+}
+
+// startLeaves starts a NATS server at each place that joins the others at hub as a leaf node.
+func (p *processes) startLeaves(ctx context.Context, program string, places []place, hub []string) (urls []string, servers []*process, err error) {
+	chosen, err := ports(len(places))
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, at := range places {
+		addr := net.JoinHostPort(at.host(), chosen[i])
+		one, err := p.start(ctx, at, fmt.Sprint("leaf-", i), addr, nil, program, "scale-nats", "--host", at.host(), "--port", chosen[i],
+			"--remotes", strings.Join(hub, ","), "--name", fmt.Sprint("scale-leaf-", i))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -167,25 +186,41 @@ func (p *processes) startNATS(ctx context.Context, program string, places []plac
 	return urls, servers, nil
 }
 
-// NATSOptions are those of one NATS server of the cluster.
+// NATSOptions are those of one NATS server: of the cluster, or of a node.
 type NATSOptions struct {
-	Name, Host        string
-	Port, ClusterPort int
-	Routes            []string // of all servers, itself included
+	Name, Host  string
+	Port        int
+	ClusterPort int
+	LeafPort    int      // where leaf nodes connect
+	Routes      []string // of all servers of the cluster, itself included
+	Remotes     []string // servers that this one joins as a leaf node
 }
 
-// ServeNATS runs one NATS server of a cluster until ctx ends. It is a process of its own, so that its processor time can be told.
+// ServeNATS runs one NATS server until ctx ends. It is a process of its own, so that its processor time can be told.
 func ServeNATS(ctx context.Context, o NATSOptions) error {
-	so := &server.Options{
-		ServerName: o.Name, Host: o.Host, Port: o.Port, MaxPayload: 8 << 20, NoSigs: true, NoLog: true, MaxPending: 256 << 20,
-		Cluster: server.ClusterOpts{Name: "scale", Host: o.Host, Port: o.ClusterPort},
-	}
-	for _, r := range o.Routes {
-		u, err := url.Parse(r)
-		if err != nil {
-			return err
+	so := &server.Options{ServerName: o.Name, Host: o.Host, Port: o.Port, MaxPayload: 8 << 20, NoSigs: true, NoLog: true, MaxPending: 256 << 20}
+	parse := func(all []string) (urls []*url.URL, err error) {
+		for _, one := range all {
+			u, err := url.Parse(one)
+			if err != nil {
+				return nil, err
+			}
+			urls = append(urls, u)
 		}
-		so.Routes = append(so.Routes, u)
+		return urls, nil
+	}
+	var err error
+	if len(o.Remotes) > 0 {
+		hub := &server.RemoteLeafOpts{}
+		hub.URLs, err = parse(o.Remotes)
+		so.LeafNode.Remotes = []*server.RemoteLeafOpts{hub}
+	} else {
+		so.Cluster = server.ClusterOpts{Name: "scale", Host: o.Host, Port: o.ClusterPort}
+		so.LeafNode.Host, so.LeafNode.Port = o.Host, o.LeafPort
+		so.Routes, err = parse(o.Routes)
+	}
+	if err != nil {
+		return err
 	}
 	s, err := server.NewServer(so)
 	if err != nil {

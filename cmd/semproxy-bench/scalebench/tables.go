@@ -3,6 +3,7 @@ package scalebench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -43,7 +44,11 @@ func (r *Report) used() *table {
 		}
 		return fmt.Sprintf("%.2f", float64(n)/1e6)
 	}
-	for _, m := range r.Rows {
+	rows := r.Rows
+	if r.Leaf != nil {
+		rows = append(slices.Clone(rows), *r.Leaf)
+	}
+	for _, m := range rows {
 		c := m.Costs
 		t.add(m.Work, fmt.Sprint(m.Sidecars), fmt.Sprint(m.Clients), ms(c.Sidecar), ms(c.NATS), ms(c.Redis), ms(c.Client), mb(c.NATSBytes), mb(c.RedisBytes), fmt.Sprint(m.Retried))
 	}
