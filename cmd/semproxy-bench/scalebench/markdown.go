@@ -27,7 +27,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	b.WriteString("\n")
 	p("A page whose queue is full is left exact, or the sender keeps it: a saturated part costs compression, not answers.")
 	b.WriteString("## Measured, and predicted\n\n")
-	p("One, two and four `semproxy serve` in one queue group, each on at most %d of the machine's %d cores, between three NATS servers in a cluster and three Redis masters in a cluster, %s. Senders take the next page of the demo (%.2f MB, each one different) as soon as they have the reply. Everything shares the machine's cores; \"free\" is what other programs left of them. The prediction takes the processor time of a page from the run with one sidecar, and the latency and its spread from the run with one page at a time; what it says of more sidecars it has not seen.",
+	p("One, two and four `semproxy serve` in one queue group, each on at most %d of the machine's %d cores, between three NATS servers in a cluster and three Redis masters in a cluster, %s. Senders take the next page of the demo (%.2f MB, each one different) as soon as they have the reply. Everything shares the machine's cores; \"free\" is what other programs left of them. The prediction takes the processor time of a page from the run with one sidecar, and the latency and its spread from the run with one page at a time; so the rows with one sidecar only show that it adds up, and what it says of more sidecars it has not seen.",
 		r.Rows[0].Machine.SidecarCores, r.Rows[0].Machine.Cores, r.where(), float64(c.PageBytes)/1e6)
 	r.measured().markdown(&b)
 	p("What a page takes: processor time in ms, of all processes of a part together, and what the servers received.")

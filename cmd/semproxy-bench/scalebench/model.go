@@ -76,7 +76,7 @@ type Topology string
 const (
 	Shared  Topology = "one NATS, one Redis"
 	Leaf    Topology = "leaf nodes, one Redis"
-	Hashed  Topology = "leaf nodes, tenants hashed over Redis clusters"
+	Hashed  Topology = "leaf nodes, tenants over Redis clusters"
 	PerNode Topology = "leaf nodes, a Redis per node"
 )
 

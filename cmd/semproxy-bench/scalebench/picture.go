@@ -54,7 +54,7 @@ func (r *Report) WriteSVG(w io.Writer) error {
 		for k, x := range s.Results {
 			fmt.Fprintf(&path, "%s%.1f %.1f", map[bool]string{true: "M", false: "L"}[k == 0], px(float64(r.Plan.Nodes[k])), py(x.Tokens))
 		}
-		fmt.Fprintf(&b, `<path d="%s" fill="none" stroke="%s" stroke-width="2"/>`+"\n", path.String(), look)
+		fmt.Fprintf(&b, `<path d="%s" fill="none" stroke="%s" stroke-width="%d" opacity=".8"/>`+"\n", path.String(), look, 2+2*max(0, i-1))
 		if s.Saturates > 0 {
 			bound, _ := Bound(&r.Costs, &r.Plan.Deployment, s.Topology, s.Saturates)
 			fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="6" fill="none" stroke="%s" stroke-width="2"/>`+"\n", px(float64(s.Saturates)), py(bound), look)
