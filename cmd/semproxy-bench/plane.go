@@ -23,7 +23,7 @@ func newPlaneCommand() *cobra.Command {
 	var sizes []string
 	var o planebench.Options
 	var output string
-	var redisAddr string
+	var redisAddr, lmcacheAddr string
 	cmd := &cobra.Command{
 		Use:   "plane",
 		Short: "Measure pages inline, in shared memory, as jobs and in Redis, beside the raw parts",
@@ -37,7 +37,8 @@ time, so that other work on the machine slows all alike.
   job                 until it is kept, and until its outcome is told; raw: a bare publish to a JetStream file stream
   page in place       a descriptor of a page that lies in shared memory already, and a short reply; raw: pread
   shared, Go client   the page written into shared memory as well; raw: pwrite and pread
-  store put, get      with --redis: the shared store beside go-redis with the same tiles, in turns`,
+  store put, get      with --redis: the shared store beside go-redis with the same tiles, in turns
+  lmcache put, get    with --lmcache: LMCache's server beside them, put until it says that it has the object`,
 		Example: "  semproxy-bench plane\n  semproxy-bench plane --sizes 1MiB,32MiB --concurrency 1,8 --time 3s --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -58,7 +59,7 @@ time, so that other work on the machine slows all alike.
 				if err := planebench.Run(cmd.Context(), o, report); err != nil {
 					return err
 				}
-				return benchStore(cmd.Context(), redisAddr, o, report)
+				return benchStore(cmd.Context(), redisAddr, lmcacheAddr, o, report)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s/%s, %d cores, %s per measurement\n", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), o.Time)
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -72,7 +73,7 @@ time, so that other work on the machine slows all alike.
 			}
 			err = planebench.Run(cmd.Context(), o, report)
 			if err == nil {
-				err = benchStore(cmd.Context(), redisAddr, o, report)
+				err = benchStore(cmd.Context(), redisAddr, lmcacheAddr, o, report)
 			}
 			if flushed := w.Flush(); err == nil {
 				err = flushed
@@ -84,6 +85,7 @@ time, so that other work on the machine slows all alike.
 	f.StringSliceVar(&sizes, "sizes", []string{"64KiB", "512KiB", "2MiB", "7MiB", "32MiB"}, "bytes of a page; those over 8 MiB go through shared memory only")
 	f.IntSliceVar(&o.Concurrency, "concurrency", []int{1, 4}, "pages under way at once")
 	f.DurationVar(&o.Time, "time", time.Second, "how long each measurement takes")
+	f.StringVar(&lmcacheAddr, "lmcache", "", "with --redis: host:port of LMCache's server, to measure beside it (python -m lmcache.v1.server HOST PORT)")
 	f.StringVar(&redisAddr, "redis", "", "host:port of a Redis to measure the store on; its keys are gone after two seconds")
 	show.Flag(cmd, &output)
 	show.JSONFlag(cmd, &output)
@@ -91,9 +93,11 @@ time, so that other work on the machine slows all alike.
 }
 
 // benchStore measures the shared store beside the raw client, with objects of the pages' sizes.
-func benchStore(ctx context.Context, addr string, o planebench.Options, report func(planebench.Row)) (err error) {
-	if addr == "" {
+func benchStore(ctx context.Context, addr, peer string, o planebench.Options, report func(planebench.Row)) (err error) {
+	if addr == "" && peer == "" {
 		return nil
+	} else if addr == "" {
+		return errors.New("--lmcache: give --redis too, beside which it is measured")
 	}
 	s, err := redis.Open(redis.Options{Addrs: []string{addr}})
 	if err != nil {
@@ -105,10 +109,10 @@ func benchStore(ctx context.Context, addr string, o planebench.Options, report f
 	const turns = 5
 	rawCPU := 0.0 // CPU time of the raw side
 	return storebench.Run(ctx, storebench.Options{
-		Raw: raw, Store: s, Sizes: o.Sizes, Concurrency: o.Concurrency, Rounds: turns, Turn: o.Time / turns,
+		Raw: raw, Store: s, LMCache: peer, Sizes: o.Sizes, Concurrency: o.Concurrency, Rounds: turns, Turn: o.Time / turns,
 	}, func(r storebench.Row) {
 		row := planebench.Row{
-			Path: "store " + r.Op, Size: r.Size, Concurrency: r.Concurrency, Bytes: r.Rate, P50: r.P50, P99: r.P99,
+			Path: r.By + " " + r.Op, Size: r.Size, Concurrency: r.Concurrency, Bytes: r.Rate, P50: r.P50, P99: r.P99,
 			CPU: r.CPUPerGiB.Seconds(), Raw: "raw redis " + r.Op, Share: r.Ratio,
 		}
 		if r.By == storebench.ByRaw {

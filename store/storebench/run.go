@@ -16,7 +16,7 @@ import (
 	"github.com/semproxy/semproxy/store"
 )
 
-// TileBytes is the size of a value, for both.
+// TileBytes is the size of a value in Redis, for both of its clients.
 const TileBytes = 1 << 20
 
 // Tenant whose objects these are.
@@ -26,6 +26,8 @@ const Tenant = "bench"
 type Options struct {
 	Raw   goredis.UniversalClient // to the same Redis as Store
 	Store store.Store             // of tiles of TileBytes
+
+	LMCache string // host:port of LMCache's server, which is measured too; empty: it is not
 
 	Sizes       []int         // bytes of an object; default 64 KiB, 1 MiB, 8 MiB
 	Concurrency []int         // objects on their way at once; default 1, 4
@@ -39,8 +41,9 @@ const (
 	Put = "put" // a new object each time
 	Get = "get" // into memory of the object's own, which the reader may keep
 
-	ByRaw   = "raw"
-	ByStore = "store"
+	ByRaw     = "raw"
+	ByStore   = "store"
+	ByLMCache = "lmcache"
 )
 
 // Row is one side of a comparison.
@@ -51,21 +54,40 @@ type Row struct {
 	Rate        float64       // bytes per second, median of the turns
 	P50, P99    time.Duration // of one object
 	CPUPerGiB   time.Duration // of this process, Redis not included; 0 where it cannot be told
-	Ratio       float64       // of the store's rate to the raw client's, median of the pairs of turns; the same in both rows
+	Ratio       float64       // of this side's rate to the raw client's, median of the pairs of turns
 }
 
 // Run measures everything that opt says, row by row.
 func Run(ctx context.Context, opt Options, report func(Row)) error {
 	opt = opt.withDefaults()
+	var peer *lmcache
+	if opt.LMCache != "" {
+		peer = newLMCache(opt.LMCache)
+		defer func() { _ = peer.close() }()
+	}
 	for _, size := range opt.Sizes {
 		for _, n := range opt.Concurrency {
 			for _, op := range []string{Put, Get} {
 				c := comparison{opt: opt, op: op, size: size, streams: n}
+				c.sides = []*side{
+					{by: ByRaw, put: c.rawPut, get: c.rawGet},
+					{by: ByStore, put: c.storePut, get: c.storeGet},
+				}
+				if peer != nil {
+					c.sides = append(c.sides, &side{
+						by: ByLMCache,
+						put: func(ctx context.Context, i int64, blob []byte, _ time.Duration) error {
+							return peer.put(ctx, i%lmKept, blob)
+						},
+						get: func(ctx context.Context) error { return peer.get(ctx, 0) },
+					})
+				}
 				if err := c.run(ctx); err != nil {
 					return fmt.Errorf("%s of %d bytes, %d at once: %w", op, size, n, err)
 				}
-				report(c.row(0))
-				report(c.row(1))
+				for _, s := range c.sides {
+					report(c.row(s))
+				}
 			}
 		}
 	}
@@ -91,9 +113,19 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-var sides = [2]string{ByRaw, ByStore}
+// side is who does an operation, and what came of it. Object 0 is the one that is read.
+type side struct {
+	by  string
+	put func(ctx context.Context, i int64, blob []byte, life time.Duration) error
+	get func(ctx context.Context) error
 
-// comparison is one operation of one size, by both sides.
+	rates []float64
+	times []time.Duration
+	cpu   time.Duration
+	bytes int64
+}
+
+// comparison is one operation of one size, by all sides.
 type comparison struct {
 	opt           Options
 	op            string
@@ -101,10 +133,7 @@ type comparison struct {
 
 	name  string // of this comparison's keys
 	next  atomic.Int64
-	rates [2][]float64
-	times [2][]time.Duration
-	cpu   [2]time.Duration
-	bytes [2]int64
+	sides []*side
 }
 
 func (c *comparison) run(ctx context.Context) error {
@@ -113,8 +142,8 @@ func (c *comparison) run(ctx context.Context) error {
 		return err
 	}
 	for turn := -1; turn < c.opt.Rounds; turn++ { // the first one warms up
-		for side := range sides {
-			if err := c.turn(ctx, side, turn >= 0); err != nil {
+		for _, s := range c.sides {
+			if err := c.turn(ctx, s, turn >= 0); err != nil {
 				return err
 			}
 		}
@@ -122,16 +151,18 @@ func (c *comparison) run(ctx context.Context) error {
 	return nil
 }
 
-// prepare puts the one object that is read, for both.
+// prepare puts the one object that is read, by all.
 func (c *comparison) prepare(ctx context.Context) error {
 	if c.op != Get {
 		return nil
 	}
 	blob := c.blob()
-	if err := c.rawPut(ctx, 0, blob, time.Minute); err != nil {
-		return err
+	for _, s := range c.sides {
+		if err := s.put(ctx, 0, blob, time.Minute); err != nil {
+			return err
+		}
 	}
-	return c.opt.Store.Put(ctx, c.key(0), blob, store.PutOptions{TTL: time.Minute})
+	return nil
 }
 
 func (c *comparison) blob() []byte {
@@ -147,7 +178,7 @@ func (c *comparison) key(i int64) store.Key {
 }
 
 // turn lets one side work for a while.
-func (c *comparison) turn(ctx context.Context, side int, counts bool) error {
+func (c *comparison) turn(ctx context.Context, s *side, counts bool) error {
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	var all []time.Duration
@@ -161,7 +192,11 @@ func (c *comparison) turn(ctx context.Context, side int, counts bool) error {
 			for more := true; more && err == nil; more = time.Since(start) < c.opt.Turn {
 				i, from := c.next.Add(1), time.Now()
 				binary.LittleEndian.PutUint64(blob, uint64(i))
-				err = c.one(ctx, side, i, blob)
+				if c.op == Put {
+					err = s.put(ctx, i, blob, c.opt.Life)
+				} else {
+					err = s.get(ctx)
+				}
 				took = append(took, time.Since(from))
 			}
 			mu.Lock()
@@ -174,22 +209,18 @@ func (c *comparison) turn(ctx context.Context, side int, counts bool) error {
 		return failed
 	}
 	bytes := int64(len(all)) * int64(c.size)
-	c.rates[side] = append(c.rates[side], float64(bytes)/time.Since(start).Seconds())
-	c.times[side] = append(c.times[side], all...)
-	c.cpu[side] += cpuTime() - cpu
-	c.bytes[side] += bytes
+	s.rates = append(s.rates, float64(bytes)/time.Since(start).Seconds())
+	s.times = append(s.times, all...)
+	s.cpu += cpuTime() - cpu
+	s.bytes += bytes
 	return nil
 }
 
-func (c *comparison) one(ctx context.Context, side int, i int64, blob []byte) error {
-	switch {
-	case c.op == Put && sides[side] == ByRaw:
-		return c.rawPut(ctx, i, blob, c.opt.Life)
-	case c.op == Put:
-		return c.opt.Store.Put(ctx, c.key(i), blob, store.PutOptions{TTL: c.opt.Life})
-	case sides[side] == ByRaw:
-		return c.rawGet(ctx, 0)
-	}
+func (c *comparison) storePut(ctx context.Context, i int64, blob []byte, life time.Duration) error {
+	return c.opt.Store.Put(ctx, c.key(i), blob, store.PutOptions{TTL: life})
+}
+
+func (c *comparison) storeGet(ctx context.Context) error {
 	_, err := c.opt.Store.Get(ctx, c.key(0))
 	return err
 }
@@ -207,26 +238,26 @@ func (c *comparison) rawPut(ctx context.Context, i int64, blob []byte, life time
 	return nil
 }
 
-func (c *comparison) rawGet(ctx context.Context, i int64) error {
+func (c *comparison) rawGet(ctx context.Context) error {
 	blob := make([]byte, c.size)
 	for at := 0; at < len(blob); at += TileBytes {
-		if err := c.opt.Raw.GetToBuffer(ctx, c.rawKey(i, at/TileBytes), blob[at:min(at+TileBytes, len(blob))]).Err(); err != nil {
+		if err := c.opt.Raw.GetToBuffer(ctx, c.rawKey(0, at/TileBytes), blob[at:min(at+TileBytes, len(blob))]).Err(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *comparison) row(side int) Row {
-	ratios := make([]float64, len(c.rates[0]))
+func (c *comparison) row(s *side) Row {
+	ratios := make([]float64, len(s.rates))
 	for i := range ratios {
-		ratios[i] = c.rates[1][i] / c.rates[0][i]
+		ratios[i] = s.rates[i] / c.sides[0].rates[i]
 	}
-	r := Row{Op: c.op, By: sides[side], Size: c.size, Concurrency: c.streams, Rate: median(c.rates[side]), Ratio: median(ratios)}
-	slices.Sort(c.times[side])
-	if n := len(c.times[side]); n > 0 {
-		r.P50, r.P99 = c.times[side][n/2], c.times[side][n*99/100]
-		r.CPUPerGiB = time.Duration(float64(c.cpu[side]) * (1 << 30) / float64(c.bytes[side]))
+	r := Row{Op: c.op, By: s.by, Size: c.size, Concurrency: c.streams, Rate: median(s.rates), Ratio: median(ratios)}
+	slices.Sort(s.times)
+	if n := len(s.times); n > 0 {
+		r.P50, r.P99 = s.times[n/2], s.times[n*99/100]
+		r.CPUPerGiB = time.Duration(float64(s.cpu) * (1 << 30) / float64(s.bytes))
 	}
 	return r
 }
