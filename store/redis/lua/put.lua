@@ -12,11 +12,9 @@ local function no(...)
   return {...}
 end
 
-local there = redis.call('HGET', KEYS[6], 'version')
-if there == ARGV[6] then return {ARGV[5], 0} end -- its own: the answer was lost, and it is sent again
-if there or redis.call('HEXISTS', objects, object) == 1 then return no('0', 2) end
-local late = redis.call('HRANDFIELD', doomed, 256, 'WITHVALUES')
-if #late > 0 and redis.call('HEXISTS', doomed, object) == 1 then return no('0', 2) end
+local late = {} -- of a tenant without a quota the sweep removes what was evicted under an earlier one
+if quota > 0 then late = redis.call('HRANDFIELD', doomed, 256, 'WITHVALUES') end
+if (quota == 0 or #late > 0) and redis.call('HEXISTS', doomed, object) == 1 then return no('0', 2) end
 local time = redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
 if math.abs(micros - seq) > 1000000 then return no(string.format('%.0f', micros), 3) end
@@ -25,13 +23,21 @@ for i = 8, #KEYS do
 end
 
 -- A full server has refused what was sent with this script, so what little this adds is no matter.
-if redis.pcall('RENAME', KEYS[7], KEYS[6]).err then return no('0', 4) end
+local moved = redis.pcall('RENAMENX', KEYS[7], KEYS[6])
+if moved == 0 then
+  if redis.pcall('HGET', KEYS[6], 'version') ~= ARGV[6] then return no('0', 2) end
+  return {ARGV[5], 0} -- its own: the answer was lost, and it is sent again
+end
+if moved ~= 1 then return no('0', 4) end
+if redis.call('HSETNX', objects, object, ARGV[2] .. ' ' .. ARGV[5]) == 0 then -- known: back again
+  redis.call('RENAME', KEYS[6], KEYS[7])
+  return no('0', 2)
+end
 if ttl > 0 then redis.call('PEXPIRE', KEYS[6], ttl) else redis.call('PERSIST', KEYS[6]) end
 for i = 8, #KEYS do
   if ttl > 0 then redis.call('PEXPIRE', KEYS[i], ARGV[7]) else redis.call('PERSIST', KEYS[i]) end
 end
 local now = math.floor(micros / 1000)
-redis.call('HSET', objects, object, ARGV[2] .. ' ' .. ARGV[5])
 redis.call('ZADD', age, ARGV[5], object)
 if ttl > 0 then redis.call('ZADD', expiry, now + ttl, object) else redis.call('ZREM', expiry, object) end
 local sums = redis.call('HMGET', account, 'bytes', 'seq')
