@@ -21,7 +21,7 @@ var known = []struct {
 	name    string
 	weights [][]float64
 }{
-	{"smollm2-135m", smollm2Heads}, {"smollm2-hf", smollm2Heads},
+	{"smollm2", smollm2Heads}, // no other size has three heads
 	{"qwen2.5-coder-0.5b", qwenHeads}, {"qwen2.5-0.5b", qwenHeads}, {"qwen05", qwenHeads},
 }
 
