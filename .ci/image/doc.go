@@ -1,5 +1,5 @@
 // Command image makes semproxy's container images without a container engine: it builds the program, lays it over a base of a few
-// files, and writes an OCI layout, an SPDX document per image, and, where it is asked to, a registry. The same sources give the
+// files, and writes an OCI layout, an SPDX document and a provenance per image, and, where it is asked to, a registry. The same sources give the
 // same digests.
 //
 // There are two images. The plain one is a static program on next to nothing. The one with "-gpu" behind its version can use

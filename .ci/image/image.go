@@ -29,12 +29,13 @@ type tagged struct {
 	images []built
 }
 
-// built is an image with its bill of materials, which refers to it.
+// built is an image with its bill of materials and its provenance, which refer to it.
 type built struct {
 	arch              string
-	image, bill       v1.Image
+	image             v1.Image
+	papers            []v1.Image
 	digest            v1.Hash
-	sbom              []byte
+	sbom, provenance  []byte
 	compressed, files int64
 }
 
@@ -157,7 +158,7 @@ func (o *options) config(img v1.Image, arch string, gpu bool) *v1.ConfigFile {
 	return c
 }
 
-// describe weighs the image and writes its bill of materials.
+// describe weighs the image and writes its bill of materials and its provenance.
 func (o *options) describe(img v1.Image, arch, program string, libc *glibc) (*built, error) {
 	b := &built{arch: arch, image: img}
 	var err error
@@ -192,12 +193,20 @@ func (o *options) describe(img v1.Image, arch, program string, libc *glibc) (*bu
 	if err != nil {
 		return nil, err
 	}
-	bill, err := mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), spdxType),
-		static.NewLayer(b.sbom, spdxType))
-	if err != nil {
+	if b.provenance, err = o.ofImage(arch, b.digest, libc); err != nil {
 		return nil, err
 	}
-	b.bill = mutate.Subject(bill, *desc).(v1.Image)
+	for _, paper := range []struct {
+		kind types.MediaType
+		text []byte
+	}{{spdxType, b.sbom}, {provenanceType, b.provenance}} {
+		one, err := mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), paper.kind),
+			static.NewLayer(paper.text, paper.kind))
+		if err != nil {
+			return nil, err
+		}
+		b.papers = append(b.papers, mutate.Subject(one, *desc).(v1.Image))
+	}
 	return b, nil
 }
 
@@ -213,7 +222,7 @@ func descriptor(img v1.Image) (*v1.Descriptor, error) {
 	return &v1.Descriptor{MediaType: types.OCIManifestSchema1, Size: size, Digest: d}, nil
 }
 
-// write replaces dir by an OCI layout of the tags and their bills of materials, with the latter as files beside it too.
+// write replaces dir by an OCI layout of the tags, their bills of materials and provenances, with the latter two as files beside it too.
 func (s imageSet) write(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -227,11 +236,15 @@ func (s imageSet) write(dir string) error {
 			return err
 		}
 		for _, i := range t.images {
-			if err := p.AppendImage(i.bill); err != nil {
-				return err
+			for _, paper := range i.papers {
+				if err := p.AppendImage(paper); err != nil {
+					return err
+				}
 			}
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("semproxy-%s-%s.spdx.json", t.name, i.arch)), i.sbom, 0o644); err != nil {
-				return err
+			for kind, text := range map[string][]byte{"spdx": i.sbom, "intoto": i.provenance} {
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("semproxy-%s-%s.%s.json", t.name, i.arch, kind)), text, 0o644); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -249,12 +262,14 @@ func (s imageSet) push(ctx context.Context, repository string, w io.Writer) erro
 			return fmt.Errorf("push %s: %w", tag, err)
 		}
 		for _, i := range t.images {
-			digest, err := i.bill.Digest()
-			if err != nil {
-				return err
-			}
-			if err := remote.Write(tag.Context().Digest(digest.String()), i.bill, remote.WithContext(ctx)); err != nil {
-				return fmt.Errorf("push the bill of materials of %s: %w", tag, err)
+			for _, paper := range i.papers {
+				digest, err := paper.Digest()
+				if err != nil {
+					return err
+				}
+				if err := remote.Write(tag.Context().Digest(digest.String()), paper, remote.WithContext(ctx)); err != nil {
+					return fmt.Errorf("push what belongs to %s: %w", tag, err)
+				}
 			}
 		}
 		fmt.Fprintf(w, "pushed %s@%s\n", tag, t.digest)

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log"
@@ -239,8 +240,12 @@ func TestALoopbackRegistryTakesTheImagesAndTheirBills(t *testing.T) {
 				t.Fatal(err)
 			}
 			m, err := found.IndexManifest()
-			if err != nil || len(m.Manifests) != 1 || m.Manifests[0].ArtifactType != spdxType {
-				t.Errorf("%s for %s is referred to by %+v, %v; want its bill of materials", tag.name, b.arch, m, err)
+			if err != nil || len(m.Manifests) != 2 {
+				t.Fatalf("%s for %s is referred to by %+v, %v; want its bill of materials and its provenance", tag.name, b.arch, m, err)
+			}
+			kinds := []string{m.Manifests[0].ArtifactType, m.Manifests[1].ArtifactType}
+			if slices.Sort(kinds); !slices.Equal(kinds, []string{spdxType, provenanceType}) {
+				t.Errorf("%s for %s is referred to by %v", tag.name, b.arch, kinds)
 			}
 		}
 	}
@@ -274,6 +279,55 @@ func TestTheBillOfMaterialsNamesWhatIsInTheImage(t *testing.T) {
 				t.Errorf("%s: Go's version is %q, want %q", tag.name, have["stdlib"], runtime.Version())
 			}
 		}
+	}
+}
+
+// The provenance is SLSA's, of the image, and names the commit; a signer takes it as it is.
+func TestTheProvenanceSaysWhatTheImageIsMadeOf(t *testing.T) {
+	for _, tag := range need(t) {
+		for _, b := range tag.images {
+			var s statement
+			if err := json.Unmarshal(b.provenance, &s); err != nil {
+				t.Fatal(err)
+			}
+			if s.Type != "https://in-toto.io/Statement/v1" || s.PredicateType != "https://slsa.dev/provenance/v1" || len(s.Subject) != 1 || s.Subject[0].Digest["sha256"] != b.digest.Hex {
+				t.Errorf("%s: got %+v, want SLSA's provenance of %s", tag.name, s, b.digest)
+			}
+			d := s.Predicate.Definition
+			if gpu := strings.HasSuffix(tag.name, "-gpu"); d.External["gpu"] != gpu || d.External["architecture"] != b.arch || (len(d.Dependencies) == 3) != gpu {
+				t.Errorf("%s: got %+v, want its architecture, and libc6 with GPU support only", tag.name, d)
+			}
+			if from := d.Dependencies[0]; !strings.HasPrefix(from.URI, "git+https://") || d.Dependencies[1].URI != "pkg:golang/stdlib@"+runtime.Version()[2:] {
+				t.Errorf("%s: got %+v, want the sources and Go", tag.name, d.Dependencies)
+			}
+		}
+	}
+}
+
+func TestTheProvenanceOfAFolderHasAllFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := run(t.Context(), []string{"--version", "1.2.3", "--attest", dir}, io.Discard); err == nil || !strings.Contains(err.Error(), "has no files") {
+		t.Errorf("an empty folder: got %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a"), []byte("abc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // its own file is not one of them
+		if err := run(t.Context(), []string{"--version", "1.2.3", "--attest", dir}, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "semproxy-1.2.3.intoto.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s statement
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
+	}
+	const abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	if len(s.Subject) != 1 || s.Subject[0].Name != "a" || s.Subject[0].Digest["sha256"] != abc {
+		t.Errorf("got %+v, want the file a", s.Subject)
 	}
 }
 

@@ -25,6 +25,7 @@ type options struct {
 	platforms []string          // architectures of the plain image
 	gpu       []string          // of the one with GPU support
 	debs      map[string]string // libc6 by architecture; others are fetched with apt-get
+	folder    string            // of which only the provenance is written; empty: images are made
 	chart     string            // file of a packaged chart that goes with them; empty: none
 	push      string            // repository, such as 127.0.0.1:5000/semproxy
 	budget    int64             // compressed bytes of an image
@@ -49,6 +50,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	if err != nil {
 		return err
+	}
+	if o.folder != "" {
+		return o.attestFolder(o.folder)
 	}
 	images, err := o.build(ctx)
 	if err != nil {
@@ -96,6 +100,7 @@ func parse(ctx context.Context, args []string) (*options, error) {
 		return nil
 	})
 	f.StringVar(&o.chart, "chart", "", "packaged chart (.tgz) that goes into the layout too, and is pushed to charts beside the repository; empty: none")
+	f.StringVar(&o.folder, "attest", "", "make no image, but write the provenance (SLSA, unsigned) of all files of this folder into it")
 	f.StringVar(&o.push, "push", "", "repository to push to, such as 127.0.0.1:5000/semproxy")
 	f.Int64Var(&o.budget, "budget", 32<<20, "most bytes that an image may have, compressed")
 	if err := f.Parse(args); err != nil {
