@@ -45,6 +45,11 @@ soak: ## 200000 small pages through every path, and a minute of overload
 SEED ?= 1
 FORM ?= long
 
+.PHONY: scale
+scale: ## measure sidecars in a queue group, simulate 1 to 1,000 nodes from SEED (1), and write docs/explanation/scale.md
+	d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && go build -o "$$d" ./cmd/semproxy ./cmd/semproxy-bench && \
+		"$$d/semproxy-bench" scale --seed $(SEED) --doc docs/explanation/scale.md
+
 .PHONY: reliability
 reliability: ## run the suites of docs/explanation/reliability.md from SEED (1) and write it; FORM=short takes minutes
 	.ci/reliability $(SEED) $(FORM)

@@ -11,6 +11,7 @@ import (
 //
 // Keys (after RoPE) and values are there twice: as an engine holds them, K and V in DType; and widened, as Full.
 type Cache struct {
+	Model                      string // its name
 	Layers, Heads, Tokens, Dim int
 	DType                      compress.DType
 	K, V                       []byte // [Layers, Heads, Tokens, Dim]
@@ -114,7 +115,7 @@ func (p *Plane) Keep(of *Plane, i, dim int) {
 func (m *Model) newCache(tokens, start int) *Cache {
 	c := &m.Config
 	n := c.Layers * c.Heads * tokens
-	out := &Cache{Layers: c.Layers, Heads: c.Heads, Tokens: tokens, Dim: c.HeadDim, DType: c.DType, Rope: c.Rope,
+	out := &Cache{Model: c.Name, Layers: c.Layers, Heads: c.Heads, Tokens: tokens, Dim: c.HeadDim, DType: c.DType, Rope: c.Rope,
 		K: make([]byte, n*c.HeadDim*c.DType.Size()), V: make([]byte, n*c.HeadDim*c.DType.Size()), Positions: make([]int32, tokens)}
 	for i := range out.Positions {
 		out.Positions[i] = int32(start + i)

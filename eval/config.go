@@ -11,6 +11,7 @@ import (
 
 // Config is the shape of a Llama-style model, as its config.json gives it.
 type Config struct {
+	Name                  string // of the model's folder; what is known of a model's heads is found by it
 	Architecture          string
 	Vocab, Hidden, Inner  int // sizes of the vocabulary, the residual stream and the feed-forward layer
 	Layers, QHeads, Heads int // Heads are KV heads

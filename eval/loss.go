@@ -93,6 +93,7 @@ func (p *prober) losses(ctx context.Context, c *Case) (out []Loss, known int, er
 	}
 	for _, budget := range lossBudgets {
 		how := merge{comp: p.comp, opt: compress.Weighted()}
+		how.knows = budget == compress.Adaptive
 		how.opt.Budget, how.opt.Across = budget, how.opt.Across && budget != compress.Equal
 		for _, ratio := range lossRatios {
 			one := Loss{Budget: budget, Ratio: ratio, Asked: known}

@@ -6,14 +6,26 @@ import (
 	"time"
 
 	"github.com/semproxy/semproxy/compress"
+	"github.com/semproxy/semproxy/defaults"
 	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // merge is compress.Compressor with some options.
 type merge struct {
-	comp *compress.Compressor
-	opt  compress.Options
-	res  compress.Result
+	comp    *compress.Compressor
+	opt     compress.Options
+	res     compress.Result
+	knows   bool // what is known of the model's heads weighs them, as it does in a sidecar
+	weights []float64
+}
+
+// newWeighted is the default of a policy.
+func newWeighted(p *params) (Method, error) {
+	m, err := newMerge(p, compress.Weighted())
+	if m, ok := m.(*merge); ok {
+		m.knows = m.opt.HeadWeights == nil && m.opt.Budget == compress.Adaptive
+	}
+	return m, err
 }
 
 func newMerge(p *params, opt compress.Options) (Method, error) {
@@ -72,6 +84,12 @@ func (m *merge) run(ctx context.Context, c *Cache, ratio float64) error {
 	}
 	ask(&in, l)
 	m.opt.Ratio = ratio
+	if m.knows {
+		m.opt.HeadWeights = nil
+		if m.weights = defaults.HeadWeights(m.weights[:0], c.Model, 0, c.Layers, c.Heads, ratio); len(m.weights) > 0 {
+			m.opt.HeadWeights = m.weights
+		}
+	}
 	return m.comp.Compress(ctx, &in, &m.opt, &m.res)
 }
 

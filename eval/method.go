@@ -25,7 +25,7 @@ type maker func(p *params) (Method, error)
 var makers = map[string]maker{
 	"none":     func(*params) (Method, error) { return none{}, nil },
 	"semantic": preset(compress.Semantic),
-	"weighted": func(p *params) (Method, error) { return newMerge(p, compress.Weighted()) },
+	"weighted": newWeighted,
 	"equal":    newEqual,
 	"hybrid":   preset(compress.Hybrid),
 	"paper":    preset(compress.Paper),

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/semproxy/semproxy/compress"
+	"github.com/semproxy/semproxy/defaults"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/store"
 	"github.com/semproxy/semproxy/telemetry/semconv"
@@ -113,11 +114,15 @@ func rope(r page.Rope) compress.Rope {
 		BetaFast: r.BetaFast, BetaSlow: r.BetaSlow}
 }
 
-// terms are all that decides about a page's cores beside the page: the policy, how this program understands it, and what the
-// guard does. Stored objects and marks of prefixes are found under the same terms only.
-func terms(d *policy.Decision) string {
+// terms are all that decides about a page's cores beside the page: the policy, how this program understands it, what it knows of the
+// model's heads, and what the guard does. Stored objects and marks of prefixes are found under the same terms only.
+func terms(d *policy.Decision, model string) string {
 	o := options(&d.Plan, false, 0) // whether keys are folded is the page's wish, and in its digest
-	return fmt.Sprintf("%s %s relax %v %d codes %d", d.PolicyDigest, o.Identity(), relaxBy, relaxSteps, page.CodesVersion)
+	out := fmt.Sprintf("%s %s relax %v %d codes %d", d.PolicyDigest, o.Identity(), relaxBy, relaxSteps, page.CodesVersion)
+	if knowsHeads(&d.Plan) && d.Plan.Ratio < defaults.HeadsFrom {
+		out += defaults.HeadsVersion(model)
+	}
+	return out
 }
 
 // object is the key of the page's cores: a digest of the tenant, the content, the terms, the delimiters and, where the
@@ -127,7 +132,7 @@ func (j *job) object(d *policy.Decision) string {
 	h := sha256.New()
 	content := j.page.Digest()
 	boundary := sha256.Sum256(j.in.Boundary)
-	parts := [][]byte{[]byte("semproxy.object.2"), []byte(j.tenant), content[:], []byte(terms(d)), boundary[:]}
+	parts := [][]byte{[]byte("semproxy.object.2"), []byte(j.tenant), content[:], []byte(terms(d, j.page.Model)), boundary[:]}
 	if len(d.Plan.Protect.Patterns) > 0 || len(d.Plan.Protect.Roles) > 0 {
 		protect := sha256.Sum256(j.in.Protect)
 		parts = append(parts, protect[:])

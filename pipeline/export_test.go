@@ -19,3 +19,6 @@ func Afford(s compress.Size, rules, profile string) error {
 	j := &job{page: &page.Page{}, blob: make([]byte, 2*s.Layers*s.Heads*s.Tokens*s.Dim*s.Elem+2*s.Layers*s.QHeads*s.Queries*s.Dim)}
 	return j.affordSize(s, &d.Plan)
 }
+
+// Terms is terms.
+var Terms = terms

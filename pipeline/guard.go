@@ -21,9 +21,6 @@ const (
 func (p *Pipeline) guarded(ctx context.Context, j *job, d *policy.Decision) error {
 	plan, r := &d.Plan, &j.report
 	j.opt.Progress = p.cfg.Progress
-	if err := j.weighHeads(d); err != nil {
-		return err
-	}
 	if plan.Untouched() {
 		r.Guard = semconv.GuardOff
 		return p.exact(ctx, j)
@@ -34,6 +31,9 @@ func (p *Pipeline) guarded(ctx context.Context, j *job, d *policy.Decision) erro
 	}
 	guarded := !plan.Guard.None()
 	for try := 0; ; try++ {
+		if err := j.weighHeads(d); err != nil {
+			return err
+		}
 		if err := p.attempt(ctx, j, plan); err != nil {
 			return err
 		}

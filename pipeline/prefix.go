@@ -53,7 +53,7 @@ func (p *Pipeline) mark(ctx context.Context, j *job, key store.Key, d *policy.De
 	if !j.located {
 		return
 	}
-	space, under := j.page.Space(), terms(d)
+	space, under := j.page.Space(), terms(d, j.page.Model)
 	from, to := place(j.tenant, space, under, j.span.From), place(j.tenant, space, under, j.span.To)
 	m := store.Mark{To: to, Tokens: j.page.Tokens, LayerFirst: j.page.LayerFirst, Layers: j.page.Layers, Object: key.Object}
 	if err := p.cfg.Prefixes.Mark(ctx, j.tenant, from, m, store.PutOptions{
@@ -83,7 +83,7 @@ func (p *Pipeline) Prefix(ctx context.Context, tenant string, body []byte) ([]by
 		w := walk{p: p, tenant: tenant, block: req.Block, layers: req.Layers, request: req}
 		for i := range decisions {
 			if !decisions[i].Plan.Untouched() {
-				w.terms = append(w.terms, terms(&decisions[i]))
+				w.terms = append(w.terms, terms(&decisions[i], req.Model))
 			}
 		}
 		if reply.Pages, err = w.run(ctx); err != nil {

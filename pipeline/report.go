@@ -35,6 +35,7 @@ type Report struct {
 	Asked, Ratio          float64 // cores / tokens: what the policy asked for and what was reached; Asked is 0 with a threshold
 	BytesIn, BytesOut     int
 	Boundary              string // semconv.BoundaryPage, BoundaryTokenizer or BoundaryNone
+	HeadWeights           string // semconv.HeadWeightsProfile, HeadWeightsModel or HeadWeightsNone
 	Device                string
 
 	KeySimilarity  float64
@@ -72,6 +73,9 @@ func (r *Report) attributes() []attribute.KeyValue {
 		semconv.Cores.Int(r.Cores), semconv.Ratio.Float64(r.Ratio), semconv.KeySimilarity.Float64(r.KeySimilarity),
 		semconv.Guard.String(r.Guard), semconv.Device.String(r.Device), semconv.BoundarySource.String(r.Boundary),
 	}
+	if r.HeadWeights != "" {
+		a = append(a, semconv.HeadWeights.String(r.HeadWeights))
+	}
 	if r.Measured {
 		a = append(a, semconv.AttentionError.Float64(r.AttentionError), semconv.WorstHead.String(r.WorstHead))
 	}
@@ -81,6 +85,9 @@ func (r *Report) attributes() []attribute.KeyValue {
 // fidelity is the report as the reply's metadata carries it.
 func (r *Report) fidelity() map[string]string {
 	m := map[string]string{"key_similarity": number(r.KeySimilarity), "guard": r.Guard}
+	if r.HeadWeights == semconv.HeadWeightsModel {
+		m["head_weights"] = r.HeadWeights
+	}
 	if !r.Measured && r.Outcome == semconv.OutcomeCompressed {
 		m["value_error"] = number(r.ValueError)
 	}

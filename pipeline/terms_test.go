@@ -16,7 +16,7 @@ func TestAChangedPresetChangesKeysAndPlaces(t *testing.T) {
 	for _, method := range slices.Sorted(maps.Keys(presets)) {
 		d := policy.Decision{PolicyDigest: "d", Plan: policy.Profile{Method: method, Ratio: 0.5, Chunk: policy.Chunk{Min: 64, Max: 96}}}
 		j := &job{tenant: "acme", page: &page.Page{}}
-		object, at := j.object(&d), place("acme", [32]byte{}, terms(&d), page.Link{})
+		object, at := j.object(&d), place("acme", [32]byte{}, terms(&d, "m"), page.Link{})
 		if got := j.object(&d); got != object {
 			t.Fatalf("%s: the key is not the same for the same page: %s and %s", method, got, object)
 		}
@@ -26,7 +26,7 @@ func TestAChangedPresetChangesKeysAndPlaces(t *testing.T) {
 			o.Recency += 0.5
 			return o
 		}
-		newObject, newAt := j.object(&d), place("acme", [32]byte{}, terms(&d), page.Link{})
+		newObject, newAt := j.object(&d), place("acme", [32]byte{}, terms(&d, "m"), page.Link{})
 		presets[method] = preset
 		if newObject == object || newAt == at {
 			t.Errorf("%s: a changed preset leaves the object's key or the prefix's place as it was", method)

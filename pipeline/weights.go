@@ -4,7 +4,9 @@ import (
 	"fmt"
 
 	"github.com/semproxy/semproxy/codes"
+	"github.com/semproxy/semproxy/defaults"
 	"github.com/semproxy/semproxy/policy"
+	"github.com/semproxy/semproxy/telemetry/semconv"
 )
 
 // HeadWeightsError refuses a page that its policy's head weights do not fit: they are another model's. It is final.
@@ -22,21 +24,35 @@ func (e *HeadWeightsError) Error() string {
 		"give the model a rule and a profile of its own", e.Profile, e.Layers, e.Heads, e.Model, e.First, e.First+e.PageLayers-1, e.KVHeads)
 }
 
-// weighHeads gives the compressor the weights of the page's layers.
+// weighHeads gives the compressor the weights of the page's layers, and says where they are from: the profile, or what is known of the
+// model's heads. It is called for every ratio that is tried.
 func (j *job) weighHeads(d *policy.Decision) error {
-	all := d.Plan.HeadWeights
-	if all == nil {
-		return nil
-	}
-	p := j.page
+	j.opt.HeadWeights, j.report.HeadWeights = nil, semconv.HeadWeightsNone
+	p, all := j.page, d.Plan.HeadWeights
 	first := p.LayerFirst
-	if first < 0 || first > len(all)-p.Layers || len(all[0]) != p.KVHeads {
+	switch {
+	case knowsHeads(&d.Plan) && p.Importance == nil:
+		j.weights = defaults.HeadWeights(j.weights[:0], p.Model, first, p.Layers, p.KVHeads, j.opt.Ratio)
+		if len(j.weights) == 0 {
+			return nil
+		}
+		j.report.HeadWeights = semconv.HeadWeightsModel
+	case all == nil || d.Plan.AlikeHeads():
+		return nil
+	case first < 0 || first > len(all)-p.Layers || len(all[0]) != p.KVHeads:
 		return &HeadWeightsError{Model: p.Model, Profile: d.Profile, Layers: len(all), Heads: len(all[0]), First: first, PageLayers: p.Layers, KVHeads: p.KVHeads}
-	}
-	j.weights = j.weights[:0]
-	for _, heads := range all[first : first+p.Layers] {
-		j.weights = append(j.weights, heads...)
+	default:
+		j.weights = j.weights[:0]
+		for _, heads := range all[first : first+p.Layers] {
+			j.weights = append(j.weights, heads...)
+		}
+		j.report.HeadWeights = semconv.HeadWeightsProfile
 	}
 	j.opt.HeadWeights = j.weights
 	return nil
+}
+
+// knowsHeads reports whether a profile leaves its heads' weights to what is known of the model.
+func knowsHeads(p *policy.Profile) bool {
+	return p.HeadWeights == nil && p.Method == policy.MethodWeighted && p.Budget == policy.BudgetAdaptive && p.Threshold == nil
 }

@@ -16,7 +16,7 @@ type Profile struct {
 	Ratio       float64     `json:"ratio" yaml:"ratio"`                             // tokens kept / tokens given, in (0, 1]
 	Threshold   *float64    `json:"threshold,omitempty" yaml:"threshold,omitempty"` // similarity in (-1, 1] that replaces Ratio; nil: none
 	Budget      Budget      `json:"budget,omitempty" yaml:"budget,omitempty"`
-	HeadWeights [][]float64 `json:"headWeights,omitempty" yaml:"headWeights,omitempty"` // [layers of the model][KV heads], in [1/64, 64]: larger keeps more; nil: all 1
+	HeadWeights [][]float64 `json:"headWeights,omitempty" yaml:"headWeights,omitempty"` // [layers of the model][KV heads], in [1/64, 64]: larger keeps more; nil: as the model's are known; {{1}}: all alike
 	Clusters    Clusters    `json:"clusters,omitempty" yaml:"clusters,omitempty"`
 	Exact       float64     `json:"exact" yaml:"exact"`                         // share of the budget, in [0, 1), kept unmerged
 	Regular     bool        `json:"regular,omitempty" yaml:"regular,omitempty"` // equal budget met to the core
@@ -64,6 +64,11 @@ type Store struct {
 
 // Untouched reports whether pages leave as they came: all their tokens, in their own type.
 func (p *Profile) Untouched() bool { return p.Method == MethodNone && p.Bits == 0 }
+
+// AlikeHeads reports whether the profile says that no head weighs more than another.
+func (p *Profile) AlikeHeads() bool {
+	return len(p.HeadWeights) == 1 && len(p.HeadWeights[0]) == 1 && p.HeadWeights[0][0] == 1
+}
 
 // Digest is the SHA-256, in hexadecimal, of everything in the profile that can change a compressed page. The time that the
 // object is kept is not part of it, nor is the profile's name.

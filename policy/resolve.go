@@ -153,7 +153,7 @@ func (c check) regular(path string, s *ProfileSpec, p *Profile) {
 	p.Regular = equal && value(s.Regular, p.Method != MethodPaper)
 }
 
-// headWeights takes the weights over. All 1 is the same as none.
+// headWeights takes the weights over. All 1, of whatever shape, says that the heads are alike, though semproxy may know the model.
 func (c check) headWeights(path string, s *ProfileSpec, p *Profile) {
 	if s.HeadWeights == nil {
 		return
@@ -179,8 +179,9 @@ func (c check) headWeights(path string, s *ProfileSpec, p *Profile) {
 			}
 		}
 	}
-	if !even {
-		p.HeadWeights = s.HeadWeights
+	p.HeadWeights = s.HeadWeights
+	if even {
+		p.HeadWeights = [][]float64{{1}}
 	}
 }
 

@@ -47,6 +47,6 @@ Exit codes: 1 failed, 2 usage, 3 refused, 4 unavailable.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit.UsageError{Err: err} })
-	root.AddCommand(newPageCommand(), newDecodeCommand(), newCodecsCommand(), newPlaneCommand(), newProxyCommand(), newProxyEngineCommand())
+	root.AddCommand(newPageCommand(), newDecodeCommand(), newCodecsCommand(), newPlaneCommand(), newProxyCommand(), newProxyEngineCommand(), newScaleCommand(), newScaleNATSCommand())
 	return root
 }

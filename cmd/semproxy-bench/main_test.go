@@ -52,7 +52,7 @@ func cli(t *testing.T, args ...string) (stdout string, err error) {
 }
 
 func TestEveryCommandHelps(t *testing.T) {
-	for _, args := range [][]string{{}, {"page"}, {"decode"}, {"plane"}, {"proxy"}} {
+	for _, args := range [][]string{{}, {"page"}, {"decode"}, {"plane"}, {"proxy"}, {"scale"}} {
 		out, err := cli(t, append(args, "--help")...)
 		if err != nil || !strings.Contains(out, "Usage:") || !strings.Contains(out, strings.Join(append([]string{"semproxy-bench"}, args...), " ")) {
 			t.Errorf("semproxy-bench %s --help: %v\n%s", strings.Join(args, " "), err, out)

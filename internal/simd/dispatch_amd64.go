@@ -12,12 +12,12 @@ var (
 	avx2 = Kernels{Name: "avx2", Gram: gramAVX2, Dots: dotsAVX2, DotsOf: dotsOf, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantize, Weigh: weighFast, Rank: rank, Reorder: reorder, Count: count,
 		Mul: mulAVX2(0), MulAdd: mulAVX2(1), MaxRows: maxRowsFast(maxRowsAVX2, 16), ExpRows: expRowsFast(expRowsAVX2, 8), RowDots: rowDotsFast,
-		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
+		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast, Hadamard: hadamardFast, RoundLoss: roundLossFast, RoundCodes: roundCodesFast, Levels: levelsFast,
 		BF16: fastBF16, F16: fastF16}
 	avx512 = Kernels{Name: "avx512", Gram: gramAVX512, Dots: dotsAVX512, DotsOf: dotsOfFast, Dot: dotFast, Axpy: axpyFast, Axpy4: axpy4Fast, Scale: scaleFast,
 		Unrotate: unrotateFast, ScaleAdd: scaleAddFast, Axpy2: axpy2Fast, RotateBy: rotateByFast, Mirror: mirrorFast, Quantize: quantizeFast, Weigh: weighFast, Rank: rankFast, Reorder: reorderFast, Count: countFast,
 		Mul: mulAVX512(0), MulAdd: mulAVX512(1), MaxRows: maxRowsFast(maxRowsAVX512, 32), ExpRows: expRowsFast(expRowsAVX512, 32), RowDots: rowDotsWide,
-		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast,
+		MaxAbs: maxAbsFast, NarrowE4M3: narrowE4M3Fast, Hadamard: hadamardFast, RoundLoss: roundLossFast, RoundCodes: roundCodesFast, Levels: levelsFast,
 		BF16: fastBF16, F16: fastF16}
 	all = detect()
 )
@@ -297,3 +297,52 @@ var (
 	fastF16 = fastHalf(genericF16, halfAssembly{widen: widenF16AVX2, narrow: narrowF16AVX2, unrotate: unrotateF16AVX2,
 		unrotateAdd: unrotateAddF16AVX2, unrotateDot: unrotateDotF16AVX2, axpy: axpyF16AVX2})
 )
+
+func hadamardFast(x []float32, size int) {
+	if size < 8 || len(x) == 0 {
+		hadamard(x, size)
+		return
+	}
+	hadamardAVX2(&x[0], len(x), size)
+}
+
+func roundLossFast(x []float32, inv, top float32) float32 {
+	if len(x) == 0 || len(x)%CodeLanes != 0 {
+		return roundLoss(x, inv, top)
+	}
+	return roundLossAVX2(&x[0], len(x), inv, top)
+}
+
+func roundCodesFast(codes []byte, x []float32, step, top float32) {
+	n := len(x) &^ 7
+	at := n
+	if top == 15 {
+		at /= 2
+	}
+	if n > 0 {
+		_ = codes[at-1]
+		if top == 15 {
+			roundCodes4AVX2(&codes[0], &x[0], n, step)
+		} else {
+			roundCodes8AVX2(&codes[0], &x[0], n, step)
+		}
+	}
+	roundCodes(codes[at:], x[n:], step, top)
+}
+
+func levelsFast(dst []float32, codes []byte, top float32) {
+	n := len(dst) &^ 7
+	at := n
+	if top == 15 {
+		at /= 2
+	}
+	if n > 0 {
+		_ = codes[at-1]
+		if top == 15 {
+			levels4AVX2(&dst[0], &codes[0], n)
+		} else {
+			levels8AVX2(&dst[0], &codes[0], n)
+		}
+	}
+	levels(dst[n:], codes[at:], top)
+}

@@ -3,7 +3,8 @@ package simd
 var generic = Kernels{Name: "go", Gram: gram, Dots: dots, DotsOf: dotsOf, Dot: dot, Axpy: axpy, Axpy4: axpy4, Scale: scale, Unrotate: unrotate,
 	ScaleAdd: scaleAdd, Axpy2: axpy2, RotateBy: rotateBy, Mirror: mirror, Quantize: quantize,
 	Weigh: weigh, Rank: rank, Reorder: reorder, Count: count, Mul: mulBy(mulAdd), MulAdd: mulAdd, MaxRows: maxRows, ExpRows: expRows, RowDots: rowDots,
-	MaxAbs: maxAbs, NarrowE4M3: narrowE4M3, BF16: genericBF16, F16: genericF16}
+	MaxAbs: maxAbs, NarrowE4M3: narrowE4M3, Hadamard: hadamard, RoundLoss: roundLoss, RoundCodes: roundCodes, Levels: levels,
+	BF16: genericBF16, F16: genericF16}
 
 func gram(s []float32, ld int, u []float32, n, stride int) {
 	n4 := (n + 3) &^ 3

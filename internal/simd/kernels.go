@@ -63,6 +63,17 @@ type Kernels struct {
 	// sim[starts[k]:], rows of ld by seed priority, and a bit for each candidate in as many words of live as ld bits need. The
 	// first candidate that is free is a seed and takes every free one behind it that is at least t similar.
 	Count func(sim []int16, ld int, starts []int, live []uint64, t int) int
+	// Hadamard multiplies each block of size elements of x, a power of two that divides its length, by the Hadamard matrix of
+	// Sylvester's order, without its norm. It and the next three give the same bits in every set.
+	Hadamard func(x []float32, size int)
+	// RoundLoss is the squared error, in steps, of rounding x*inv + top/2 to whole numbers from 0 to top. No element is further
+	// than 2^30 steps from them.
+	RoundLoss func(x []float32, inv, top float32) float32
+	// RoundCodes writes the whole numbers from 0 to top nearest to x/step + top/2, ties to even: a byte each where top is 255, two to a
+	// byte, the first in its lower half, where it is 15. The length of x is even, and no element as far as 2^30 steps.
+	RoundCodes func(codes []byte, x []float32, step, top float32)
+	// Levels writes 2*code - top of each of such codes to dst, whose length is even.
+	Levels func(dst []float32, codes []byte, top float32)
 	// BF16 and F16 read and write the 16-bit floats, little-endian.
 	BF16, F16 Half
 }

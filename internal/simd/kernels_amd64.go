@@ -225,3 +225,33 @@ func count64AVX512(sim *int16, starts *int, live *uint64, batches int, t int) in
 //
 //go:noescape
 func count128AVX512(sim *int16, starts *int, live *uint64, batches int, t int) int
+
+// hadamardAVX2 multiplies each block of size floats, a power of two from 8 on, of n by the Hadamard matrix.
+//
+//go:noescape
+func hadamardAVX2(x *float32, n int, size int)
+
+// roundLossAVX2 is the squared error of rounding x*inv + top/2 to whole numbers from 0 to top, of n floats, a multiple of 8.
+//
+//go:noescape
+func roundLossAVX2(x *float32, n int, inv float32, top float32) float32
+
+// roundCodes4AVX2 writes the codes of 4 bits nearest to x/step of n floats, a multiple of 8.
+//
+//go:noescape
+func roundCodes4AVX2(codes *byte, x *float32, n int, step float32)
+
+// roundCodes8AVX2 writes the codes of 8 bits nearest to x/step of n floats, a multiple of 8.
+//
+//go:noescape
+func roundCodes8AVX2(codes *byte, x *float32, n int, step float32)
+
+// levels4AVX2 writes twice each code of 4 bits less the largest one, n floats, a multiple of 8.
+//
+//go:noescape
+func levels4AVX2(dst *float32, codes *byte, n int)
+
+// levels8AVX2 writes twice each code of 8 bits less the largest one, n floats, a multiple of 8.
+//
+//go:noescape
+func levels8AVX2(dst *float32, codes *byte, n int)

@@ -2356,3 +2356,255 @@ done1:
 	MOVQ DX, ret+40(FP)
 	VZEROUPPER
 	RET
+
+// func hadamardAVX2(x *float32, n int, size int)
+// Requires: AVX
+TEXT ·hadamardAVX2(SB), NOSPLIT, $0-24
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	MOVQ    size+16(FP), DX
+	VMOVUPS odd<>+0(SB), Y0
+	VMOVUPS pairs<>+0(SB), Y1
+	VMOVUPS upper<>+0(SB), Y2
+	LEAQ    (AX)(CX*4), CX
+	MOVQ    AX, BX
+
+lanes:
+	VMOVUPS    (BX), Y3
+	VPERMILPS  $0xb1, Y3, Y4
+	VXORPS     Y0, Y3, Y3
+	VADDPS     Y4, Y3, Y3
+	VPERMILPS  $0x4e, Y3, Y4
+	VXORPS     Y1, Y3, Y3
+	VADDPS     Y4, Y3, Y3
+	VPERM2F128 $0x01, Y3, Y3, Y4
+	VXORPS     Y2, Y3, Y3
+	VADDPS     Y4, Y3, Y3
+	VMOVUPS    Y3, (BX)
+	ADDQ       $0x20, BX
+	CMPQ       BX, CX
+	JLT        lanes
+	MOVQ       $0x00000020, BX
+	SHLQ       $0x02, DX
+
+step:
+	CMPQ BX, DX
+	JGE  done
+	MOVQ AX, SI
+
+block:
+	LEAQ (SI)(BX*1), DI
+	MOVQ DI, R8
+
+pair:
+	VMOVUPS (SI), Y0
+	VMOVUPS (DI), Y3
+	VADDPS  Y3, Y0, Y4
+	VSUBPS  Y3, Y0, Y0
+	VMOVUPS Y4, (SI)
+	VMOVUPS Y0, (DI)
+	ADDQ    $0x20, SI
+	ADDQ    $0x20, DI
+	CMPQ    SI, R8
+	JLT     pair
+	MOVQ    DI, SI
+	CMPQ    SI, CX
+	JLT     block
+	SHLQ    $0x01, BX
+	JMP     step
+
+done:
+	VZEROUPPER
+	RET
+
+DATA odd<>+0(SB)/4, $0x00000000
+DATA odd<>+4(SB)/4, $0x80000000
+DATA odd<>+8(SB)/4, $0x00000000
+DATA odd<>+12(SB)/4, $0x80000000
+DATA odd<>+16(SB)/4, $0x00000000
+DATA odd<>+20(SB)/4, $0x80000000
+DATA odd<>+24(SB)/4, $0x00000000
+DATA odd<>+28(SB)/4, $0x80000000
+GLOBL odd<>(SB), RODATA|NOPTR, $32
+
+DATA pairs<>+0(SB)/4, $0x00000000
+DATA pairs<>+4(SB)/4, $0x00000000
+DATA pairs<>+8(SB)/4, $0x80000000
+DATA pairs<>+12(SB)/4, $0x80000000
+DATA pairs<>+16(SB)/4, $0x00000000
+DATA pairs<>+20(SB)/4, $0x00000000
+DATA pairs<>+24(SB)/4, $0x80000000
+DATA pairs<>+28(SB)/4, $0x80000000
+GLOBL pairs<>(SB), RODATA|NOPTR, $32
+
+DATA upper<>+0(SB)/4, $0x00000000
+DATA upper<>+4(SB)/4, $0x00000000
+DATA upper<>+8(SB)/4, $0x00000000
+DATA upper<>+12(SB)/4, $0x00000000
+DATA upper<>+16(SB)/4, $0x80000000
+DATA upper<>+20(SB)/4, $0x80000000
+DATA upper<>+24(SB)/4, $0x80000000
+DATA upper<>+28(SB)/4, $0x80000000
+GLOBL upper<>(SB), RODATA|NOPTR, $32
+
+// func roundLossAVX2(x *float32, n int, inv float32, top float32) float32
+// Requires: AVX, SSE
+TEXT ·roundLossAVX2(SB), NOSPLIT, $0-28
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	VBROADCASTSS inv+16(FP), Y0
+	VBROADCASTSS top+20(FP), Y1
+	VBROADCASTSS half<>+0(SB), Y2
+	VMULPS       Y2, Y1, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+
+loop:
+	VMULPS       (AX), Y0, Y6
+	VADDPS       Y3, Y6, Y6
+	VADDPS       Y2, Y6, Y7
+	VCVTTPS2DQ   Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMAXPS       Y4, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VSUBPS       Y7, Y6, Y6
+	VMULPS       Y6, Y6, Y6
+	VADDPS       Y6, Y5, Y5
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, CX
+	JNZ          loop
+	VEXTRACTF128 $0x01, Y5, X0
+	VADDPS       X0, X5, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVSS        X0, ret+24(FP)
+	VZEROUPPER
+	RET
+
+DATA half<>+0(SB)/4, $0x3f000000
+GLOBL half<>(SB), RODATA|NOPTR, $4
+
+// func roundCodes4AVX2(codes *byte, x *float32, n int, step float32)
+// Requires: AVX, AVX2
+TEXT ·roundCodes4AVX2(SB), NOSPLIT, $0-28
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS step+24(FP), Y0
+	VBROADCASTSS top4<>+0(SB), Y1
+	VBROADCASTSS half<>+0(SB), Y2
+	VMULPS       Y1, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VPBROADCASTD nibbles<>+0(SB), X5
+
+loop:
+	VMOVUPS      (CX), Y4
+	VDIVPS       Y0, Y4, Y4
+	VADDPS       Y2, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VMAXPS       Y3, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X6
+	VPACKUSDW    X6, X4, X6
+	VPACKUSWB    X6, X6, X6
+	VPMADDUBSW   X5, X6, X6
+	VPACKUSWB    X6, X6, X6
+	VMOVD        X6, (AX)
+	ADDQ         $0x04, AX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+DATA top4<>+0(SB)/4, $0x41700000
+GLOBL top4<>(SB), RODATA|NOPTR, $4
+
+DATA nibbles<>+0(SB)/4, $0x10011001
+GLOBL nibbles<>(SB), RODATA|NOPTR, $4
+
+// func roundCodes8AVX2(codes *byte, x *float32, n int, step float32)
+// Requires: AVX, AVX2
+TEXT ·roundCodes8AVX2(SB), NOSPLIT, $0-28
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS step+24(FP), Y0
+	VBROADCASTSS top8<>+0(SB), Y1
+	VBROADCASTSS half<>+0(SB), Y2
+	VMULPS       Y1, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+
+loop:
+	VMOVUPS      (CX), Y4
+	VDIVPS       Y0, Y4, Y4
+	VADDPS       Y2, Y4, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VMAXPS       Y3, Y4, Y4
+	VMINPS       Y1, Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPACKUSDW    X5, X4, X5
+	VPACKUSWB    X5, X5, X5
+	VMOVQ        X5, (AX)
+	ADDQ         $0x08, AX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, DX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+DATA top8<>+0(SB)/4, $0x437f0000
+GLOBL top8<>(SB), RODATA|NOPTR, $4
+
+// func levels4AVX2(dst *float32, codes *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·levels4AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS top4<>+0(SB), Y0
+	VPBROADCASTD low<>+0(SB), X2
+
+loop:
+	VMOVD      (CX), X1
+	VPSRLW     $0x04, X1, X3
+	VPAND      X2, X1, X1
+	VPAND      X2, X3, X3
+	VPUNPCKLBW X3, X1, X1
+	VPMOVZXBD  X1, Y1
+	ADDQ       $0x04, CX
+	VCVTDQ2PS  Y1, Y1
+	VADDPS     Y1, Y1, Y1
+	VSUBPS     Y0, Y1, Y1
+	VMOVUPS    Y1, (AX)
+	ADDQ       $0x20, AX
+	SUBQ       $0x08, DX
+	JNZ        loop
+	VZEROUPPER
+	RET
+
+DATA low<>+0(SB)/4, $0x0f0f0f0f
+GLOBL low<>(SB), RODATA|NOPTR, $4
+
+// func levels8AVX2(dst *float32, codes *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·levels8AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         codes+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS top8<>+0(SB), Y0
+
+loop:
+	VPMOVZXBD (CX), Y1
+	ADDQ      $0x08, CX
+	VCVTDQ2PS Y1, Y1
+	VADDPS    Y1, Y1, Y1
+	VSUBPS    Y0, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JNZ       loop
+	VZEROUPPER
+	RET

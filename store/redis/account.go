@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"github.com/semproxy/semproxy/store"
 )
 
@@ -24,15 +26,20 @@ func (s *Store) reserve(ctx context.Context, key *store.Key, size int64, opt sto
 	if replace {
 		again = 1
 	}
-	reply, err := reserveScript.Run(ctx, s.client, s.keys.account(tenantName(key.Tenant)),
-		key.Object, size, max(0, opt.TTL.Milliseconds()), opt.Quota, again, keep).Slice()
+	r, _, err := parseReservation(reserveScript.Run(ctx, s.client, s.keys.account(tenantName(key.Tenant)),
+		key.Object, size, max(0, opt.TTL.Milliseconds()), opt.Quota, again, keep))
+	return r, err
+}
+
+// parseReservation reads what a script answers that reserves. state is the second number of the answer.
+func parseReservation(answer *goredis.Cmd) (r reservation, state int64, err error) {
+	reply, err := answer.Slice()
 	if err != nil {
-		return reservation{}, err
+		return r, 0, err
 	}
-	r := reservation{doomed: map[string]int64{}}
-	var known int64
-	ok := len(reply) >= 2 && len(reply)%2 == 0 && number(reply[0], &r.seq) && number(reply[1], &known)
-	r.known = known == 1
+	r.doomed = map[string]int64{}
+	ok := len(reply) >= 2 && len(reply)%2 == 0 && number(reply[0], &r.seq) && number(reply[1], &state)
+	r.known = state == 1
 	for i := 2; ok && i < len(reply); i += 2 {
 		object, isText := reply[i].(string)
 		var seq int64
@@ -40,9 +47,9 @@ func (s *Store) reserve(ctx context.Context, key *store.Key, size int64, opt sto
 		r.doomed[object] = seq
 	}
 	if !ok {
-		return reservation{}, errors.New("reserve: unexpected reply")
+		return reservation{}, 0, errors.New("reserve: unexpected reply")
 	}
-	return r, nil
+	return r, state, nil
 }
 
 func number(v any, dst *int64) bool {

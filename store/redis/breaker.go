@@ -264,7 +264,11 @@ func (b *breaker) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.
 			return errOpen
 		}
 		err := next(ctx, cmds)
-		b.done(ctx, c, err)
+		said := err
+		if goredis.HasErrorPrefix(err, aborted) { // why, the command says that was refused
+			said = firstOf(cmds, err)
+		}
+		b.done(ctx, c, said)
 		return err
 	}
 }

@@ -67,8 +67,8 @@ func (s *Store) lookup(ctx context.Context, object string) (*manifest, string, e
 // manifest's hash.
 func (s *Store) read(ctx context.Context, object string, m *manifest, inline string) ([]byte, error) {
 	if m.inline() {
-		blob := []byte(inline)
-		if int64(len(blob)) != m.size || !m.matches(0, blob) {
+		blob, err := goredis.NewStringResult(inline, nil).Bytes() // the same memory, which the library read the reply into
+		if err != nil || int64(len(blob)) != m.size || !m.matches(0, blob) {
 			return nil, errDamaged
 		}
 		return blob, nil
@@ -76,40 +76,54 @@ func (s *Store) read(ctx context.Context, object string, m *manifest, inline str
 	ctx, cancel := s.deadline(ctx, m.size)
 	defer cancel()
 	const line = 2 // the library reads value and line end at once where there is room for both
-	if m.tiles() <= 1 {
-		buf := make([]byte, m.size+line)
-		err := s.readTile(ctx, object, m, 0, buf)
-		return buf[:m.size:m.size], err
-	}
-	blob := make([]byte, m.size)
-	err := parallel(ctx, m.tiles(), s.opt.Parallel, func(ctx context.Context, i int) error {
-		from, to := m.span(i)
-		return s.readTile(ctx, object, m, i, blob[from:to])
+	buf := make([]byte, m.size+line)
+	blob, per := buf[:m.size:m.size], m.perTrip()
+	err := parallel(ctx, (m.tiles()+per-1)/per, s.opt.Parallel, func(ctx context.Context, trip int) error {
+		return s.readTiles(ctx, object, m, trip*per, min((trip+1)*per, m.tiles()), buf)
 	})
 	return blob, err
 }
 
-// readTile reads tile i into buf, which has room for it.
-func (s *Store) readTile(ctx context.Context, object string, m *manifest, i int, buf []byte) error {
-	if m.tiles() == 0 {
+// readTiles reads the tiles from first to end in one round trip, to where they belong in buf.
+func (s *Store) readTiles(ctx context.Context, object string, m *manifest, first, end int, buf []byte) error {
+	if first == end {
 		return nil
 	}
-	from, to := m.span(i)
-	key := tileKey(object, m.version, i)
-	n, err := s.client.GetToBuffer(ctx, key, buf).Result()
+	place := func(i int) []byte {
+		from, to := m.span(i)
+		if to == m.size {
+			to = int64(len(buf))
+		}
+		return buf[from:to]
+	}
+	tiles := make([]*goredis.ZeroCopyStringCmd, end)
+	ask := func() error {
+		_, err := s.client.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
+			for i := first; i < end; i++ {
+				tiles[i] = pipe.GetToBuffer(ctx, tileKey(object, m.version, i), place(i))
+			}
+			return nil
+		})
+		return err
+	}
+	err := ask()
 	for range 2 { // the library never repeats a read into a buffer by itself
 		if err == nil || errors.Is(err, goredis.Nil) || errors.Is(err, errOpen) || ctx.Err() != nil {
 			break
 		}
-		n, err = s.client.GetToBuffer(ctx, key, buf).Result()
+		err = ask()
 	}
-	switch {
-	case errors.Is(err, goredis.Nil), goredis.HasErrorPrefix(err, "WRONGTYPE"), err != nil && tooLong(err):
-		return errDamaged
-	case err != nil:
-		return err
-	case int64(n) != to-from || !m.matches(i, buf[:n]):
-		return errDamaged
+	for i := first; i < end; i++ {
+		from, to := m.span(i)
+		n, err := tiles[i].Result()
+		switch {
+		case errors.Is(err, goredis.Nil), goredis.HasErrorPrefix(err, "WRONGTYPE"), err != nil && tooLong(err):
+			return errDamaged
+		case err != nil:
+			return err
+		case int64(n) != to-from || !m.matches(i, place(i)[:n]):
+			return errDamaged
+		}
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 //
 //	PREFIX{tenant:object}:m          the manifest, a hash
 //	PREFIX{tenant:object}:VERSION:I  tile I of one version
+//	PREFIX{tenant:object}:VERSION:m  what becomes the manifest, for a moment
 //	PREFIX{tenant:object}:c          who makes the object at the moment
 //	PREFIX{tenant}:objects           hash: object -> "bytes seq"
 //	PREFIX{tenant}:age               sorted set of objects by seq: the oldest first

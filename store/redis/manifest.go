@@ -36,12 +36,17 @@ var fields = []string{"version", "seq", "size", "tile", "kind", "sums", "created
 
 const digestBytes = 16 // of a tile's SHA-256 and of the manifest's own
 
-// blobField holds a blob of at most inlineBytes, so that reading it is one round trip. More than that costs a put, whose script
-// copies it, more than it saves a get.
-const (
-	blobField   = "blob"
-	inlineBytes = 16 << 10
-)
+// blobField holds a blob of at most one tile, so that reading it is one round trip.
+const blobField = "blob"
+
+// tripBytes is how much of an object is sent or asked for at once.
+const tripBytes = 1 << 20
+
+// perTrip is the number of tiles that are sent or asked for at once.
+func (m *manifest) perTrip() int {
+	const most = 64
+	return int(min(most, max(1, tripBytes/max(1, m.tile))))
+}
 
 func (m *manifest) inline() bool { return m.tile == 0 }
 

@@ -6,10 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -60,18 +57,25 @@ type putting struct {
 	blob   []byte
 	opt    store.PutOptions
 
-	m   manifest
-	old *manifest // what is replaced; nil: nothing known
+	m    manifest
+	sent bool      // the blob, under the names that the manifest has now
+	old  *manifest // what is replaced; nil: nothing known
 }
 
+// run does it in one round trip, where it can.
 func (p *putting) run(ctx context.Context) error {
 	now := p.now()
 	p.m = manifest{version: token(), size: int64(len(p.blob)), tile: int64(p.Store.opt.TileBytes), kind: p.Store.opt.Sum, created: now.UnixMilli()}
-	if p.m.size > 0 && p.m.size <= min(inlineBytes, p.m.tile) {
+	if p.m.size > 0 && p.m.size <= p.m.tile {
 		p.m.tile = 0
 	}
 	if p.opt.TTL > 0 {
 		p.m.expires = max(0, now.Add(p.opt.TTL).UnixMilli()) // a sum past the end of time is never
+	}
+	if !p.apart.Load() {
+		if done, err := p.atOnce(ctx); done || err != nil {
+			return err
+		}
 	}
 	r, err := p.reserve(ctx, &p.key, p.m.size, p.opt, false, "")
 	if err != nil {
@@ -80,6 +84,9 @@ func (p *putting) run(ctx context.Context) error {
 	if r.known {
 		done, err := p.known(ctx)
 		if err != nil || done {
+			if p.sent {
+				p.unlink(ctx)
+			}
 			p.evict(ctx, &p.key, r.doomed)
 			return err
 		}
@@ -88,8 +95,7 @@ func (p *putting) run(ctx context.Context) error {
 		}
 	}
 	p.m.seq = r.seq
-	if err := p.write(ctx); err != nil {
-		p.giveUp(ctx)
+	if err := p.write(ctx); err != nil && !p.giveUp(ctx) {
 		return err
 	}
 	p.evict(ctx, &p.key, r.doomed)
@@ -125,47 +131,91 @@ func (p *putting) complete(ctx context.Context, m *manifest) (bool, error) {
 	return int(n) == m.tiles(), err
 }
 
-// write sends the tiles, then commits. A single tile and its commit share a round trip; a blob in the manifest needs no tile.
+// write sends what has not been sent, and commits.
 func (p *putting) write(ctx context.Context) error {
-	if p.m.inline() {
-		p.m.sums = p.m.ofAll(p.blob)
+	if p.sent || p.m.size == 0 {
 		return p.commit(ctx)
 	}
-	if p.m.tiles() == 1 {
-		p.m.sums = p.m.ofAll(p.blob)
-		keys, args := p.commitment()
-		answers, err := p.client.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
-			p.sendTile(ctx, pipe, 0)
-			commitScript.EvalSha(ctx, pipe, keys, args...)
-			return nil
-		})
-		if err != nil && !goredis.HasErrorPrefix(err, "NOSCRIPT") && !errors.Is(err, goredis.Nil) {
-			return err
-		}
-		if done, err := answers[1].(*goredis.Cmd).Int(); err == nil && done == 1 {
+	answer, err := p.send(ctx, commitScript, p.commitment)
+	if err == nil {
+		if done, err := answer.Int(); err == nil && done == 1 {
 			return nil
 		}
-		return p.commit(ctx) // the script is new to this server, or something is there
-	}
-	n := p.m.kind.bytes()
-	p.m.sums = make([]byte, n*p.m.tiles())
-	err := parallel(ctx, p.m.tiles(), p.Store.opt.Parallel, func(ctx context.Context, i int) error {
-		from, to := p.m.span(i)
-		p.m.kind.of(p.m.sums[n*i:n*(i+1)], p.blob[from:to])
-		return p.sendTile(ctx, p.client, i).Err()
-	})
-	if err != nil {
+	} else if !goredis.HasErrorPrefix(err, "NOSCRIPT") {
 		return err
 	}
-	return p.commit(ctx)
+	return p.commit(ctx) // the script is new to this server, or something is there
 }
 
 // sendTile writes a tile unless it is there: a command that the network held back, and that was sent again meanwhile,
 // must not shorten the life of what is committed by now.
-func (p *putting) sendTile(ctx context.Context, to goredis.Cmdable, i int) *goredis.BoolCmd {
+func (p *putting) sendTile(ctx context.Context, to goredis.Cmdable, i int) {
 	from, end := p.m.span(i)
-	return to.SetNX(ctx, tileKey(p.object, p.m.version, i), p.blob[from:end], p.Store.opt.Staging)
+	to.SetNX(ctx, tileKey(p.object, p.m.version, i), p.blob[from:end], p.Store.opt.Staging)
 }
+
+// send sends the blob and then a script that works on it, and returns the script's answer. The last of it goes with the script, in
+// one round trip: a blob of one piece in the hash that becomes the manifest. The error is that of the first command that failed.
+func (p *putting) send(ctx context.Context, script *goredis.Script, terms func() (keys []string, args []any)) (*goredis.Cmd, error) {
+	last, err := p.sendAhead(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var answer *goredis.Cmd
+	// A transaction: the hash gets its expiry by a command of its own, and might live for ever without it.
+	answers, err := p.client.TxPipelined(ctx, func(pipe goredis.Pipeliner) error {
+		for i := last; i < p.m.tiles(); i++ {
+			p.sendTile(ctx, pipe, i)
+		}
+		keys, args := terms()
+		if script == putScript || p.m.inline() {
+			fields := p.m.values(p.object)
+			if p.m.inline() {
+				fields = append(fields, blobField, p.blob)
+			}
+			pipe.HSet(ctx, p.staged(), fields...)
+			pipe.PExpire(ctx, p.staged(), p.Store.opt.Staging)
+		}
+		answer = script.EvalSha(ctx, pipe, keys, args...)
+		return nil
+	})
+	if err != nil && !errors.Is(err, goredis.Nil) { // nil: a tile is there
+		return answer, firstOf(answers, err)
+	}
+	return answer, answer.Err()
+}
+
+// sendAhead sends all tiles but the last trip's, and makes all sums. It returns the first tile that is left.
+func (p *putting) sendAhead(ctx context.Context) (last int, err error) {
+	n, per := p.m.kind.bytes(), p.m.perTrip()
+	p.m.sums = make([]byte, n*p.m.parts())
+	sum := func(i int) {
+		from, to := p.m.span(i)
+		p.m.kind.of(p.m.sums[n*i:n*(i+1)], p.blob[from:to])
+	}
+	trips := max(0, p.m.parts()-1) / per
+	last = trips * per
+	err = parallel(ctx, trips, p.Store.opt.Parallel, func(ctx context.Context, trip int) error {
+		_, err := p.client.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
+			for i := trip * per; i < (trip+1)*per; i++ {
+				sum(i)
+				p.sendTile(ctx, pipe, i)
+			}
+			return nil
+		})
+		if errors.Is(err, goredis.Nil) { // of a tile that is there
+			return nil
+		}
+		return err
+	})
+	for i := last; i < p.m.parts(); i++ {
+		sum(i)
+	}
+	return last, err
+}
+
+// staged is the hash that becomes the manifest.
+func (p *putting) staged() string { return p.object + ":" + p.m.version + ":m" }
 
 // commitment is the keys and arguments of the commit.
 func (p *putting) commitment() (keys []string, args []any) {
@@ -174,7 +224,11 @@ func (p *putting) commitment() (keys []string, args []any) {
 		life = p.opt.TTL
 		tileLife = life + tileGrace
 	}
-	keys = append([]string{manifestKey(p.object)}, tileKeys(p.object, &p.m)...)
+	tiles := p.m.tiles()
+	keys = append([]string{manifestKey(p.object)}, p.values()...)
+	if p.m.inline() {
+		tiles = -1
+	}
 	replaced := ""
 	if p.old != nil {
 		replaced = p.old.version
@@ -182,11 +236,15 @@ func (p *putting) commitment() (keys []string, args []any) {
 	if replaced != "" {
 		keys = append(keys, tileKeys(p.object, p.old)...)
 	}
-	args = append([]any{p.m.tiles(), replaced, life.Milliseconds(), tileLife.Milliseconds()}, p.m.values(p.object)...)
+	return keys, append([]any{tiles, replaced, life.Milliseconds(), tileLife.Milliseconds()}, p.m.values(p.object)...)
+}
+
+// values are the keys of what is sent: the tiles, or the hash that holds the blob and becomes the manifest.
+func (p *putting) values() []string {
 	if p.m.inline() {
-		args = append(args, blobField, p.blob)
+		return []string{p.staged()}
 	}
-	return keys, args
+	return tileKeys(p.object, &p.m)
 }
 
 // commit makes the tiles visible in the place of whatever is there.
@@ -214,81 +272,34 @@ func (p *putting) commit(ctx context.Context) error {
 		case err != nil:
 			return err
 		case done == 2: // somebody put after us, and was faster
-			p.unlinkTiles(ctx)
+			p.unlink(ctx)
 			return nil
 		}
 	}
 	return errConflict
 }
 
-// parallel calls f for 0 to n-1, a few at a time, and returns the first error, which also ends the others' context.
-func parallel(ctx context.Context, n, limit int, f func(ctx context.Context, i int) error) error {
-	if n == 1 {
-		return f(ctx, 0)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(n, limit) {
-		workers.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				if err := f(ctx, i); err != nil {
-					cancel(err)
-				}
-			}
-		})
-	}
-	workers.Wait()
-	return context.Cause(ctx)
-}
-
-// giveUp takes what failed out of the account again. If that fails too, the sweeper does it.
-func (p *putting) giveUp(ctx context.Context) {
+// giveUp removes what was sent of a put that failed, and takes it out of the account again. It reports whether the object has
+// been committed all the same, its answer lost: then it stays, since another sender may rely on it. What giveUp cannot do, time and
+// the sweeper do.
+func (p *putting) giveUp(ctx context.Context) (committed bool) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), p.Store.opt.Timeout, errSlow)
 	defer cancel()
+	keys := append([]string{manifestKey(p.object)}, p.values()...)
+	there, err := abandonScript.Run(ctx, p.client, keys, p.m.version).Int()
+	if err != nil || there == 1 {
+		return err == nil
+	}
 	_ = p.forget(ctx, tenantName(p.key.Tenant), p.key.Object, strconv.FormatInt(p.m.seq, 10))
-	p.unlinkTiles(ctx)
+	return false
 }
 
-func (p *putting) unlinkTiles(ctx context.Context) {
-	if p.m.tiles() > 0 {
-		_ = p.client.Unlink(ctx, tileKeys(p.object, &p.m)...).Err()
+// unlink removes what was sent.
+func (p *putting) unlink(ctx context.Context) {
+	if keys := p.values(); len(keys) > 0 {
+		_ = p.client.Unlink(ctx, keys...).Err()
 	}
 }
-
-// manifest reads the manifest of an object: errNoManifest when there is none, errDamaged when it is not what was written.
-func (s *Store) manifest(ctx context.Context, object string) (*manifest, error) {
-	values, err := s.values(ctx, object, fields)
-	if err != nil {
-		return nil, err
-	}
-	return parseManifest(object, values)
-}
-
-// contents is manifest, and the blob if it is in the manifest's hash.
-func (s *Store) contents(ctx context.Context, object string) (*manifest, string, error) {
-	values, err := s.values(ctx, object, fieldsAndBlob)
-	if err != nil {
-		return nil, "", err
-	}
-	m, err := parseManifest(object, values[:len(fields)])
-	blob, _ := values[len(fields)].(string)
-	return m, blob, err
-}
-
-var fieldsAndBlob = append(slices.Clone(fields), blobField)
-
-func (s *Store) values(ctx context.Context, object string, names []string) ([]any, error) {
-	values, err := s.client.HMGet(ctx, manifestKey(object), names...).Result()
-	switch {
-	case goredis.HasErrorPrefix(err, "WRONGTYPE"), err == nil && len(values) != len(names):
-		return nil, errDamaged
-	}
-	return values, err
-}
-
-func missing(err error) bool { return errors.Is(err, errNoManifest) || errors.Is(err, errDamaged) }
 
 // token is a name that nobody else has.
 func token() string {

@@ -21,6 +21,9 @@ type Store struct {
 	keys   keys
 	owner  string // of this process's claims
 
+	apart atomic.Bool // account and object may lie on different servers: no script has both
+	clock clock
+
 	gate   sync.RWMutex // held for reading by every operation, for writing by Close
 	closed bool
 
@@ -42,6 +45,8 @@ func Open(opt Options) (*Store, error) {
 	}
 	s := &Store{opt: opt, keys: keys{prefix: opt.Prefix}, owner: token()}
 	s.client = connect(&s.opt, &s.counts)
+	_, cluster := s.client.(*goredis.ClusterClient)
+	s.apart.Store(cluster)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	if opt.SweepEvery > 0 {

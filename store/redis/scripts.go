@@ -6,7 +6,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// Each script works on the keys of one slot, all of which it is given.
+// Each script works on the keys of one slot, all of which it is given; putScript on those of two, where there are no slots.
 var (
 	//go:embed lua/reserve.lua
 	reserveLua string
@@ -16,6 +16,10 @@ var (
 	usageLua string
 	//go:embed lua/commit.lua
 	commitLua string
+	//go:embed lua/put.lua
+	putLua string
+	//go:embed lua/abandon.lua
+	abandonLua string
 	//go:embed lua/remove.lua
 	removeLua string
 	//go:embed lua/adopt.lua
@@ -33,6 +37,8 @@ var (
 	forgetScript  = goredis.NewScript(forgetLua)
 	usageScript   = goredis.NewScript(usageLua)
 	commitScript  = goredis.NewScript(commitLua)
+	putScript     = goredis.NewScript(putLua)
+	abandonScript = goredis.NewScript(abandonLua)
 	removeScript  = goredis.NewScript(removeLua)
 	adoptScript   = goredis.NewScript(adoptLua)
 	markScript    = goredis.NewScript(markLua)

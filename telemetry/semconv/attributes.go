@@ -30,6 +30,7 @@ const (
 	AttentionError = attribute.Key("semproxy.fidelity.attention_error") // float: relative, 0 is exact
 	WorstHead      = attribute.Key("semproxy.fidelity.worst")           // string: layer/head
 	Guard          = attribute.Key("semproxy.guard")                    // string: GuardHeld ...
+	HeadWeights    = attribute.Key("semproxy.head_weights")             // string: HeadWeightsProfile ...
 	BoundarySource = attribute.Key("semproxy.boundary_source")          // string: BoundaryPage ...
 
 	ErrorCode = attribute.Key("semproxy.error.code") // string: a stable code, page.bad_shape ...
@@ -109,6 +110,13 @@ const (
 	GuardPassthrough = "passthrough"  // gave the page back unchanged
 	GuardViolated    = "violated"     // over the limit; the policy only reports
 	GuardUnmeasured  = "not_measured" // the page brought no queries to measure with
+)
+
+// Values of HeadWeights: who says which KV heads matter more.
+const (
+	HeadWeightsProfile = "profile" // the policy's profile
+	HeadWeightsModel   = "model"   // what the program knows of the model
+	HeadWeightsNone    = "none"    // nobody: all alike
 )
 
 // Values of BoundarySource: where the delimiters came from.

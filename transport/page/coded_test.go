@@ -294,3 +294,13 @@ func BenchmarkDecodeCoded(b *testing.B) {
 		}
 	})
 }
+
+// halfOf widens a finite F16.
+func halfOf(h uint16) float32 {
+	sign, rest := uint32(h&0x8000)<<16, uint32(h&0x7fff)
+	if rest >= 0x400 {
+		return math.Float32frombits(sign | (rest<<13 + 112<<23))
+	}
+	f := float32(rest) * (1.0 / (1 << 24))
+	return math.Float32frombits(math.Float32bits(f) | sign)
+}

@@ -3,19 +3,17 @@ package page
 import (
 	"encoding/binary"
 	"math"
+
+	"github.com/semproxy/semproxy/internal/simd"
 )
 
 // widenRow reads len(dst) elements of BF16, F16 or F32.
 func widenRow(dst []float32, src []byte, d DType) {
 	switch d {
 	case BF16:
-		for i := range dst {
-			dst[i] = bf16At(src, i)
-		}
+		simd.Best().BF16.Widen(dst, src)
 	case F16:
-		for i := range dst {
-			dst[i] = halfOf(binary.LittleEndian.Uint16(src[2*i:]))
-		}
+		simd.Best().F16.Widen(dst, src)
 	default:
 		for i := range dst {
 			dst[i] = float32At(src, i)
@@ -23,21 +21,20 @@ func widenRow(dst []float32, src []byte, d DType) {
 	}
 }
 
-// narrowRow rounds to nearest, ties to even.
+// narrowRow rounds to nearest, ties to even; what is too large becomes an infinity.
 func narrowRow(dst []byte, src []float32, d DType) {
-	switch d {
-	case BF16:
-		i := 0
-		for ; i+4 <= len(src); i += 4 {
-			s := src[i : i+4 : i+4]
-			a, b, c, d := uint64(roundedBF16(s[0])), uint64(roundedBF16(s[1])), uint64(roundedBF16(s[2])), uint64(roundedBF16(s[3]))
-			binary.LittleEndian.PutUint64(dst[2*i:], a|b<<16|c<<32|d<<48)
+	kernels := simd.Best()
+	most := kernels.MaxAbs(src)
+	switch {
+	case d == BF16 && most <= maxBF16: // beyond it the kernel saturates
+		kernels.BF16.Narrow(dst, src)
+	case d == BF16:
+		for i, f := range src {
+			binary.LittleEndian.PutUint16(dst[2*i:], uint16(roundedBF16(f)))
 		}
-		for ; i < len(src); i++ {
-			binary.LittleEndian.PutUint16(dst[2*i:], uint16(roundedBF16(src[i])))
-		}
-	case F16:
-		dst = dst[:2*len(src)]
+	case d == F16 && most <= maxF16:
+		kernels.F16.Narrow(dst, src)
+	case d == F16:
 		for i, f := range src {
 			binary.LittleEndian.PutUint16(dst[2*i:], toHalf(f))
 		}
@@ -48,19 +45,12 @@ func narrowRow(dst []byte, src []float32, d DType) {
 	}
 }
 
+// The largest finite BF16 and F16.
+const maxBF16, maxF16 = 0x1.fep127, 65504
+
 func roundedBF16(f float32) uint32 {
 	b := math.Float32bits(f)
 	return (b + 0x7fff + b>>16&1) >> 16
-}
-
-// halfOf widens a finite F16.
-func halfOf(h uint16) float32 {
-	sign, rest := uint32(h&0x8000)<<16, uint32(h&0x7fff)
-	if rest >= 0x400 {
-		return math.Float32frombits(sign | (rest<<13 + 112<<23))
-	}
-	f := float32(rest) * (1.0 / (1 << 24))
-	return math.Float32frombits(math.Float32bits(f) | sign)
 }
 
 // toHalf rounds a finite float to F16; what is too large becomes an infinity.

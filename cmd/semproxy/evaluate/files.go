@@ -30,6 +30,9 @@ func openModel(dir string) (m *eval.Model, closeModel func(), err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", dir, err)
 	}
+	if whole, err := filepath.Abs(dir); err == nil {
+		config.Name = filepath.Base(whole)
+	}
 	files, err := weightFiles(dir)
 	if err != nil {
 		return nil, nil, err

@@ -46,5 +46,11 @@ func main() {
 	reorder(2)
 	count(1, 4)
 	count(2, 3)
+	hadamard()
+	roundLoss()
+	roundCodes("4", 0x41700000) // 15
+	roundCodes("8", 0x437f0000) // 255
+	levels("4", 0x41700000)
+	levels("8", 0x437f0000)
 	Generate()
 }

@@ -79,6 +79,7 @@ def _unmask(module: Any, keep: torch.Tensor) -> torch.Tensor:
     return keep
 
 
+@torch.no_grad()
 def kvzip_press(engine: Engine, p: Prefill) -> Any:
     """KVzipPress after its pass over the context: score_val is [layers, 1, kv_heads, tokens]. One pass serves every ratio."""
     if "kvzip" not in p.memo:
@@ -97,6 +98,7 @@ def kvzip_press(engine: Engine, p: Prefill) -> Any:
     return p.memo["kvzip"]
 
 
+@torch.no_grad()
 def importance(engine: Engine, p: Prefill) -> torch.Tensor:
     """KVzip's score of every token, float32 [layers, kv_heads, tokens]."""
     scores: torch.Tensor = kvzip_press(engine, p).score_val[:, 0].float()

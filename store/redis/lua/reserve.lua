@@ -9,7 +9,8 @@ local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 -- The first write is one that a full server refuses: after another (a removal) Redis would let this script grow over maxmemory.
 redis.call('HINCRBY', account, 'places', 0)
-local total = tonumber(redis.call('HGET', account, 'bytes') or '0')
+local sums = redis.call('HMGET', account, 'bytes', 'seq')
+local total, last = tonumber(sums[1] or '0'), tonumber(sums[2] or '0')
 
 local function forget(o)
   local entry = redis.call('HGET', objects, o)
@@ -29,14 +30,14 @@ local entry = redis.call('HGET', objects, object)
 if entry and ARGV[5] ~= '1' then
   known, seq = 1, tonumber(string.match(entry, '%d+$'))
 else
-  forget(object)
+  if entry then forget(object) else redis.call('ZREM', expiry, object) end
   -- Microseconds, so that an account that was lost never counts below what it has given out.
-  seq = math.max(now * 1000, tonumber(redis.call('HGET', account, 'seq') or '0') + 1)
+  seq = math.max(now * 1000, last + 1)
   redis.call('HSET', objects, object, string.format('%d %.0f', size, seq))
   if string.sub(object, 1, 1) == '@' then redis.call('HINCRBY', account, 'places', 1) end
   redis.call('ZADD', age, seq, object)
   if ttl > 0 then redis.call('ZADD', expiry, now + ttl, object) end
-  redis.call('HSET', account, 'seq', string.format('%.0f', seq))
+  last = math.max(last, seq)
   redis.call('HDEL', doomed, object)
   total = total + size
 end
@@ -49,7 +50,7 @@ while quota > 0 and total > quota do
   if not victim then break end
   redis.call('HSET', doomed, victim, string.format('%.0f', forget(victim)))
 end
-redis.call('HSET', account, 'bytes', string.format('%.0f', total))
+redis.call('HSET', account, 'bytes', string.format('%.0f', total), 'seq', string.format('%.0f', last))
 
 local reply = {string.format('%.0f', seq), known}
 for _, v in ipairs(redis.call('HRANDFIELD', doomed, 256, 'WITHVALUES')) do reply[#reply + 1] = v end

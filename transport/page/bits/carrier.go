@@ -77,8 +77,7 @@ func (c *Carrier) Fit(dim, n int, row func(i int) (x []float32, turns []Turn)) b
 		energy -= float64(sum[i] * sum[i])
 	}
 	least := max(energy, 0) / float64(dim) / 10
-	c.Mean = grow(c.Mean, dim)
-	clear(c.Mean)
+	c.Mean = append(c.Mean[:0], make([]float32, dim)...)
 	kept := false
 	keep := func(dims ...int) {
 		e := 0.0

@@ -1,6 +1,10 @@
 package bits
 
-import "math"
+import (
+	"math"
+
+	"github.com/semproxy/semproxy/internal/simd"
+)
 
 // Sizes of codes.
 const (
@@ -26,92 +30,68 @@ type Coder struct {
 	Dim, Bits int
 
 	turned []float32
-	sums   []int32
-	lanes  []uint64
 }
 
 // shrink are the shares of the row's largest element that Encode tries as the end of the range: beyond it codes are clipped,
 // which may cost less than wide steps.
 var shrink = map[int][]float32{Four: {1, 0.95, 0.9, 0.85, 0.8, 0.75}, Eight: {1}}
 
+// top is the largest code.
+func (c *Coder) top() float32 { return float32(int(1)<<c.Bits - 1) }
+
 // Encode writes x, Dim finite floats, as codes, RowBytes(Dim, Bits) long, and returns the row's scale as the bits of a BF16. It
 // tries several scales and takes the one with the least squared error. A row of zeros has the scale 0. A row so large that
-// its scale is no finite BF16 gives an infinite one.
+// its scale is no finite BF16 gives an infinite one. Every machine writes the same.
 func (c *Coder) Encode(codes []byte, x []float32) (scale uint16) {
+	kernels := simd.Best()
 	c.turned = append(c.turned[:0], x...)
 	z, size := c.turned, block(c.Dim)
-	turn(z, size)
-	most := float32(0)
-	for _, v := range z {
-		most = max(most, v, -v)
-	}
-	clear(codes)
-	switch {
-	case most == 0:
-		return 0
-	case !(most <= math.MaxFloat32): // the sums overflow
+	kernels.Hadamard(z, size)
+	if !finite(kernels, x, z, size) {
+		clear(codes)
 		return infinite
 	}
-	top := float32(int(1)<<c.Bits - 1)
+	most := kernels.MaxAbs(z)
+	if most == 0 {
+		clear(codes)
+		return 0
+	}
+	top := c.top()
 	best := math.Inf(1)
 	for _, s := range shrink[c.Bits] {
 		// Without the matrix's norm a level is 2 scale size (code - top/2).
 		t := roundBF16(most * s / (top * float32(size)))
 		if t >= infinite {
+			clear(codes)
 			return infinite
 		}
-		if e := c.loss(z, widenBF16(t)*2*float32(size), top); e < best {
+		step, e := widenBF16(t)*2*float32(size), math.MaxFloat64
+		if inv := 1 / step; inv <= math.MaxFloat32 {
+			e = float64(kernels.RoundLoss(z, inv, top)) * float64(step) * float64(step)
+		}
+		if e < best {
 			best, scale = e, t
 		}
 	}
 	if scale == 0 { // smaller than BF16 can say
+		clear(codes)
 		return 0
 	}
-	step := widenBF16(scale) * 2 * float32(size)
-	for i, v := range z {
-		q := code(v, step, top)
-		if c.Bits == Eight {
-			codes[i] = q
-		} else {
-			codes[i/2] |= q << (4 * (i & 1))
-		}
-	}
+	kernels.RoundCodes(codes, z, widenBF16(scale)*2*float32(size), top)
 	return scale
 }
 
-// code is the level nearest to v.
-func code(v, step, top float32) byte {
-	return byte(min(max(math.RoundToEven(float64(v/step+top/2)), 0), float64(top)))
-}
-
-// loss is the squared error of rounding to levels that are step apart.
-func (c *Coder) loss(z []float32, step, top float32) float64 {
-	if step == 0 {
-		return math.MaxFloat64
+// finite reports whether no sum of x overflowed in z, its product with the matrix.
+func finite(kernels *simd.Kernels, x, z []float32, size int) bool {
+	if kernels.MaxAbs(x) <= math.MaxFloat32/float32(size) {
+		return true
 	}
-	sum, inv := 0.0, 1/step
 	for _, v := range z {
-		u := float32(v*inv) + top/2 // the conversions keep processors from fusing: all choose the same scale
-		q := min(max(float32(int32(u+0.5)), 0), top)
-		d := float64(u - q)
-		sum += float64(d * d)
-	}
-	return sum * float64(step) * float64(step)
-}
-
-// turn multiplies each block by the Hadamard matrix of Sylvester's order, without its norm.
-func turn(x []float32, size int) {
-	for ; len(x) > 0; x = x[size:] {
-		for h := 1; h < size; h *= 2 {
-			for i := 0; i < size; i += 2 * h {
-				a, b := x[i:i+h], x[i+h:i+2*h]
-				for j, u := range a {
-					v := b[j]
-					a[j], b[j] = u+v, u-v
-				}
-			}
+		if !(max(v, -v) <= math.MaxFloat32) {
+			return false
 		}
 	}
+	return true
 }
 
 const infinite = 0x7f80
