@@ -81,7 +81,7 @@ var all = append([]Code{
 	{Name: JobDamaged, In: Plane, Retryable: false,
 		Meaning: "outcome of a job: its bytes were changed in JetStream's files", Remedy: "send the page again"},
 	{Name: JobGaveUp, In: Plane, Retryable: false,
-		Meaning: "outcome of a job: it was tried `jobs.maxDeliveries` times", Remedy: "ask the operator"},
+		Meaning: "outcome of a job: it was tried 100 times", Remedy: "ask the operator"},
 	{Name: SubjectInvalid, In: Plane, Retryable: false,
 		Meaning: "the tenant's name or the operation is not valid", Remedy: "fix the subject"},
 	{Name: Internal, In: Plane, Retryable: false,

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
@@ -44,10 +43,7 @@ func openGPU(cfg *config.Compress, cpu gpu.CPU, log *slog.Logger, meters metric.
 		return nil, "compress.device is cpu", nil
 	}
 	index, named := cfg.CUDA()
-	opt := gpu.Options{Memory: int(cfg.GPU.MemoryBytes), Latency: time.Duration(cfg.GPU.BatchLatency)}
-	if opt.Latency == 0 {
-		opt.Latency = -1
-	}
+	opt := gpu.Options{Memory: int(cfg.GPU.MemoryBytes)}
 	if opt.Observer, err = observeGPU(log, meters); err != nil {
 		return nil, "", err
 	}

@@ -37,8 +37,8 @@ func (s *Sidecar) startJobs(_ context.Context, opt Options) (err error) {
 		return nil
 	}
 	s.jobs, err = jobs.New(jobs.Config{
-		Conn: s.conn, Tenants: s.jobTenants, Replicas: c.Replicas, MaxBytes: int64(c.MaxBytes), DeadBytes: int64(c.DeadBytes),
-		AckWait: time.Duration(c.AckWait), MaxDeliveries: c.MaxDeliveries, Trial: s.trial(opt.Trial), Refused: s.neighbours.refuses("jetstream"), MeterProvider: s.tel.MeterProvider, Logger: s.log,
+		Conn: s.conn, Tenants: s.jobTenants, Replicas: c.Replicas, MaxBytes: int64(c.MaxBytes), DeadBytes: max(int64(c.MaxBytes)/4, 1<<20),
+		AckWait: time.Duration(c.AckWait), Trial: s.trial(opt.Trial), Refused: s.neighbours.refuses("jetstream"), MeterProvider: s.tel.MeterProvider, Logger: s.log,
 	})
 	if err != nil || s.nats == nil {
 		return err

@@ -77,12 +77,12 @@ func (s *Sidecar) startProxy(context.Context, Options) error {
 		MaxJSON: int64(c.Limits.MaxJSONBytes), MaxBody: int64(c.Limits.MaxBodyBytes), Buffered: int64(c.Limits.BufferedBytes),
 		ClientTimeout: time.Duration(c.Limits.ClientTimeout), HeaderTimeout: time.Duration(c.Engine.HeaderTimeout),
 		IdleTimeout: time.Duration(c.Engine.IdleTimeout), IdleConns: c.Engine.Connections, HideDecision: !c.Headers,
-		BufferedEach: int64(min(c.Limits.BufferedBytes, max(c.Limits.BufferedPerTenant, 2*c.Limits.MaxJSONBytes))), KeepAlive: time.Duration(c.Engine.KeepAlive),
+		BufferedEach: int64(min(c.Limits.BufferedBytes, max(c.Limits.BufferedBytes/4, 2*c.Limits.MaxJSONBytes))), KeepAlive: time.Duration(c.Engine.KeepAlive),
 		CORS: forward.CORS{Mode: c.CORS.Mode, Origins: c.CORS.Origins}, RelayPeers: prefixes(c.Engine.RelayPeers),
 		Tracer: s.tel.TracerProvider, Meter: s.tel.MeterProvider, Propagator: s.tel.Propagator, Logger: s.log,
 	}
 	if c.Engine.Kind == forward.VLLM && c.Gate.Enabled {
-		usage := forward.NewKVUsage(engine, key, time.Duration(c.Gate.KVInterval), s.log)
+		usage := forward.NewKVUsage(engine, key, kvInterval, s.log)
 		cfg.KVUsage = usage.Value
 		s.requests.actors = append(s.requests.actors, usage.Run)
 	}
@@ -125,6 +125,16 @@ func (s *Sidecar) startProxy(context.Context, Options) error {
 	return nil
 }
 
+// kvInterval is how often the engine's /metrics is read for the use of its KV memory.
+const kvInterval = 2 * time.Second
+
+// canaryTokens is the length of the canary's answers; canaryLogprob is how far apart the log probabilities of their like beginning may
+// be, on average.
+const (
+	canaryTokens  = 32
+	canaryLogprob = 0.5
+)
+
 // maxVerifyUse is the share of the engine's KV memory from which on nothing is verified.
 const maxVerifyUse = 0.7
 
@@ -148,8 +158,8 @@ func (s *Sidecar) startCanary(engine *url.URL, key func() string) (off func() st
 	c := &s.cfg.Proxy.Canary
 	k, err := canary.New(engine, canary.Options{
 		Plane: &forward.CanaryPlane{Tenant: c.Tenant, Policy: s.rules, Recent: s.ring},
-		Key:   key, Transport: forward.NewTransport(engine, 1), Model: c.Model, Tokens: c.MaxTokens,
-		Limit: canary.Limit{Agreement: c.MinAgreement, Logprob: c.MaxLogprobDiff},
+		Key:   key, Transport: forward.NewTransport(engine, 1), Model: c.Model, Tokens: canaryTokens,
+		Limit: canary.Limit{Agreement: c.MinAgreement, Logprob: canaryLogprob},
 		Every: time.Duration(c.Interval), Timeout: time.Duration(c.Timeout), Meter: s.tel.MeterProvider, Logger: s.log,
 	})
 	if err != nil {

@@ -94,7 +94,7 @@ func (s *Sidecar) openStore(l *storeLayers) (err error) {
 func RedisOptions(c *config.Redis, log *slog.Logger) redis.Options {
 	opt := redis.Options{
 		Addrs: c.Servers(), Cluster: c.Cluster, Master: c.Master, Prefix: c.Prefix,
-		Sum: redis.Sum(c.Checksum), Timeout: time.Duration(c.Timeout), Logger: log,
+		Timeout: time.Duration(c.Timeout), Logger: log,
 	}
 	if c.PasswordFile != "" {
 		opt.Credentials = func() (username, password string, err error) {

@@ -43,7 +43,7 @@ tenants:
 // The bound of docs/reference/proxy.md on what one tenant can make the process hold: its share of the bodies, which the collector may let
 // twice as much be of, so much for each connection, and what newSlack lets garbage be.
 const (
-	greedyShare   = 64 << 20 // proxy.limits.bufferedBytesPerTenant
+	greedyShare   = 64 << 20 // a quarter of proxy.limits.bufferedBytes
 	perConnection = 100 << 10
 	greedyBound   = 2*greedyShare*13/10 + (slowUploads+idleStreams+2*largeBodies)*perConnection + sidecar.SlackBytes
 )

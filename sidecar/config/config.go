@@ -54,13 +54,11 @@ type SharedMemory struct {
 
 // Jobs are pages whose senders do not wait, kept by NATS JetStream.
 type Jobs struct {
-	Enabled       bool            `yaml:"enabled" help:"keep pages as durable jobs, for the tenants that the policy names; needs JetStream on url, or dir"`
-	Dir           string          `yaml:"dir" help:"folder in which the server of this process keeps jobs; not with nats.url"`
-	Replicas      int             `yaml:"replicas" help:"copies of each job in a cluster of NATS servers, 1 to 5"`
-	MaxBytes      policy.ByteSize `yaml:"maxBytes" help:"jobs of a tenant that wait, where its policy has no queuedBytes; more are refused. JetStream reserves as much"`
-	DeadBytes     policy.ByteSize `yaml:"deadBytes" help:"dead letters of a tenant, reserved; the oldest go first"`
-	AckWait       policy.Duration `yaml:"ackWait" help:"a job goes to another sidecar when the one that has it shows no sign of life for so long"`
-	MaxDeliveries int             `yaml:"maxDeliveries" help:"a job that was given out more often becomes a dead letter"`
+	Enabled  bool            `yaml:"enabled" help:"keep pages as durable jobs, for the tenants that the policy names; needs JetStream on url, or dir"`
+	Dir      string          `yaml:"dir" help:"folder in which the server of this process keeps jobs; not with nats.url"`
+	Replicas int             `yaml:"replicas" help:"copies of each job in a cluster of NATS servers, 1 to 5"`
+	MaxBytes policy.ByteSize `yaml:"maxBytes" help:"jobs of a tenant that wait, where its policy has no queuedBytes; more are refused. JetStream reserves as much, and a quarter of it for dead letters"`
+	AckWait  policy.Duration `yaml:"ackWait" help:"a job goes to another sidecar when the one that has it shows no sign of life for so long"`
 }
 
 // Admin is the listener of health, readiness and metrics.
@@ -95,7 +93,6 @@ type Redis struct {
 	PasswordFile string          `yaml:"passwordFile" help:"password; read again for each new connection"`
 	TLS          RedisTLS        `yaml:"tls"`
 	Required     bool            `yaml:"required" help:"without redis the sidecar is not ready and pages that would be stored are refused; false: they are kept in memory alone"`
-	Checksum     string          `yaml:"checksum" help:"how what is read is checked: crc32c or sha256"`
 	Timeout      policy.Duration `yaml:"timeout" help:"longest wait for an answer, apart from the bytes that it moves"`
 }
 
@@ -123,8 +120,7 @@ type Compress struct {
 
 // GPU is about the device that Compress.Device names.
 type GPU struct {
-	MemoryBytes  policy.ByteSize `yaml:"memoryBytes" help:"most of the GPU's memory that pages may take; half as much pinned memory of the host"`
-	BatchLatency policy.Duration `yaml:"batchLatency" help:"how long a page may wait for others to share a batch"`
+	MemoryBytes policy.ByteSize `yaml:"memoryBytes" help:"most of the GPU's memory that pages may take; half as much pinned memory of the host"`
 }
 
 // Limits is the admission of pages.
@@ -153,14 +149,14 @@ func Default() Config {
 	return Config{
 		NATS:         NATS{Embedded: Embedded{Listen: "127.0.0.1:4222", MaxPayload: 8 << 20}},
 		SharedMemory: SharedMemory{MaxRegionBytes: 1 << 30},
-		Jobs:         Jobs{Replicas: 1, MaxBytes: 256 << 20, DeadBytes: 64 << 20, AckWait: policy.Duration(30e9), MaxDeliveries: 100},
+		Jobs:         Jobs{Replicas: 1, MaxBytes: 256 << 20, AckWait: policy.Duration(30e9)},
 		Admin:        Admin{Listen: "127.0.0.1:9090"},
 		Policy:       Policy{Watch: true},
 		Store: Store{
 			MemoryBytes: 256 << 20, MaxBytes: 8 << 30,
-			Redis: Redis{Required: true, Checksum: "crc32c", Timeout: policy.Duration(1e9)},
+			Redis: Redis{Required: true, Timeout: policy.Duration(1e9)},
 		},
-		Compress:     Compress{MaxPageBytes: 64 << 20, Device: "auto", GPU: GPU{MemoryBytes: 1 << 30, BatchLatency: policy.Duration(200e3)}},
+		Compress:     Compress{MaxPageBytes: 64 << 20, Device: "auto", GPU: GPU{MemoryBytes: 1 << 30}},
 		Limits:       Limits{Queue: 256, InFlightBytes: 512 << 20, RequestTimeout: policy.Duration(30e9)},
 		Models:       []Model{},
 		Proxy:        defaultProxy(),

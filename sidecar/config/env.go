@@ -48,6 +48,10 @@ func environment(env []string, keys []Key) (values map[string]string, problems [
 			alias = value
 		case slices.Contains(otherVariables, name), strings.HasPrefix(name, prefix+"TEST_"), serviceLink.MatchString(name):
 		default:
+			if i := slices.IndexFunc(removed, func(r removedKey) bool { return name == envOf(r.path) }); i >= 0 {
+				problems = append(problems, removed[i].set(name))
+				continue
+			}
 			problem := "unknown environment variable"
 			if hint := strict.Suggest(name, known); strings.HasPrefix(hint, "did you mean") {
 				problem += ", " + hint

@@ -33,6 +33,9 @@ func RegisterFlags(fs *pflag.FlagSet, only ...string) {
 			f.NoOptDefVal = "true"
 		}
 	}
+	for _, r := range removed { // so that Load can say what became of them
+		fs.VarPF(&flagText{kind: "text"}, flagOf(r.path), "", "").Hidden = true
+	}
 }
 
 // flagText is a flag that accepts any text.

@@ -37,11 +37,10 @@ func keysOf(v reflect.Value, parent string, index []int) []Key {
 			keys = append(keys, keysOf(v.Field(i), path, at)...)
 			continue
 		}
-		words := words(path)
 		keys = append(keys, Key{
 			Path:    path,
-			Env:     prefix + strings.ToUpper(strings.Join(words, "_")),
-			Flag:    strings.Join(words, "-"),
+			Env:     envOf(path),
+			Flag:    flagOf(path),
 			Kind:    kindOf(f.Type),
 			Default: text(v.Field(i)),
 			Help:    f.Tag.Get("help"),
@@ -51,6 +50,10 @@ func keysOf(v reflect.Value, parent string, index []int) []Key {
 	}
 	return keys
 }
+
+// envOf is the variable, and flagOf the flag, of the key at a path.
+func envOf(path string) string  { return prefix + strings.ToUpper(strings.Join(words(path), "_")) }
+func flagOf(path string) string { return strings.Join(words(path), "-") }
 
 // words splits a path at its dots and humps: nats.maxPayload is nats, max, payload.
 func words(path string) []string {

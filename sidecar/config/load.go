@@ -83,6 +83,11 @@ func merge(s Sources) (*Loaded, []*strict.Error) {
 			problems = append(problems, l.set(k, f.Value.String(), "--"+k.Flag)...)
 		}
 	}
+	for _, r := range removed {
+		if s.Flags != nil && s.Flags.Changed(flagOf(r.path)) {
+			problems = append(problems, r.set("--"+flagOf(r.path)))
+		}
+	}
 	return l, problems
 }
 
@@ -98,7 +103,7 @@ func (l *Loaded) readFile() []*strict.Error {
 			l.origins[k.Path] = doc.Where(k.Path)
 		}
 	}
-	return strict.Problems(err)
+	return nameRemoved(strict.Problems(err))
 }
 
 // readBounded reads one byte more than strict accepts, so that it can tell a file that is too long.

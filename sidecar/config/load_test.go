@@ -187,6 +187,32 @@ func TestUnknownVariablesAreErrorsButNotThoseOfOthers(t *testing.T) {
 	}
 }
 
+// A key that is gone says what became of it, wherever it is still set, beside all other problems.
+func TestRemovedKeysSayWhatHoldsInTheirPlace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "old.yaml")
+	if err := os.WriteFile(file, []byte("jobs:\n  deadBytes: 64MiB\n  maxDeliverys: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(Sources{Env: []string{"SEMPROXY_PROXY_GATE_KV_INTERVAL=1s"}, Flags: flags(t, "--config", file, "--store-redis-checksum", "sha256")})
+	for _, want := range []string{
+		file + ":2:3: jobs.deadBytes: was removed in 0.1: it is a quarter of jobs.maxBytes, and 1MiB at least; delete it",
+		file + ":3:3: jobs.maxDeliverys: unknown key",
+		"SEMPROXY_PROXY_GATE_KV_INTERVAL: proxy.gate.kvInterval: was removed in 0.1: it is 2s; delete it",
+		"--store-redis-checksum: store.redis.checksum: was removed in 0.1: it is crc32c,",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	for _, k := range Keys() {
+		for _, r := range removed {
+			if k.Path == r.path {
+				t.Errorf("%s is a key, and was removed", k.Path)
+			}
+		}
+	}
+}
+
 // configs/semproxy.yaml is what a person copies: it names every key, with the default.
 func TestTheAnnotatedFileIsTheDefaults(t *testing.T) {
 	path := filepath.Join("..", "..", "configs", "semproxy.yaml")

@@ -76,28 +76,24 @@ type ProxyLimits struct {
 	QueueTimeout        policy.Duration `yaml:"queueTimeout" help:"how long a request may wait"`
 	MaxJSONBytes        policy.ByteSize `yaml:"maxJsonBytes" help:"a longer JSON body is refused: what is not read cannot be vouched for"`
 	MaxBodyBytes        policy.ByteSize `yaml:"maxBodyBytes" help:"a longer upload (multipart, streamed) is refused"`
-	BufferedBytes       policy.ByteSize `yaml:"bufferedBytes" help:"bytes of all JSON bodies held at one time; more are refused"`
-	BufferedPerTenant   policy.ByteSize `yaml:"bufferedBytesPerTenant" help:"and of those of one tenant; never less than twice maxJsonBytes, nor more than bufferedBytes"`
+	BufferedBytes       policy.ByteSize `yaml:"bufferedBytes" help:"bytes of all JSON bodies held at one time, and of one tenant's a quarter, but two of maxJsonBytes at least; more are refused"`
 	MaxHeaderBytes      policy.ByteSize `yaml:"maxHeaderBytes" help:"bytes of a request's headers"`
 	ClientTimeout       policy.Duration `yaml:"clientTimeout" help:"how long a client may take for its headers, for a JSON body, and for each step of a stream"`
 }
 
 // ProxyGate adjusts the cost gate.
 type ProxyGate struct {
-	Enabled    bool            `yaml:"enabled" help:"compress only when it should pay; false: whenever the policy says so"`
-	MinTokens  int             `yaml:"minTokens" help:"shorter prompts are not compressed"`
-	KVInterval policy.Duration `yaml:"kvInterval" help:"how often the engine's /metrics is read for the use of its KV memory"`
+	Enabled   bool `yaml:"enabled" help:"compress only when it should pay; false: whenever the policy says so"`
+	MinTokens int  `yaml:"minTokens" help:"shorter prompts are not compressed"`
 }
 
 // ProxyCanary compares answers with and without compressed KV.
 type ProxyCanary struct {
-	Tenant         string          `yaml:"tenant" help:"tenant whose policy compresses the canary's prompt; nothing is compressed until its answers are alike; empty: no canary"`
-	Model          string          `yaml:"model" help:"model to ask; empty: the first of the engine's"`
-	MaxTokens      int             `yaml:"maxTokens" help:"length of an answer"`
-	MinAgreement   float64         `yaml:"minAgreement" help:"share of the answer that must be the same from its beginning on"`
-	MaxLogprobDiff float64         `yaml:"maxLogprobDiff" help:"how far apart the log probabilities of that share may be, on average"`
-	Interval       policy.Duration `yaml:"interval" help:"how often the engine is looked at, to see that it has started anew"`
-	Timeout        policy.Duration `yaml:"timeout" help:"how long an answer may take"`
+	Tenant       string          `yaml:"tenant" help:"tenant whose policy compresses the canary's prompt; nothing is compressed until its answers are alike; empty: no canary"`
+	Model        string          `yaml:"model" help:"model to ask; empty: the first of the engine's"`
+	MinAgreement float64         `yaml:"minAgreement" help:"share of the answer that must be the same from its beginning on"`
+	Interval     policy.Duration `yaml:"interval" help:"how often the engine is looked at, to see that it has started anew"`
+	Timeout      policy.Duration `yaml:"timeout" help:"how long an answer may take"`
 }
 
 // ProxyVerify bounds what verifying costs the engine; which answers are verified is the policy's.
@@ -115,11 +111,11 @@ func defaultProxy() Proxy {
 		Identity: ProxyIdentity{JWT: ProxyJWT{Claim: "tenant"}, Header: ProxyHeader{Peers: []string{}, Subjects: []string{}}},
 		Limits: ProxyLimits{
 			Connections: 16384, Concurrent: 4096, ConcurrentPerTenant: 256, QueuePerTenant: 256, QueueTimeout: policy.Duration(30e9),
-			MaxJSONBytes: 16 << 20, MaxBodyBytes: 1 << 30, BufferedBytes: 256 << 20, BufferedPerTenant: 64 << 20, MaxHeaderBytes: 16 << 10, ClientTimeout: policy.Duration(30e9),
+			MaxJSONBytes: 16 << 20, MaxBodyBytes: 1 << 30, BufferedBytes: 256 << 20, MaxHeaderBytes: 16 << 10, ClientTimeout: policy.Duration(30e9),
 		},
 		CORS:   ProxyCORS{Mode: "pass", Origins: []string{}},
-		Gate:   ProxyGate{Enabled: true, MinTokens: 512, KVInterval: policy.Duration(2e9)},
-		Canary: ProxyCanary{MaxTokens: 32, MinAgreement: 0.9, MaxLogprobDiff: 0.5, Interval: policy.Duration(5e9), Timeout: policy.Duration(60e9)},
+		Gate:   ProxyGate{Enabled: true, MinTokens: 512},
+		Canary: ProxyCanary{MinAgreement: 0.9, Interval: policy.Duration(5e9), Timeout: policy.Duration(60e9)},
 		Verify: ProxyVerify{Every: policy.Duration(10e9), Timeout: policy.Duration(60e9)},
 		Recent: 1000, Headers: true,
 	}

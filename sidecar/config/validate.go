@@ -98,9 +98,7 @@ func (c *checker) jobs() {
 		c.report("jobs.replicas", "must be 1 without nats.url: the server of this process is alone, got %d", j.Replicas)
 	}
 	c.number("jobs.replicas", j.Replicas, 1, 5)
-	c.number("jobs.maxDeliveries", j.MaxDeliveries, 1, 1<<20)
 	c.size("jobs.maxBytes", j.MaxBytes, 1<<20, 1<<50)
-	c.size("jobs.deadBytes", j.DeadBytes, 1<<20, 1<<50)
 	if time.Duration(j.AckWait) < 100*time.Millisecond {
 		c.report("jobs.ackWait", "must be at least 100ms, got %v", j.AckWait)
 	}
@@ -180,7 +178,6 @@ func (c *checker) sizes() {
 func (c *checker) redis() {
 	s := c.l.Store
 	r := s.Redis
-	c.oneOf("store.redis.checksum", r.Checksum)
 	if r.Timeout < policy.Duration(10e6) || r.Timeout > policy.Duration(60e9) {
 		c.report("store.redis.timeout", "must be 10ms to 1m, got %v", r.Timeout)
 	}
@@ -282,18 +279,14 @@ func (c *checker) device() {
 		c.report("compress.device", "must be auto, cpu or cuda:N, got %q", name)
 	}
 	c.size("compress.gpu.memoryBytes", c.l.Compress.GPU.MemoryBytes, 32<<20, 1<<40)
-	if d := time.Duration(c.l.Compress.GPU.BatchLatency); d < 0 || d > time.Second {
-		c.report("compress.gpu.batchLatency", "must be 0s to 1s, got %v", d)
-	}
 }
 
 // choices are the values of keys that have a few words to choose from; the chart's schema has them too.
 var choices = map[string][]string{
-	"proxy.engine.kind":    {"vllm", "tgi", "openai"},
-	"proxy.cors.mode":      {"pass", "off", "list"},
-	"store.redis.checksum": {"crc32c", "sha256"},
-	"telemetry.logFormat":  {"json", "text"},
-	"telemetry.logLevel":   {"debug", "info", "warn", "error"},
+	"proxy.engine.kind":   {"vllm", "tgi", "openai"},
+	"proxy.cors.mode":     {"pass", "off", "list"},
+	"telemetry.logFormat": {"json", "text"},
+	"telemetry.logLevel":  {"debug", "info", "warn", "error"},
 }
 
 func (c *checker) oneOf(path, got string) {

@@ -59,12 +59,8 @@ func (c *checker) canary() {
 	if k.Tenant != "" && c.l.Proxy.Engine.Kind != "vllm" {
 		c.report("proxy.canary.tenant", "needs proxy.engine.kind vllm: no other engine is told to compress")
 	}
-	c.number("proxy.canary.maxTokens", k.MaxTokens, 1, 4096)
 	if !(k.MinAgreement > 0 && k.MinAgreement <= 1) {
 		c.report("proxy.canary.minAgreement", "must be in (0,1], got %v", k.MinAgreement)
-	}
-	if !(k.MaxLogprobDiff > 0) {
-		c.report("proxy.canary.maxLogprobDiff", "must be larger than 0, got %v", k.MaxLogprobDiff)
 	}
 }
 
@@ -120,7 +116,6 @@ func (c *checker) proxyLimits() {
 	c.size("proxy.limits.maxJsonBytes", l.MaxJSONBytes, 1<<10, 1<<30)
 	c.size("proxy.limits.maxBodyBytes", l.MaxBodyBytes, 1<<10, 1<<40)
 	c.size("proxy.limits.maxHeaderBytes", l.MaxHeaderBytes, 1<<10, 1<<20)
-	c.size("proxy.limits.bufferedBytesPerTenant", l.BufferedPerTenant, 1<<10, 1<<40)
 	c.size("proxy.limits.bufferedBytes", l.BufferedBytes, 1<<10, 1<<40)
 	if l.BufferedBytes <= l.MaxJSONBytes && c.readable("proxy.limits.maxJsonBytes") {
 		c.report("proxy.limits.bufferedBytes", "must be more than proxy.limits.maxJsonBytes (%v), got %v", l.MaxJSONBytes, l.BufferedBytes)

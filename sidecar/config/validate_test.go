@@ -85,7 +85,6 @@ func TestWhatDoesNotGoTogetherIsRefused(t *testing.T) {
 		{"a user without a password", []string{"--store-redis-addrs=redis:6379", "--store-redis-username-file=u"}, "--store-redis-username-file: store.redis.usernameFile: must be set together with store.redis.passwordFile"},
 		{"roots for no TLS", []string{"--store-redis-addrs=redis:6379", "--store-redis-tls-ca-file=c"}, "--store-redis-tls-ca-file: store.redis.tls.caFile: has no effect without store.redis.tls.enabled"},
 		{"half a certificate", []string{"--store-redis-addrs=redis:6379", "--store-redis-tls-enabled", "--store-redis-tls-cert-file=c"}, "--store-redis-tls-cert-file: store.redis.tls.certFile: must be set together with store.redis.tls.keyFile"},
-		{"an unknown checksum", []string{"--store-redis-checksum=md5"}, "--store-redis-checksum: store.redis.checksum: must be one of crc32c, sha256"},
 		{"no time at all", []string{"--store-redis-timeout=1ms"}, "--store-redis-timeout: store.redis.timeout: must be 10ms to 1m"},
 		{"list that is not YAML", []string{"--models=[{"}, "--models: is not valid YAML"},
 		{"list with an unknown key", []string{"--models=[{match: a, layuot: b}]"}, "--models: models[0].layuot: unknown key, did you mean \"layout\"?"},
@@ -93,7 +92,7 @@ func TestWhatDoesNotGoTogetherIsRefused(t *testing.T) {
 
 		{"a cluster with everything", []string{
 			"--store-redis-addrs=a:6379, [::1]:6380", "--store-redis-cluster", "--store-redis-prefix=semproxy:", "--store-redis-username-file=u",
-			"--store-redis-password-file=p", "--store-redis-tls-enabled", "--store-redis-tls-ca-file=c", "--store-redis-checksum=sha256",
+			"--store-redis-password-file=p", "--store-redis-tls-enabled", "--store-redis-tls-ca-file=c",
 			"--store-encryption-keys-dir=k",
 		}, ""},
 		{"several servers", []string{"--nats-url=nats://a:4222, tls://b:4222", "--nats-creds-file=c"}, ""},

@@ -136,7 +136,7 @@ func failuresOfNATS() []failure {
 			start: func(n *neighbourhood) {
 				n.startNATS(&server.Options{JetStream: true, StoreDir: n.t.TempDir(), JetStreamMaxStore: 70 << 20, JetStreamMaxMemory: 1 << 20}, "")
 				n.startRedis()
-				n.args = append(n.args, "--jobs-enabled", "--jobs-max-bytes", "32MiB", "--jobs-dead-bytes", "8MiB") // 56 MiB for a tenant
+				n.args = append(n.args, "--jobs-enabled", "--jobs-max-bytes", "32MiB") // 56 MiB for a tenant
 			},
 			fail:   func(*neighbourhood) {},
 			log:    []string{"neighbour_refuses neighbour=jetstream kind=no_room", "page_plane_degraded part=jobs_room"},

@@ -46,7 +46,7 @@ func DoneSubject(tenant, job string) string { return "kv." + tenant + ".v1.done.
 func ValidID(id string) bool { return transport.ValidTenant(id) }
 
 // ErrNoRoom is why a tenant has no jobs: JetStream reserves the most bytes of each stream, and has not so many left.
-var ErrNoRoom = errors.New("JetStream has no room for this tenant's streams: give it more storage, or lower jobs.maxBytes and jobs.deadBytes")
+var ErrNoRoom = errors.New("JetStream has no room for this tenant's streams: give it more storage, or lower jobs.maxBytes")
 
 // errNoStorage and errNoResources are JetStream's numbers for a stream that it has no room for.
 const (
