@@ -210,8 +210,8 @@ func TestALoopbackRegistryTakesTheImagesAndTheirBills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := stored.IndexManifest(); err != nil || len(m.Manifests) != 2+3 {
-		t.Errorf("the layout has %v, %v; want two indexes and three bills", m, err)
+	if m, err := stored.IndexManifest(); err != nil || len(m.Manifests) != 2+2*3 {
+		t.Errorf("the layout has %v, %v; want two indexes, three bills of materials and three provenances", m, err)
 	}
 	s := httptest.NewServer(registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
 	defer s.Close()

@@ -17,8 +17,7 @@ import (
 func TestADamagedObjectIsAMissAndIsCounted(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	raw, ctx := server.Client(t), t.Context()
-	k, other := testKey("a"), store.Key{Tenant: "globex", Object: testKey("a").Object}
+	raw, ctx, k := server.Client(t), t.Context(), testKey("a")
 	tile := func(prefix string, i int) string { return tileOf(t, raw, prefix, k, i) }
 	field := func(name string, value any) func(*testing.T, string) {
 		return func(_ *testing.T, prefix string) { raw.HSet(ctx, base(prefix, k)+":m", name, value) }
@@ -75,6 +74,13 @@ func TestADamagedObjectIsAMissAndIsCounted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// And so it is where the object lies inside its manifest.
+func TestADamagedSmallObjectIsAMissAndIsCounted(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	raw, ctx, k := server.Client(t), t.Context(), testKey("a")
 	for name, harm := range map[string]func(key string){
 		"a bit": func(key string) {
 			blob := raw.HGet(ctx, key, "blob").Val()
@@ -85,7 +91,7 @@ func TestADamagedObjectIsAMissAndIsCounted(t *testing.T) {
 		"said to be none": func(key string) { raw.HSet(ctx, key, "size", 0) },
 		"tiles named":     func(key string) { raw.HSet(ctx, key, "tile", 512) },
 	} {
-		t.Run("a blob inside its manifest: "+name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			prefix := t.Name() + ":"
 			s := open(t, redis.Options{Addrs: []string{server.Addr}, Prefix: prefix})
 			put(t, s, k, storetest.Blob(1, 500), store.PutOptions{})
@@ -105,18 +111,24 @@ func TestADamagedObjectIsAMissAndIsCounted(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a manifest under another tenant's key is worth nothing", func(t *testing.T) {
-		s := open(t, redis.Options{Addrs: []string{server.Addr}, Prefix: "moved:", TileBytes: 512})
-		put(t, s, k, storetest.Blob(1, 1500), store.PutOptions{})
-		for _, key := range keysLike(t, raw, base("moved:", k)+":*") {
-			if err := raw.Copy(ctx, key, base("moved:", other)+key[len(base("moved:", k)):], 0, false).Err(); err != nil {
-				t.Fatal(err)
-			}
+}
+
+// A manifest under another tenant's key is worth nothing.
+func TestAMovedManifestIsAMiss(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	raw, ctx := server.Client(t), t.Context()
+	k, other := testKey("a"), store.Key{Tenant: "globex", Object: testKey("a").Object}
+	s := open(t, redis.Options{Addrs: []string{server.Addr}, Prefix: "moved:", TileBytes: 512})
+	put(t, s, k, storetest.Blob(1, 1500), store.PutOptions{})
+	for _, key := range keysLike(t, raw, base("moved:", k)+":*") {
+		if err := raw.Copy(ctx, key, base("moved:", other)+key[len(base("moved:", k)):], 0, false).Err(); err != nil {
+			t.Fatal(err)
 		}
-		if _, err := s.Get(ctx, other); !errors.Is(err, store.ErrNotFound) {
-			t.Errorf("Get: got %v, want %v", err, store.ErrNotFound)
-		}
-	})
+	}
+	if _, err := s.Get(ctx, other); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Get: got %v, want %v", err, store.ErrNotFound)
+	}
 }
 
 // Objects are content-addressed, so a name can be guessed by whoever has the content; it opens nothing elsewhere.
