@@ -8,41 +8,42 @@ import (
 	"strings"
 )
 
-// Few of a model's KV heads look things up, the same ones in any text, and need most of their tokens. At small ratios these weights,
-// which "semproxy calibrate" measured, keep twice the facts; from a quarter of the tokens on the price of merges does it alone
-// (docs/explanation/algorithm.md).
-const (
-	HeadsWhole = 0.125 // at this ratio and below, the weights count in full
-	HeadsFrom  = 0.25  // from this ratio on, not at all
-)
-
-// known are the models that were measured, by the beginning of their names, with the weights of their heads: [layers][KV heads].
-var known = []struct {
-	name    string
+// knownHeads are the weights of the KV heads of a model that was measured, [layers][KV heads]. Few heads look things up, the same ones
+// in any text, and need most of their tokens, which no page without a question shows (docs/explanation/algorithm.md).
+type knownHeads struct {
+	name    string  // how the model's name begins
+	from    float64 // the ratio of tokens kept from which on the weights do not count
+	whole   float64 // and up to which they count in full
 	weights [][]float64
-}{
-	{"smollm2", smollm2Heads}, // no other size has three heads
-	{"qwen2.5-coder-0.5b", qwenHeads}, {"qwen2.5-0.5b", qwenHeads}, {"qwen05", qwenHeads},
 }
 
-// HeadsVersion names what is known of a model's heads, so that cores that were made with other weights are not taken for those of
-// these; empty where the model is not known.
-func HeadsVersion(model string) string {
-	if w := weightsOf(model); w != nil {
-		sum := sha256.Sum256(fmt.Append(nil, w))
+var known = []knownHeads{
+	{"smollm2", 0.5, 0.2, smollm2Heads}, // no other size has three heads
+	{"qwen2.5-coder-0.5b", 0.25, 0.125, qwenHeads}, {"qwen2.5-0.5b", 0.25, 0.125, qwenHeads}, {"qwen05", 0.25, 0.125, qwenHeads},
+}
+
+// HeadsVersion names what is known of a model's heads at a ratio, so that cores that were made with other weights are not taken for
+// those of these; empty where nothing is.
+func HeadsVersion(model string, ratio float64) string {
+	if k := headsOf(model); k != nil && k.share(ratio) > 0 {
+		sum := sha256.Sum256(fmt.Append(nil, k.from, k.whole, k.weights))
 		return fmt.Sprintf(" heads %x", sum[:8])
 	}
 	return ""
 }
 
-// HeadWeights appends to dst the weights of such layers at a ratio of tokens kept, [layers x KV heads]; nothing where the model is not
-// known, or the ratio is not small.
+// HeadWeights appends to dst the weights of layers first to first+layers-1, of so many KV heads each, at a ratio of tokens kept:
+// [layers x KV heads]. It appends nothing where the model is not known by this name and shape, or the ratio is not small.
 func HeadWeights(dst []float64, model string, first, layers, heads int, ratio float64) []float64 {
-	share := min(math.Log2(HeadsFrom/ratio)/math.Log2(HeadsFrom/HeadsWhole), 1)
+	k := headsOf(model)
+	if k == nil || first < 0 || first > len(k.weights)-layers || len(k.weights[0]) != heads {
+		return dst
+	}
+	share := k.share(ratio)
 	if !(share > 0) {
 		return dst
 	}
-	for _, layer := range headsOf(model, first, layers, heads) {
+	for _, layer := range k.weights[first : first+layers] {
 		for _, w := range layer {
 			dst = append(dst, math.Round(math.Pow(w, share)*1024)/1024) // rounded, so that every machine has the same
 		}
@@ -50,20 +51,16 @@ func HeadWeights(dst []float64, model string, first, layers, heads int, ratio fl
 	return dst
 }
 
-// headsOf has the weights of those layers; nil: the model is not known by this name and shape.
-func headsOf(model string, first, layers, heads int) [][]float64 {
-	w := weightsOf(model)
-	if w == nil || first < 0 || first > len(w)-layers || len(w[0]) != heads {
-		return nil
-	}
-	return w[first : first+layers]
+// share is the power that the weights are taken to: from 0 at the ratio from to 1 at the ratio whole, by the logarithm.
+func (k *knownHeads) share(ratio float64) float64 {
+	return min(math.Log(k.from/ratio)/math.Log(k.from/k.whole), 1)
 }
 
-func weightsOf(model string) [][]float64 {
+func headsOf(model string) *knownHeads {
 	name := strings.ToLower(path.Base(model))
-	for _, k := range known {
-		if strings.HasPrefix(name, k.name) {
-			return k.weights
+	for i := range known {
+		if strings.HasPrefix(name, known[i].name) {
+			return &known[i]
 		}
 	}
 	return nil

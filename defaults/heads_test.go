@@ -5,24 +5,33 @@ import (
 	"testing"
 )
 
-func TestHeadWeightsFadeTowardsAQuarter(t *testing.T) {
-	const model = "HuggingFaceTB/SmolLM2-135M-Instruct"
-	at := func(ratio float64) []float64 { return HeadWeights(nil, model, 18, 2, 3, ratio) }
-	if got := at(HeadsFrom); got != nil {
-		t.Errorf("at %v: got %v, want none", HeadsFrom, got)
-	}
-	whole := at(HeadsWhole)
-	if len(whole) != 6 || whole[2] != math.Round(smollm2Heads[18][2]*1024)/1024 {
-		t.Fatalf("at %v: got %v, want the heads of layers 18 and 19", HeadsWhole, whole)
-	}
-	half := at(math.Sqrt(HeadsFrom * HeadsWhole))
-	for i, w := range half {
-		if math.Abs(w-math.Sqrt(whole[i])) > 1e-2 {
-			t.Errorf("half-way head %d weighs %v, want the root of %v", i, w, whole[i])
+func TestHeadWeightsFade(t *testing.T) {
+	for _, k := range []struct {
+		model               string
+		from, whole         float64
+		first, layers, head int
+		weights             [][]float64
+	}{
+		{"HuggingFaceTB/SmolLM2-135M-Instruct", 0.5, 0.2, 18, 2, 2, smollm2Heads},
+		{"Qwen2.5-Coder-0.5B-Instruct", 0.25, 0.125, 0, 1, 1, qwenHeads},
+	} {
+		heads := len(k.weights[0])
+		at := func(ratio float64) []float64 { return HeadWeights(nil, k.model, k.first, k.layers, heads, ratio) }
+		if got := at(k.from); got != nil || HeadsVersion(k.model, k.from) != "" {
+			t.Errorf("%s at %v: got %v, want none", k.model, k.from, got)
 		}
-	}
-	if got := at(0.01); got[2] != whole[2] {
-		t.Errorf("at .01: got %v, want what counts in full", got)
+		whole := at(k.whole)
+		if len(whole) != k.layers*heads || whole[k.head] != math.Round(k.weights[k.first][k.head]*1024)/1024 || HeadsVersion(k.model, k.whole) == "" {
+			t.Fatalf("%s at %v: got %v, want the heads from layer %d on", k.model, k.whole, whole, k.first)
+		}
+		for i, w := range at(math.Sqrt(k.from * k.whole)) {
+			if math.Abs(w-math.Sqrt(whole[i])) > 1e-2 {
+				t.Errorf("%s half-way: head %d weighs %v, want the root of %v", k.model, i, w, whole[i])
+			}
+		}
+		if got := at(0.01); got[k.head] != whole[k.head] {
+			t.Errorf("%s at .01: got %v, want what counts in full", k.model, got)
+		}
 	}
 }
 
@@ -42,7 +51,7 @@ func TestWeightsAreOfAModelsNameAndShape(t *testing.T) {
 		{"Qwen2.5-1.5B", 0, 24, 2, false},
 		{"", 0, 1, 1, false},
 	} {
-		if got := headsOf(one.model, one.first, one.layers, one.heads) != nil; got != one.want {
+		if got := HeadWeights(nil, one.model, one.first, one.layers, one.heads, 0.1) != nil; got != one.want {
 			t.Errorf("%+v: got %v", one, got)
 		}
 	}
@@ -59,9 +68,9 @@ func TestKnownWeightsAreWeights(t *testing.T) {
 				}
 			}
 		}
-		seen[HeadsVersion(k.name)] = true
+		seen[HeadsVersion(k.name, 0.1)] = true
 	}
-	if len(seen) != 2 || HeadsVersion("another") != "" {
-		t.Errorf("got versions %v and %q, want one for each of the two tables, none for another model", seen, HeadsVersion("another"))
+	if len(seen) != 2 || HeadsVersion("another", 0.1) != "" {
+		t.Errorf("got versions %v and %q, want one for each of the two tables, none for another model", seen, HeadsVersion("another", 0.1))
 	}
 }

@@ -119,8 +119,8 @@ func rope(r page.Rope) compress.Rope {
 func terms(d *policy.Decision, model string) string {
 	o := options(&d.Plan, false, 0) // whether keys are folded is the page's wish, and in its digest
 	out := fmt.Sprintf("%s %s relax %v %d codes %d", d.PolicyDigest, o.Identity(), relaxBy, relaxSteps, page.CodesVersion)
-	if knowsHeads(&d.Plan) && d.Plan.Ratio < defaults.HeadsFrom {
-		out += defaults.HeadsVersion(model)
+	if knowsHeads(&d.Plan) {
+		out += defaults.HeadsVersion(model, d.Plan.Ratio)
 	}
 	return out
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 
-	"github.com/semproxy/semproxy/defaults"
 	"github.com/semproxy/semproxy/pipeline"
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/store"
@@ -73,8 +72,8 @@ func TestKnownHeadsWeighWhatTheyWereMeasuredTo(t *testing.T) {
 		}
 	}
 	relaxed, _ := send(t, r, "relaxes", ofModel(t, knownModel, 0))
-	if relaxed.Guard != semconv.GuardRelaxed || relaxed.Ratio < defaults.HeadsFrom || relaxed.HeadWeights != semconv.HeadWeightsNone {
-		t.Errorf("a guard that relaxed to %.3f (%s) has weights of %q, want none from %v on", relaxed.Ratio, relaxed.Guard, relaxed.HeadWeights, defaults.HeadsFrom)
+	if relaxed.Guard != semconv.GuardRelaxed || relaxed.Ratio < 0.25 || relaxed.HeadWeights != semconv.HeadWeightsNone {
+		t.Errorf("a guard that relaxed to %.3f (%s) has weights of %q, want none from .25 on", relaxed.Ratio, relaxed.Guard, relaxed.HeadWeights)
 	}
 }
 
