@@ -18,7 +18,7 @@ type knownHeads struct {
 }
 
 var known = []knownHeads{
-	{"smollm2", 0.5, 0.2, smollm2Heads}, // no other size has three heads
+	{"smollm2", 0.5, 0.25, smollm2Heads}, // no other size has three heads
 	{"qwen2.5-coder-0.5b", 0.25, 0.125, qwenHeads}, {"qwen2.5-0.5b", 0.25, 0.125, qwenHeads}, {"qwen05", 0.25, 0.125, qwenHeads},
 }
 

@@ -12,7 +12,7 @@ func TestHeadWeightsFade(t *testing.T) {
 		first, layers, head int
 		weights             [][]float64
 	}{
-		{"HuggingFaceTB/SmolLM2-135M-Instruct", 0.5, 0.2, 18, 2, 2, smollm2Heads},
+		{"HuggingFaceTB/SmolLM2-135M-Instruct", 0.5, 0.25, 18, 2, 2, smollm2Heads},
 		{"Qwen2.5-Coder-0.5B-Instruct", 0.25, 0.125, 0, 1, 1, qwenHeads},
 	} {
 		heads := len(k.weights[0])
