@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -114,8 +115,9 @@ func writeWith(name string, write func(io.Writer) error) error {
 
 // measure measures in a network namespace of its own, where there can be one.
 func (f *scaleFlags) measure(cmd *cobra.Command, rep *scalebench.Report) error {
+	said := &lineWriter{w: cmd.ErrOrStderr()}
 	note := func(r *scalebench.Row) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "measured: %s, %s, %s at once: %.1f pages/s\n", r.Work, show.Plural(r.Sidecars, "sidecar"), show.Plural(r.Clients, "page"), r.Pages)
+		fmt.Fprintf(said, "measured: %s, %s, %s at once: %.1f pages/s\n", r.Work, show.Plural(r.Sidecars, "sidecar"), show.Plural(r.Clients, "page"), r.Pages)
 		rep.Take(r)
 	}
 	args := []string{"scale", "--inside", "--semproxy", f.o.Semproxy, "--nats", f.o.Self, "--clients", fmt.Sprint(f.o.Clients), "--time", f.o.Time.String(),
@@ -130,7 +132,7 @@ func (f *scaleFlags) measure(cmd *cobra.Command, rep *scalebench.Report) error {
 		return f.inDirectory(func() error { return scalebench.Measure(cmd.Context(), f.o, func(r scalebench.Row) { note(&r) }) })
 	}
 	rep.Namespaces = true
-	child.Stderr = cmd.ErrOrStderr()
+	child.Stderr = said
 	out, err := child.StdoutPipe()
 	if err != nil {
 		return err
@@ -159,6 +161,18 @@ func (f *scaleFlags) measure(cmd *cobra.Command, rep *scalebench.Report) error {
 		note(&r)
 	}
 	return child.Wait()
+}
+
+// lineWriter is written to by this process and by what a child says.
+type lineWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lineWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
 }
 
 // measureInside is measure in the namespace: a row is a line of JSON.
