@@ -51,10 +51,9 @@ func (l *lmcache) with(ctx context.Context, do func(net.Conn) error) error {
 			return fmt.Errorf("LMCache's server: %w", err)
 		}
 	}
-	if end, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(end); err != nil {
-			return err
-		}
+	end, _ := ctx.Deadline()
+	if err := conn.SetDeadline(end); err != nil { // none, where ctx has none
+		return err
 	}
 	if err := do(conn); err != nil {
 		return errors.Join(fmt.Errorf("LMCache's server: %w", err), conn.Close())

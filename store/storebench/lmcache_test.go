@@ -3,6 +3,7 @@ package storebench
 import (
 	"encoding/hex"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -23,6 +24,9 @@ func TestMessagesAreLMCaches(t *testing.T) {
 func TestLMCachesServerAnswers(t *testing.T) {
 	addr := os.Getenv("SEMPROXY_TEST_LMCACHE")
 	if addr == "" {
+		if slices.Contains(strings.Split(os.Getenv("SEMPROXY_TEST_REQUIRE"), ","), "lmcache") {
+			t.Fatal("SEMPROXY_TEST_REQUIRE names lmcache, and SEMPROXY_TEST_LMCACHE no server")
+		}
 		t.Skip("SEMPROXY_TEST_LMCACHE names no server")
 	}
 	l := newLMCache(addr)
