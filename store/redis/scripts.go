@@ -8,6 +8,8 @@ import (
 
 // Each script works on the keys of one slot, all of which it is given; putScript on those of two, where there are no slots.
 var (
+	//go:embed lua/account.lua
+	accountLua string // the beginning of those that make room
 	//go:embed lua/reserve.lua
 	reserveLua string
 	//go:embed lua/forget.lua
@@ -33,11 +35,11 @@ var (
 	//go:embed lua/spend.lua
 	spendLua string
 
-	reserveScript = goredis.NewScript(reserveLua)
+	reserveScript = goredis.NewScript(accountLua + reserveLua)
 	forgetScript  = goredis.NewScript(forgetLua)
 	usageScript   = goredis.NewScript(usageLua)
 	commitScript  = goredis.NewScript(commitLua)
-	putScript     = goredis.NewScript(putLua)
+	putScript     = goredis.NewScript(accountLua + putLua)
 	abandonScript = goredis.NewScript(abandonLua)
 	removeScript  = goredis.NewScript(removeLua)
 	adoptScript   = goredis.NewScript(adoptLua)

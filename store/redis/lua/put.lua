@@ -4,7 +4,6 @@
 -- ARGV: object, bytes, ttl (ms, 0 = never), quota (bytes, 0 = none), seq, version, life of the tiles (ms)
 -- Returns {seq, 0, doomed object, its seq, ...}. Where nothing was done: {0, 2} when the object is not new, {0, 4} when what was
 -- sent is gone, {time, 3} when seq is more than a second away from the server's time (in microseconds).
-local objects, age, expiry, account, doomed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local object, ttl, quota, seq = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local function no(...)
@@ -41,22 +40,11 @@ local now = math.floor(micros / 1000)
 redis.call('ZADD', age, ARGV[5], object)
 if ttl > 0 then redis.call('ZADD', expiry, now + ttl, object) else redis.call('ZREM', expiry, object) end
 local sums = redis.call('HMGET', account, 'bytes', 'seq')
-local total = tonumber(sums[1] or '0') + tonumber(ARGV[2])
-
-local function forget(o)
-  local entry = redis.call('HGET', objects, o)
-  redis.call('HDEL', objects, o)
-  redis.call('ZREM', age, o)
-  redis.call('ZREM', expiry, o)
-  if not entry then return '0' end
-  total = total - tonumber(string.match(entry, '^%d+'))
-  if string.sub(o, 1, 1) == '@' then redis.call('HINCRBY', account, 'places', -1) end
-  return string.match(entry, '%d+$')
-end
+total = tonumber(sums[1] or '0') + tonumber(ARGV[2])
 
 local over = quota > 0 and total > quota
 if over or seq % 16 == 0 then -- what has expired is counted until then, and by usage never
-  for _, o in ipairs(redis.call('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, 1000)) do forget(o) end
+  expire(now)
 end
 while over and total > quota do
   local victim

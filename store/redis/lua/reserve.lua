@@ -3,27 +3,16 @@
 -- ARGV: object, bytes, ttl (ms, 0 = never), quota (bytes, 0 = none), replace (1: also when it is there already),
 --       another object that is not to make room (of a place: what it leads to)
 -- Returns {seq, known, doomed object, its seq, ...}: known is 1 when it was there and nothing of it was changed.
-local objects, age, expiry, account, doomed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local object, size, ttl, quota = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 -- The first write is one that a full server refuses: after another (a removal) Redis would let this script grow over maxmemory.
 redis.call('HINCRBY', account, 'places', 0)
 local sums = redis.call('HMGET', account, 'bytes', 'seq')
-local total, last = tonumber(sums[1] or '0'), tonumber(sums[2] or '0')
+local last = tonumber(sums[2] or '0')
+total = tonumber(sums[1] or '0')
 
-local function forget(o)
-  local entry = redis.call('HGET', objects, o)
-  redis.call('HDEL', objects, o)
-  redis.call('ZREM', age, o)
-  redis.call('ZREM', expiry, o)
-  if not entry then return 0 end
-  total = total - tonumber(string.match(entry, '^%d+'))
-  if string.sub(o, 1, 1) == '@' then redis.call('HINCRBY', account, 'places', -1) end
-  return tonumber(string.match(entry, '%d+$'))
-end
-
-for _, o in ipairs(redis.call('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, 1000)) do forget(o) end
+expire(now)
 
 local known, seq = 0, 0
 local entry = redis.call('HGET', objects, object)
@@ -48,7 +37,7 @@ while quota > 0 and total > quota do
     if o ~= object and o ~= ARGV[6] then victim = o break end
   end
   if not victim then break end
-  redis.call('HSET', doomed, victim, string.format('%.0f', forget(victim)))
+  redis.call('HSET', doomed, victim, forget(victim))
 end
 redis.call('HSET', account, 'bytes', string.format('%.0f', total), 'seq', string.format('%.0f', last))
 
