@@ -8,8 +8,8 @@ import (
 	"github.com/semproxy/semproxy/internal/simd"
 )
 
-// The page's queries were asked inside the page; those that its cores will answer come after it. So each query is turned, as
-// RoPE would turn it, to a position behind the page: what it looks at by content stays, what it looked at by distance goes.
+// The page's queries were asked inside the sequence; those that its cores will answer come after it. So each query is turned, as
+// RoPE would turn it, to a position behind the sequence: what it looks at by content stays, what it looked at by distance goes.
 //
 // Three of four queries teach: they price tokens and fit the cores. The fourth is held out and only measures.
 
@@ -17,7 +17,7 @@ const (
 	teachers     = 64  // turned queries of a KV head that teach, at most: the fit's system of equations is no larger
 	teacherTurns = 2   // positions that one of them is turned to: with one the fit is worse, sixteen are no better
 	measurers    = 8   // turned queries of a query head that measure, at most
-	futureSpread = 512 // positions behind the page over which they are scattered
+	futureSpread = 512 // positions behind the sequence over which they are scattered
 	heldOut      = 4   // one query in so many measures
 )
 
@@ -43,7 +43,7 @@ func (f *future) set(in *Input, freq []float64, n, turns, kept int, at func(i in
 		f.rows = map[int]int{}
 	}
 	clear(f.rows)
-	next := float64(in.Positions[in.Tokens-1]) + 1
+	next := in.end()
 	total := in.QHeads / in.Heads * kept * turns
 	n = min(n, total)
 	f.asks = slices.Grow(f.asks, n)

@@ -13,6 +13,10 @@ type Input struct {
 	Protect                    []byte  // [Tokens], non-zero where a token must not be merged; or nil
 	Rope                       Rope
 
+	// Before and Behind are how many tokens of the sequence come before the page and after it. The sinks are the first tokens of the
+	// sequence, the recent tokens its last; queries are turned to positions behind it.
+	Before, Behind int
+
 	Q       []byte // [Layers, QHeads, Window, Dim], the last queries after RoPE; nil: no attention error is measured
 	QDType  DType
 	QHeads  int // a multiple of Heads
@@ -24,6 +28,9 @@ type Input struct {
 	// nil. Options.Attention then goes by it and not by the queries.
 	Importance []float32
 }
+
+// end is the position behind the sequence's last token.
+func (in *Input) end() float64 { return float64(in.Positions[in.Tokens-1]) + 1 + float64(in.Behind) }
 
 // planes is the number of (layer, head) pairs.
 func (in *Input) planes() int { return in.Layers * in.Heads }
@@ -68,6 +75,9 @@ func (in *Input) Check() error {
 				in.Layers, in.Heads, in.Tokens, in.Dim)
 		}
 		elems *= n
+	}
+	if in.Before < 0 || in.Behind < 0 {
+		return badInput(codes.PageBadShape, "%d tokens before the page and %d behind it are not possible", in.Before, in.Behind)
 	}
 	if in.Tokens > maxTokens {
 		return badInput(codes.PageTooLarge, "a page has at most %d tokens, got %d", maxTokens, in.Tokens)

@@ -30,6 +30,39 @@ func strided(p page) page {
 	return p
 }
 
+// inside is the page as a part of a longer sequence.
+func inside(p page) page {
+	p.in.Before, p.in.Behind = 3, 20
+	return p
+}
+
+// lesson is a page and how it is compressed.
+type lesson struct {
+	page page
+	opt  compress.Options
+}
+
+func (l *lesson) sinks() int { return max(l.opt.Sinks-l.page.in.Before, 0) }
+
+// A page inside a sequence has neither its sinks nor its recent tokens: its budget is for what it has.
+func TestEdgesAreThoseOfTheSequence(t *testing.T) {
+	for _, x := range []struct{ before, behind, sinks, recent int }{{0, 0, 4, 16}, {1, 0, 3, 16}, {0, 10, 4, 6}, {256, 0, 0, 16}, {0, 16, 4, 0}, {9, 1 << 30, 0, 0}} {
+		in := synthetic(1, 1, 100, 64, compress.F32)
+		in.Before, in.Behind = x.before, x.behind
+		opt := compress.Weighted()
+		if sinks, recent, between := compress.NewPlan(in, &opt).Edges(); sinks != x.sinks || recent != x.recent || between != 100-sinks-recent {
+			t.Errorf("%d tokens before, %d behind: %d sinks, %d recent, %d between, want %d and %d", x.before, x.behind, sinks, recent, between, x.sinks, x.recent)
+		}
+	}
+	in := synthetic(1, 1, 100, 64, compress.F32)
+	in.Behind = -1
+	opt, c := compress.Weighted(), compress.New(1)
+	defer c.Close()
+	if err := c.Compress(context.Background(), in, &opt, new(compress.Result)); err == nil {
+		t.Error("a page with -1 tokens behind it was compressed")
+	}
+}
+
 // The fast path computes what the definition says: clusters by priced merges, folded keys, fitted values.
 func TestLearnedCoresMatchTheOracle(t *testing.T) {
 	c := compress.New(2)
@@ -42,10 +75,7 @@ func TestLearnedCoresMatchTheOracle(t *testing.T) {
 	blocks := folded
 	blocks.Budget, blocks.Granule = compress.Layered, 16
 	for _, p := range pages(t)[:2] {
-		for name, x := range map[string]struct {
-			page page
-			opt  compress.Options
-		}{"fitted": {p, compress.Weighted()}, "folded": {p, folded}, "in blocks": {strided(p), blocks}, "important": {important(p), folded},
+		for name, x := range map[string]lesson{"fitted": {p, compress.Weighted()}, "folded": {p, folded}, "in blocks": {strided(p), blocks}, "inside a sequence": {inside(p), folded}, "important": {important(p), folded},
 			"important, not asked": {important(p), deaf}} {
 			x.opt.Ratio, x.opt.Recent = 0.25, 32 // as in TestWeightedCompressionMatchesTheOracle
 			if err := c.Compress(context.Background(), &x.page.in, &x.opt, &res); err != nil {
@@ -56,7 +86,7 @@ func TestLearnedCoresMatchTheOracle(t *testing.T) {
 				for h, want := range heads {
 					plane := l*p.in.Heads + h
 					planes++
-					if int(res.Slots[plane]) != len(want.Count) || !sameLabels(res.Assign[plane*p.in.Tokens+x.opt.Sinks:], want.Label, x.opt.Sinks) {
+					if int(res.Slots[plane]) != len(want.Count) || !sameLabels(res.Assign[plane*p.in.Tokens+x.sinks():], want.Label, x.sinks()) {
 						differ++
 						continue
 					}

@@ -150,7 +150,7 @@ func (p *page) widened(t testing.TB) *oracle.Page {
 		}
 		return out
 	}
-	out := &oracle.Page{K: cut(p.in.K, p.in.Heads, p.in.Tokens), V: cut(p.in.V, p.in.Heads, p.in.Tokens), Positions: p.in.Positions,
+	out := &oracle.Page{K: cut(p.in.K, p.in.Heads, p.in.Tokens), V: cut(p.in.V, p.in.Heads, p.in.Tokens), Positions: p.in.Positions, Before: p.in.Before, Behind: p.in.Behind,
 		Boundary: p.in.Boundary, Freq: freq, Q: cut(p.in.Q, p.in.QHeads, p.in.QWindow), QPositions: p.in.QPositions}
 	for i := 0; i < len(p.in.Importance); i += p.in.Tokens {
 		var row []float64

@@ -87,7 +87,7 @@ type Options struct {
 	FP8         DType // F8E4M3 or F8E5M2: the cores' type, with a scale per head; any other: the page's own
 
 	ChunkMin, ChunkMax int // a chunk closes at a delimiter from ChunkMin tokens on, at ChunkMax at the latest
-	Sinks, Recent      int // first and last tokens kept as they are
+	Sinks, Recent      int // first and last tokens of the sequence, kept as they are
 	Spans              []Span
 
 	// The paper's reading, as near as its abstract allows: cluster the rotated keys, take seeds in order of position and

@@ -41,8 +41,8 @@ func NewPlan(in *Input, opt *Options) *Plan {
 // prepare plans a page in the memory of the plan before.
 func (p *Plan) prepare(in *Input, opt *Options) {
 	p.in, p.opt = in, opt
-	p.sinks = min(opt.Sinks, in.Tokens)
-	p.recent = min(opt.Recent, in.Tokens-p.sinks)
+	p.sinks = min(max(opt.Sinks-in.Before, 0), in.Tokens)
+	p.recent = min(max(opt.Recent-in.Behind, 0), in.Tokens-p.sinks)
 	if opt.Rest == Drop && opt.Exact == 0 { // a window: it takes the whole budget
 		p.recent = min(max(opt.Slots(in.Tokens)-p.sinks, 0), in.Tokens-p.sinks)
 		if p.sinks == 0 {
@@ -179,7 +179,7 @@ func (p *Plan) Lowest() int {
 	return -ThresholdSteps - 1
 }
 
-// Ages computes what the age of a token does to its weight: the geometric mean of age + Recency over all tokens, divided by
+// Ages computes what the age of a token, its distance from the sequence's last, does to its weight: the geometric mean of age + Recency over all tokens, divided by
 // the token's own. So weights are around one whatever the length of the page.
 func (p *Plan) Ages(dst []float64) {
 	if p.opt.Recency == 0 {
@@ -188,7 +188,7 @@ func (p *Plan) Ages(dst []float64) {
 		}
 		return
 	}
-	last, logs := float64(p.in.Positions[p.in.Tokens-1]), 0.0
+	last, logs := p.in.end()-1, 0.0
 	for i := range dst {
 		dst[i] = last - float64(p.in.Positions[p.sinks+i]) + p.opt.Recency
 		logs += math.Log(dst[i])

@@ -65,6 +65,7 @@ func (j *job) shape() {
 	j.in = compress.Input{
 		DType: dtypes[p.DType], Layers: p.Layers, Heads: p.KVHeads, Tokens: p.Tokens, Dim: p.HeadDim,
 		K: p.K, V: p.V, Positions: j.positions, Protect: p.Protect, Rope: rope(p.Rope),
+		Before: p.TokenFirst, Behind: p.TokensTotal - p.TokenFirst - p.Tokens,
 		Q: p.Q, QDType: dtypes[p.QDType], QHeads: p.QHeads, QWindow: p.Window,
 	}
 	if n := p.QPositions.Len(); n > 0 {

@@ -20,7 +20,7 @@ func learn(p *Page, opt compress.Options, whole bool) *asked {
 	if p.Q == nil || whole || opt.Rest == compress.Drop || (!opt.Attention && !opt.Fit && !opt.Fold) {
 		return out
 	}
-	heads, last := len(p.K[0]), float64(p.Positions[len(p.Positions)-1])
+	heads, last := len(p.K[0]), float64(p.Positions[len(p.Positions)-1])+float64(p.Behind)
 	window := len(p.Q[0][0])
 	var rows []int
 	for i := range window {

@@ -24,6 +24,8 @@ type Head struct {
 type Page struct {
 	K, V      [][][][]float64
 	Positions []int32
+	Before    int // tokens of the sequence before the page
+	Behind    int // and after it
 	Boundary  []byte
 	Protect   []byte
 	Freq      []float64 // rotation per position of each pair of the rotary dimensions
@@ -48,8 +50,8 @@ type problem struct {
 // Compress returns the heads of every layer, [layer][head].
 func Compress(p *Page, opt compress.Options) [][]Head {
 	n := len(p.Positions)
-	sinks := min(opt.Sinks, n)
-	recent := min(opt.Recent, n-sinks)
+	sinks := min(max(opt.Sinks-p.Before, 0), n)
+	recent := min(max(opt.Recent-p.Behind, 0), n-sinks)
 	nm := n - sinks - recent
 	slots := int(opt.Ratio*float64(n) + 1e-9)
 	if opt.Granule > 1 && (!opt.Pooled() || slots < opt.Granule) {

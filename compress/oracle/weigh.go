@@ -68,7 +68,7 @@ func weigh(p *Page, sinks int, scores, look [][]float64, heads int, opt compress
 	for i := range age {
 		age[i] = 1
 		if opt.Recency > 0 {
-			age[i] = float64(positions[len(positions)-1]-positions[sinks+i]) + opt.Recency
+			age[i] = float64(int(positions[len(positions)-1]-positions[sinks+i])+p.Behind) + opt.Recency
 		}
 		logs += math.Log(age[i]) / float64(n)
 	}
