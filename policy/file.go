@@ -47,8 +47,8 @@ type ChunkSpec struct {
 
 // ProtectSpec names the tokens that stay as they are.
 type ProtectSpec struct {
-	Sinks  *int   `yaml:"sinks" jsonschema:"minimum=0,maximum=1048576" jsonschema_description:"First tokens of the page. Default 4; at least 1 with window."`
-	Recent *int   `yaml:"recent" jsonschema:"minimum=0,maximum=1048576" jsonschema_description:"Last tokens of the page. Default 32; weighted: 16; not with window, which keeps as many as the ratio allows."`
+	Sinks  *int   `yaml:"sinks" jsonschema:"minimum=0,maximum=1048576" jsonschema_description:"First tokens of the sequence. Default 4; at least 1 with window."`
+	Recent *int   `yaml:"recent" jsonschema:"minimum=0,maximum=1048576" jsonschema_description:"Last tokens of the sequence. Default 32; weighted: 16; not with window, which keeps as many as the ratio allows."`
 	Spans  []Span `yaml:"spans" jsonschema:"maxItems=64" jsonschema_description:"Ranges of tokens, such as a system prompt."`
 
 	Patterns []string `yaml:"patterns" jsonschema:"maxItems=32,minLength=1,maxLength=128" jsonschema_description:"Tokens whose text is part of one of these texts. The model needs a tokenizer; at most 128 bytes each."`
