@@ -22,24 +22,31 @@ var known = []knownHeads{
 	{"qwen2.5-coder-0.5b", 0.25, 0.125, qwenHeads}, {"qwen2.5-0.5b", 0.25, 0.125, qwenHeads}, {"qwen05", 0.25, 0.125, qwenHeads},
 }
 
+// Where a page says itself how much each token is needed, the weights count at smaller ratios only.
+const (
+	importantFrom  = 0.25
+	importantWhole = 0.125
+)
+
 // HeadsVersion names what is known of a model's heads at a ratio, so that cores that were made with other weights are not taken for
 // those of these; empty where nothing is.
 func HeadsVersion(model string, ratio float64) string {
-	if k := headsOf(model); k != nil && k.share(ratio) > 0 {
-		sum := sha256.Sum256(fmt.Append(nil, k.from, k.whole, k.weights))
+	if k := headsOf(model); k != nil && k.share(ratio, false) > 0 {
+		sum := sha256.Sum256(fmt.Append(nil, k.from, k.whole, importantFrom, importantWhole, k.weights))
 		return fmt.Sprintf(" heads %x", sum[:8])
 	}
 	return ""
 }
 
 // HeadWeights appends to dst the weights of layers first to first+layers-1, of so many KV heads each, at a ratio of tokens kept:
-// [layers x KV heads]. It appends nothing where the model is not known by this name and shape, or the ratio is not small.
-func HeadWeights(dst []float64, model string, first, layers, heads int, ratio float64) []float64 {
+// [layers x KV heads]. It appends nothing where the model is not known by this name and shape, or the ratio is not small. important: the
+// page says how much each token is needed.
+func HeadWeights(dst []float64, model string, first, layers, heads int, ratio float64, important bool) []float64 {
 	k := headsOf(model)
 	if k == nil || first < 0 || first > len(k.weights)-layers || len(k.weights[0]) != heads {
 		return dst
 	}
-	share := k.share(ratio)
+	share := k.share(ratio, important)
 	if !(share > 0) {
 		return dst
 	}
@@ -52,8 +59,12 @@ func HeadWeights(dst []float64, model string, first, layers, heads int, ratio fl
 }
 
 // share is the power that the weights are taken to: from 0 at the ratio from to 1 at the ratio whole, by the logarithm.
-func (k *knownHeads) share(ratio float64) float64 {
-	return min(math.Log(k.from/ratio)/math.Log(k.from/k.whole), 1)
+func (k *knownHeads) share(ratio float64, important bool) float64 {
+	from, whole := k.from, k.whole
+	if important {
+		from, whole = importantFrom, importantWhole
+	}
+	return min(math.Log(from/ratio)/math.Log(from/whole), 1)
 }
 
 func headsOf(model string) *knownHeads {

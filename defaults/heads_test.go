@@ -2,6 +2,7 @@ package defaults
 
 import (
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -16,7 +17,7 @@ func TestHeadWeightsFade(t *testing.T) {
 		{"Qwen2.5-Coder-0.5B-Instruct", 0.25, 0.125, 0, 1, 1, qwenHeads},
 	} {
 		heads := len(k.weights[0])
-		at := func(ratio float64) []float64 { return HeadWeights(nil, k.model, k.first, k.layers, heads, ratio) }
+		at := func(ratio float64) []float64 { return HeadWeights(nil, k.model, k.first, k.layers, heads, ratio, false) }
 		if got := at(k.from); got != nil || HeadsVersion(k.model, k.from) != "" {
 			t.Errorf("%s at %v: got %v, want none", k.model, k.from, got)
 		}
@@ -32,6 +33,17 @@ func TestHeadWeightsFade(t *testing.T) {
 		if got := at(0.01); got[k.head] != whole[k.head] {
 			t.Errorf("%s at .01: got %v, want what counts in full", k.model, got)
 		}
+	}
+}
+
+// A page that brings its importance needs them at an eighth of the tokens, and not at a quarter.
+func TestHeadsWeighLessWherePagesHaveTheirImportance(t *testing.T) {
+	at := func(ratio float64, important bool) []float64 { return HeadWeights(nil, "smollm2", 0, 30, 3, ratio, important) }
+	if got := at(0.25, true); got != nil {
+		t.Errorf("at a quarter: got %v, want none", got)
+	}
+	if !slices.Equal(at(0.125, true), at(0.25, false)) || !slices.Equal(at(0.01, true), at(0.01, false)) {
+		t.Error("at an eighth they do not count in full")
 	}
 }
 
@@ -51,7 +63,7 @@ func TestWeightsAreOfAModelsNameAndShape(t *testing.T) {
 		{"Qwen2.5-1.5B", 0, 24, 2, false},
 		{"", 0, 1, 1, false},
 	} {
-		if got := HeadWeights(nil, one.model, one.first, one.layers, one.heads, 0.1) != nil; got != one.want {
+		if got := HeadWeights(nil, one.model, one.first, one.layers, one.heads, 0.1, false) != nil; got != one.want {
 			t.Errorf("%+v: got %v", one, got)
 		}
 	}

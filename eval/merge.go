@@ -86,7 +86,7 @@ func (m *merge) run(ctx context.Context, c *Cache, ratio float64) error {
 	m.opt.Ratio = ratio
 	if m.knows {
 		m.opt.HeadWeights = nil
-		if m.weights = defaults.HeadWeights(m.weights[:0], c.Model, 0, c.Layers, c.Heads, ratio); len(m.weights) > 0 {
+		if m.weights = defaults.HeadWeights(m.weights[:0], c.Model, 0, c.Layers, c.Heads, ratio, false); len(m.weights) > 0 {
 			m.opt.HeadWeights = m.weights
 		}
 	}

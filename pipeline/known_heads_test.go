@@ -2,6 +2,8 @@ package pipeline_test
 
 import (
 	"context"
+	"encoding/binary"
+	"math"
 	"testing"
 
 	"github.com/semproxy/semproxy/pipeline"
@@ -44,6 +46,22 @@ func ofModel(t *testing.T, model string, first int) []byte {
 	return blob
 }
 
+// withImportance is the page, whose tokens are needed alike.
+func withImportance(t *testing.T, blob []byte) []byte {
+	t.Helper()
+	p, err := page.Decode(blob, page.DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range p.Layers * p.KVHeads * p.Tokens {
+		p.Importance = binary.LittleEndian.AppendUint32(p.Importance, math.Float32bits(1))
+	}
+	if blob, err = p.Append(nil); err != nil {
+		t.Fatal(err)
+	}
+	return blob
+}
+
 // At small ratios the heads of a model that is known weigh what they were measured to, unless the profile says otherwise.
 func TestKnownHeadsWeighWhatTheyWereMeasuredTo(t *testing.T) {
 	r := newRigOf(t, knownRules, nil)
@@ -65,6 +83,9 @@ func TestKnownHeadsWeighWhatTheyWereMeasuredTo(t *testing.T) {
 		if got, _ := send(t, r, "eighth", blob); got.HeadWeights != semconv.HeadWeightsNone {
 			t.Errorf("%s: got weights of %q", name, got.HeadWeights)
 		}
+	}
+	if got, _ := send(t, r, "eighth", withImportance(t, ofModel(t, knownModel, 0))); got.HeadWeights != semconv.HeadWeightsModel {
+		t.Errorf("a page with importance: got weights of %q", got.HeadWeights)
 	}
 	for _, tenant := range []string{"quarter", "layered"} {
 		if got, _ := send(t, r, tenant, ofModel(t, knownModel, 0)); got.HeadWeights != semconv.HeadWeightsNone {

@@ -31,8 +31,8 @@ func (j *job) weighHeads(d *policy.Decision) error {
 	p, all := j.page, d.Plan.HeadWeights
 	first := p.LayerFirst
 	switch {
-	case knowsHeads(&d.Plan) && p.Importance == nil:
-		j.weights = defaults.HeadWeights(j.weights[:0], p.Model, first, p.Layers, p.KVHeads, j.opt.Ratio)
+	case knowsHeads(&d.Plan):
+		j.weights = defaults.HeadWeights(j.weights[:0], p.Model, first, p.Layers, p.KVHeads, j.opt.Ratio, p.Importance != nil)
 		if len(j.weights) == 0 {
 			return nil
 		}

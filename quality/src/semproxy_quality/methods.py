@@ -9,7 +9,7 @@ from typing import Any
 from . import matching, presses
 from .caches import Compressed
 from .engine import Engine, Prefill
-from .product import Product, profile
+from .product import Product, importance, profile
 from .rows import CLASSES
 
 BUDGETS = {"adaptive": {"budget": "adaptive"}, "layered": {"budget": "layered"}, "equal": {"budget": "equal"}}
@@ -72,7 +72,7 @@ def parse(name: str, budget: str = "") -> Method:
     queries = next((cost for cost, option in (("none", "noqueries"), ("last", "last")) if option in options), "all")
 
     def run(e: Engine, product: Product, p: Prefill, ratio: float) -> Compressed:
-        more = {"importance": presses.importance(e, p)} if important else {}
+        more = {"importance": importance(e, p)} if important else {}
         return product.compress(p, settings, ratio, queries=queries, **more)
 
     return Method(label, "second" if important else queries, run, settings, "calibrated" in options)

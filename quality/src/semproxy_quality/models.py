@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -52,6 +53,7 @@ def fetch(source: Source) -> Path:
     """The model's folder in the user's cache, made if it is not there. It appears whole or not at all."""
     folder = cache() / source.folder
     if (folder / "config.json").is_file():
+        _name_tokenizer(folder)
         return folder
     print(f"{source.folder} is made in {folder.parent} once ({source.needs})", file=sys.stderr)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -86,3 +88,12 @@ def _convert(gguf: Path, folder: Path) -> None:
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _name_tokenizer(folder)
+
+
+def _name_tokenizer(folder: Path) -> None:
+    """Say that tokenizer.json is all of it: transformers 5.2 writes another model's class, which 5.24 believes."""
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    if config.get("tokenizer_class") == "CodeLlamaTokenizer":
+        file.write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast", "extra_special_tokens": []}, indent=2) + "\n")

@@ -98,13 +98,6 @@ def kvzip_press(engine: Engine, p: Prefill) -> Any:
     return p.memo["kvzip"]
 
 
-@torch.no_grad()
-def importance(engine: Engine, p: Prefill) -> torch.Tensor:
-    """KVzip's score of every token, float32 [layers, kv_heads, tokens]."""
-    scores: torch.Tensor = kvzip_press(engine, p).score_val[:, 0].float()
-    return scores
-
-
 def _kvzip(engine: Engine, p: Prefill, ratio: float) -> Compressed:
     which = kvzip_press(engine, p)
     which.compression_ratio = 1 - ratio

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from semproxy_kv.client import Client, LocalSidecar
 from semproxy_kv.client.local import find_binary
-from semproxy_kv.hf import CompressedLayer, compress
+from semproxy_kv.hf import CompressedLayer, compress, measure_importance
 
 from .caches import Compressed, Layer
 from .engine import Engine, Prefill
@@ -49,6 +49,15 @@ def calibrate(folder: Path) -> list[list[float]]:
     """The head weights that `semproxy calibrate` measures on the texts in the program."""
     done = subprocess.run([find_binary(), "calibrate", "--model", str(folder)], check=True, stdout=subprocess.PIPE, text=True)
     return [json.loads(line.strip().removeprefix("- ")) for line in done.stdout.splitlines() if line.startswith("  - ")]
+
+
+def importance(engine: Engine, p: Prefill) -> torch.Tensor:
+    """How much each token is needed, [layers, kv_heads, tokens], by the adapter's second prefill. One serves every ratio."""
+    if "importance" not in p.memo:
+        ids = torch.tensor(p.ids)[None]
+        p.memo["importance"] = measure_importance(engine.model, p.cache(), ids, engine.tokenizer)[:, 0]
+        engine.use()
+    return p.memo["importance"]
 
 
 class Product:

@@ -10,6 +10,7 @@ from ..tensors import rotate
 from .attention import NAME, install
 from .capture import capture_queries
 from .compress import Pending, Report, begin, compress, faults
+from .importance import measure_importance
 from .layer import CompressedLayer, cache_bytes
 from .model import check_model, rope_of
 from .positions import rebase
@@ -26,6 +27,7 @@ __all__ = [
     "compress",
     "faults",
     "install",
+    "measure_importance",
     "rebase",
     "rope_of",
     "rotate",

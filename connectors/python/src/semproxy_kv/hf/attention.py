@@ -9,7 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from . import capture
+from . import capture, importance
 from .layer import PREFIX
 from .prefix import Prefix
 
@@ -43,6 +43,7 @@ def attention(
     """
     prefix: Prefix | None = getattr(key, PREFIX, None)
     capture.queries(module.layer_idx, query, key.shape[-2] + (prefix.tokens if prefix else 0))
+    importance.see(module.layer_idx, query, key, scaling)
     if prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     batch, q_heads, n, dim = query.shape
