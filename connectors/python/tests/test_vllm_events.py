@@ -274,6 +274,20 @@ def test_a_request_that_changes_over_is_announced_while_it_runs(llm: Any, heard:
     assert len(every) * BLOCK > 700, "its answer too"
 
 
+def test_a_system_prompt_is_announced_to_its_end(llm: Any, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last page is too short to take fewer slots than tokens; with the one before it does."""
+    side, end = llm.llm_engine.engine_core.engine_core.scheduler.connector.scheduler, 1250
+    monkeypatch.setattr(side, "separators", {end})
+    system = [*text(12, 299), end]
+    heard.take()
+    ask(llm, [*system, *text(13, 40)], tenant="quarter")
+    told = split(heard.take())
+    assert list(told.cores) == list(told.own)[: 288 // BLOCK]
+    got = ask(llm, [*system, *text(14, 40)], tenant="quarter").kv_transfer_params["semproxy"]
+    assert (got["outcome"], got["tokens"]) == ("cores", 288)
+    assert not [e for e in heard.take() if e.medium == MEDIUM]
+
+
 def test_what_stays_exact_is_not_announced(llm: Any, heard: Heard) -> None:
     heard.take()
     ask(llm, text(6, 600), tenant="exact")

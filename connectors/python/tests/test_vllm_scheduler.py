@@ -113,6 +113,19 @@ def test_what_came_after_cores_is_kept_at_its_own_positions(make: Callable[..., 
     assert third.num_prompt_tokens == 112 + 490 - 448
 
 
+@pytest.mark.parametrize(("system", "before"), [(300, 256), (700, 512)])
+def test_a_system_prompt_is_found_under_another_question(system: int, before: int, make: Callable[..., Engine]) -> None:
+    engine, end = make(page_first=256, min_tokens=256), 1250
+    shared = [*text(system, system - 1), end]
+    for separators, found in ((frozenset[int](), before), (frozenset({end}), system // 16 * 16)):
+        engine.side.separators = separators
+        for question in (1, 2):
+            name = f"{found}, {question}"
+            engine.generate(name, [found, *shared[1:], *text(question, 40), end])
+        assert outcome(engine, name)["tokens"] == found
+        assert engine.computed[name][: system - found + 40] == [*shared[found:], *text(2, 40)]
+
+
 def test_blocks_stay_until_they_have_been_copied(make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     engine, go = make(), threading.Event()
     side = engine.worker.connector.worker

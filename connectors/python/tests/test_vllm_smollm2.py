@@ -135,6 +135,25 @@ def test_cores_that_are_whole_tokens_answer_as_a_dense_cache_of_them_would(llm: 
     assert first.kv_transfer_params["semproxy"]["outcome"] == "exact"
 
 
+@pytest.mark.parametrize("tokens", [300, 700])
+def test_a_system_prompt_is_found_under_another_question(llm: Any, ids: list[int], tokens: int) -> None:
+    """Its page ends where its message does, which the model's own tokenizer tells."""
+    tokenizer, system = llm.get_tokenizer(), ids[300 : 300 + tokens]
+
+    def chat(question: str) -> list[int]:
+        messages = [{"role": "system", "content": tokenizer.decode(system)}, {"role": "user", "content": question}]
+        return list(tokenizer.encode(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)))
+
+    both = [chat("Which of these methods needs no queries?"), chat("Who wrote that?")]
+    shared = next(i for i, (a, b) in enumerate(zip(*both, strict=False)) if a != b)
+    ask(llm, both[0], 4, tenant="quarter")
+    settle(llm)
+    got = ask(llm, both[1], 4, tenant="quarter").kv_transfer_params["semproxy"]
+    assert got["outcome"] == "cores"
+    assert shared - 40 < got["tokens"] <= shared, "as many blocks of 32 as are whole"
+    assert got["slots"] < 0.4 * shared
+
+
 def test_sixteen_requests_of_four_tenants_with_everything_that_can_happen(llm: Any, own: LocalSidecar, ids: list[int]) -> None:
     """In a KV space that is too small for all: preemptions, cancels, a policy reloaded, and semproxy killed. What is computed exactly is
     right to the last token, what changes over is right until then, and nothing is lost."""

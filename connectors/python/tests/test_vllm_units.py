@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,12 +29,14 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheGroupSpec, Slid
 from vllm_harness import KERNELS, cache_config, engine_config
 
 from semproxy_kv import SemproxyError, UnsupportedModel
+from semproxy_kv.vllm import faults
 from semproxy_kv.vllm.check import check_engine
 from semproxy_kv.vllm.layout import measure, page_layout
 from semproxy_kv.vllm.metadata import headers, ranges
 from semproxy_kv.vllm.prefix import cuts, links
 from semproxy_kv.vllm.queries import Ask, Queries, wanted
-from semproxy_kv.vllm.settings import Settings
+from semproxy_kv.vllm.separators import separators, separators_of
+from semproxy_kv.vllm.settings import BLOCK, Settings
 from semproxy_kv.vllm.slots import nearest
 from semproxy_kv.vllm.substitute import Plan, digest_of, restore, substitute
 from semproxy_kv.vllm.worker import marks
@@ -380,18 +385,23 @@ def test_queries_are_found_by_the_slots_of_their_tokens() -> None:
     assert queries.of("b") is not None
 
 
+def unspoken(first: int, prompt: int, end: int, sizes: tuple[int, int], least: int) -> list[tuple[int, int]]:
+    """Where text without messages is cut."""
+    return cuts(range(end), first, prompt, end, sizes, least)
+
+
 def test_where_a_sequence_is_cut() -> None:
     # from, tokens of the prompt, end, page, least
-    assert cuts(0, 300, 400, (1024, 1024), 64) == [(0, 288), (288, 400)]  # the prompt but for its last tokens, then the answer
-    assert cuts(0, 300, 310, (1024, 1024), 64) == [(0, 288)]
-    assert cuts(0, 3000, 3100, (1024, 1024), 256) == [(0, 1024), (1024, 2048), (2048, 2992)]
-    assert cuts(288, 700, 800, (1024, 1024), 64) == [(288, 688), (688, 800)]
-    assert cuts(0, 257, 500, (1024, 1024), 256) == [(0, 256)]
-    assert cuts(0, 100, 300, (1024, 1024), 256) == [(0, 288)]  # what is too short goes with the next
-    assert cuts(0, 100, 130, (1024, 1024), 256) == []
+    assert unspoken(0, 300, 400, (1024, 1024), 64) == [(0, 288), (288, 400)]  # the prompt but for its last tokens, then the answer
+    assert unspoken(0, 300, 310, (1024, 1024), 64) == [(0, 288)]
+    assert unspoken(0, 3000, 3100, (1024, 1024), 256) == [(0, 1024), (1024, 2048), (2048, 2992)]
+    assert unspoken(288, 700, 800, (1024, 1024), 64) == [(288, 688), (688, 800)]
+    assert unspoken(0, 257, 500, (1024, 1024), 256) == [(0, 256)]
+    assert unspoken(0, 100, 300, (1024, 1024), 256) == [(0, 288)]  # what is too short goes with the next
+    assert unspoken(0, 100, 130, (1024, 1024), 256) == []
     # a beginning that others share, of 300 tokens or of 700, is found whatever follows it
-    assert cuts(0, 300, 300, (256, 1024), 64) == [(0, 256)]
-    assert cuts(0, 5000, 5000, (256, 1024), 256) == [
+    assert unspoken(0, 300, 300, (256, 1024), 64) == [(0, 256)]
+    assert unspoken(0, 5000, 5000, (256, 1024), 256) == [
         (0, 256),
         (256, 512),
         (512, 1024),
@@ -400,7 +410,79 @@ def test_where_a_sequence_is_cut() -> None:
         (3072, 4096),
         (4096, 4992),
     ]
-    assert cuts(512, 700, 1200, (256, 1024), 256) == [(512, 1024)]
+    assert unspoken(512, 700, 1200, (256, 1024), 256) == [(512, 1024)]
+    assert unspoken(1104, 1200, 4000, (256, 1024), 256) == [(1104, 2128), (2128, 3152), (3152, 4000)]  # none longer than the longest
+
+
+END = -1  # the token behind a message
+
+
+def said(*messages: int) -> list[int]:
+    """A chat of messages of so many tokens, with the one that ends each."""
+    return [token for n in messages for token in [*range(n - 1), END]]
+
+
+def ends(ids: list[int], end: int, prompt: int = 0, block: int = BLOCK) -> list[int]:
+    return [to for _, to in cuts(ids, 0, prompt or end, end, (256, 1024), 256, {END}, block)]
+
+
+def test_pages_end_where_messages_do() -> None:
+    for system, before in ((300, [256]), (700, [256, 512]), (1500, [256, 512, 1024]), (3000, [256, 512, 1024, 2048])):
+        assert ends(said(system, 40), system + 40) == [*before, system // 16 * 16]
+    assert ends(said(20, 700, 30), 750) == [256, 512, 720], "a short system prompt: the first question"
+    assert ends(said(280, 30), 310) == [256], "a block more is no page"
+    assert ends(said(300, *[50] * 20), 1300) == [256, 288, 544, 800, 1088], "later messages are joined to pages of a first one's length"
+    assert ends(said(256, 2000), 2256) == [256, 512, 1024, 2048], "and long ones are cut as text is"
+    assert ends(said(300, 300), 600, 560) == [256, 288, 544], "the prompt's last block comes first"
+    assert ends(said(300), 299) == [256], "a message that has not ended"
+
+
+def test_a_short_page_is_as_many_whole_blocks_as_its_heads_are() -> None:
+    assert ends(said(318, 40), 358) == [256, 304]
+    assert ends(said(318, 40), 358, block=32) == [256, 288]
+    assert ends(said(700, 300), 1000, block=128) == [256, 512, 640, 992], "a page of a first one's length may end at any BLOCK"
+    pages = cuts(said(398, 40), 304, 438, 438, (256, 1024), 256, {END}, 32)
+    assert pages == [], "80 tokens behind what was found"
+
+
+def test_sequences_that_begin_alike_are_cut_alike() -> None:
+    """By what is before a cut, at whole blocks, in pages that are neither tiny nor too long."""
+    pick = random.Random(1)
+    for _ in range(300):
+        block = pick.choice([16, 32, 128])
+        shared, of = pick.randrange(17, 4000), (pick.choice([1, 30, 300, 1500]), pick.choice([60, 900]))
+        begun = said(*(pick.randint(1, pick.choice(of)) for _ in range(shared)))[:shared]
+        both = [[*begun, *said(*(pick.randint(1, 400) for _ in range(9)))] for _ in range(2)]
+        cut = [ends(ids, len(ids) - pick.randrange(8), block=block) for ids in both]
+        alike = [[at for at in each if at <= shared - block] for each in cut]
+        assert alike[0] == alike[1]
+        for each in cut:
+            sizes = [to - first for first, to in pairwise([0, *each])]
+            assert all(at % BLOCK == 0 for at in each)
+            assert all(32 <= n <= 1024 and (n >= 256 or n % block == 0) for n in sizes)
+            assert sum(n < 256 for n in sizes) <= 1, "the one that ends with the first message"
+
+
+def test_tokens_between_messages_are_those_that_no_text_has() -> None:
+    def token(content: str, special: bool = False) -> Any:
+        return SimpleNamespace(content=content, special=special)
+
+    def like(template: str | None = None, **more: Any) -> Any:
+        return SimpleNamespace(all_special_ids=[0, 7], unk_token_id=0, chat_template=template, **more)
+
+    added = {0: token("<unk>", True), 1: token("<|im_end|>", True), 2: token("<|User|>"), 3: token("<think>"), 4: token("  ")}
+    assert separators(like("  {{ '<|User|>' }}", added_tokens_decoder=added)) == {1, 2, 7}
+    assert separators(like(added_tokens_decoder=added)) == {1, 7}
+    assert separators(like()) == {7}, "a tokenizer of another kind"
+
+
+def test_an_engine_without_a_tokenizer_cuts_as_text_is_cut(config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[Any] = []
+    monkeypatch.setattr(faults.log, "warning", lambda *of: warnings.append(of))
+    assert separators_of(config.model_config) == frozenset(), "it was told to use none"
+    assert not warnings
+    assert separators_of(changed(config.model_config, skip_tokenizer_init=False, tokenizer=str(tmp_path))) == frozenset()
+    assert len(warnings) == 1
 
 
 def test_links_are_those_of_the_documentation() -> None:

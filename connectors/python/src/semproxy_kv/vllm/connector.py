@@ -23,6 +23,7 @@ from .events import Events
 from .layout import page_layout
 from .metadata import StepMeta
 from .scheduler import SchedulerSide
+from .separators import separators_of
 from .settings import Settings
 from .worker import WorkerSide
 
@@ -41,6 +42,7 @@ class SemproxyConnector(KVConnectorBase_V1):
             self._scheduler = SchedulerSide(settings, shape, layout)
             self._scheduler.live = changes_over(vllm_config)
             self._scheduler.events = _events(vllm_config, kv_cache_config, shape)
+            self._scheduler.separators = separators_of(vllm_config.model_config)
         else:
             self._worker = WorkerSide(settings, shape, layout, _rank(vllm_config))
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from math import lcm
 from typing import Any
 
 from vllm.v1.request import RequestStatus
@@ -29,7 +30,7 @@ from .events import Blocks, Events, blocks_of
 from .metadata import Enter, Hold, Leave, Load, Save, StepMeta, WorkerMeta, headers, ranges
 from .prefix import cuts
 from .queries import Ask, wanted
-from .settings import Settings
+from .settings import BLOCK, Settings
 from .store import GONE, Store, store_of, traceparent
 from .substitute import Original, Plan, bound, digest_of, refusal, restore, substitute, unfit
 from .threads import pool
@@ -97,6 +98,7 @@ class SchedulerSide:
         self.usage: Callable[[], float] = lambda: 1.0  # share of the KV space that is in use
         self.live = False  # the scheduler can change requests over
         self.events: Events | None = None  # where vLLM publishes such
+        self.separators: frozenset[int] = frozenset()  # tokens that stand between messages
         self._pool = pool(4, "semproxy lookup")
         self._tracked: dict[str, Tracked] = {}
         self._due: list[Tracked] = []
@@ -320,7 +322,7 @@ class SchedulerSide:
         prompt = r.num_prompt_tokens
         if t.live.why_not or t.live.pages or t.plan or computed < prompt or r.num_output_tokens < self.settings.live_after:
             return
-        pages = cuts(0, prompt, prompt - 1, self.settings.page_sizes, self.settings.min_tokens)
+        pages = self._cuts(r.prompt_token_ids, 0, prompt, prompt - 1)
         if not pages:
             t.live.why_not = "no page of its prompt is long enough"
             return
@@ -404,15 +406,15 @@ class SchedulerSide:
             stats.add("slots", n=t.plan.slots)
         if t.live.why_not and t.plan is None:
             outcome["not_live"] = t.live.why_not
-        pages = self._rest(t, request)
+        ids = (t.original.prompt if t.original else list(request.prompt_token_ids)) + t.live.folded + list(request.output_token_ids)
+        pages = self._rest(t, request, ids)
         if not pages and not t.live.pages:
             return False, {"semproxy": outcome}
-        ids = (t.original.prompt if t.original else list(request.prompt_token_ids)) + t.live.folded + list(request.output_token_ids)
         self._meta.saves.append(self._saving(t, ids, pages, t.plan.shift if t.plan else 0, block_ids))
         return True, {"semproxy": outcome}
 
-    def _rest(self, t: Tracked, request: Any) -> list[tuple[int, int]]:
-        """The pages of a finished request that are still to be sent."""
+    def _rest(self, t: Tracked, request: Any, ids: list[int]) -> list[tuple[int, int]]:
+        """The pages of a finished request that are still to be sent. ids are its tokens."""
         if not self.settings.save or request.status not in (RequestStatus.FINISHED_STOPPED, RequestStatus.FINISHED_LENGTH_CAPPED):
             return []
         prompt = len(t.original.prompt) if t.original else request.num_prompt_tokens
@@ -420,7 +422,11 @@ class SchedulerSide:
         if t.live.pages:
             first = t.live.pages[-1][1]
         slots = min(request.num_computed_tokens, request.num_tokens - 1)  # the last token was not computed, or ahead of time
-        return cuts(first, prompt, slots - shift, self.settings.page_sizes, self.settings.min_tokens)
+        return self._cuts(ids, first, prompt, slots - shift)
+
+    def _cuts(self, ids: list[int], first: int, prompt: int, end: int) -> list[tuple[int, int]]:
+        block = lcm(BLOCK, self.shape.block) if self.shape.units else BLOCK
+        return cuts(ids, first, prompt, end, self.settings.page_sizes, self.settings.min_tokens, self.separators, block)
 
     def shutdown(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

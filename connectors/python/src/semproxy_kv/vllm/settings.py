@@ -20,8 +20,8 @@ class Settings:
     model: str = ""  # what policies match; default: the name that the model is served by
     save: bool = True  # send the KV of finished requests
     load: bool = True  # use stored cores
-    min_tokens: int = 256  # shorter pages are not sent, and shorter prefixes not asked for
-    page_first: int = 256  # tokens of a sequence's first page; each page is as long as all before it
+    min_tokens: int = 256  # shorter prefixes are not asked for, and shorter pages not sent but one that ends with a first message
+    page_first: int = 256  # tokens of a sequence's first page; each page is as long as all before it, or ends with a message
     page_tokens: int = 1024  # and no longer than this
     live: bool = True  # a request that runs may change over to its own cores (--scheduler-cls semproxy_kv.vllm.Scheduler)
     live_tokens: int = 1024  # shorter prompts do not

@@ -279,13 +279,14 @@ class WorkerSide:
         self._gone(save, size, None, replies)
 
     def _stored(self, save: Save, replies: list[list[Result]]) -> int:
-        """How many of its pages, from the first, are found from now on."""
-        n = 0
-        for (first, last), of in zip(save.pages, replies, strict=False):
-            kept = all(reply.header("Semproxy-Object") for reply in of)
-            if not kept or width([Cores.decode(reply.body) for reply in of], self.shape) >= last - first:
+        """How many of its pages, from the first, are found from now on: a lookup wants fewer slots than tokens in all."""
+        n, cores = 0, []
+        for i, ((_, last), of) in enumerate(zip(save.pages, replies, strict=False)):
+            if not all(reply.header("Semproxy-Object") for reply in of):
                 break
-            n += 1
+            cores += [Cores.decode(reply.body) for reply in of]
+            if width(cores, self.shape) + save.shift < last - save.pages[0][0]:
+                n = i + 1
         return n
 
     def _cancelled(self, number: int, copying: Future[None]) -> None:
