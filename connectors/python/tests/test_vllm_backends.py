@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,9 @@ from vllm.v1.attention.backends import flash_attn
 from vllm.v1.attention.backends.flash_attn import FlashAttentionImpl, FlashAttentionMetadata
 from vllm.v1.attention.backends.triton_attn import TritonAttentionImpl, TritonAttentionMetadata
 from vllm.v1.attention.ops.triton_reshape_and_cache_flash import triton_reshape_and_cache_flash
-from vllm_ragged import BHLNC, BLHNC, BLOCK, DIM, GROUP, HEADS, LBHNC, LHBNC, Engine, Kernel, answers, lengths, prompts
+from vllm_ragged import BHLNC, BLHNC, BLOCK, DIM, GROUP, HEADS, LBHNC, LHBNC, SCALE, Engine, Kernel, answers, lengths, prompts
+
+from semproxy_kv.vllm.backends import Batch, tell_of
 
 CLOSE = {torch.float32: 2e-3 if CUDA else 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 TYPES = [torch.float32, torch.float16, *([torch.bfloat16] if CUDA else [])]  # the interpreter multiplies the bits of BF16 (Triton 3.7.1)
@@ -56,6 +59,20 @@ def test_triton_does_not_split_those_of_many(dtype: torch.dtype) -> None:
     kernel, used = triton(dtype, SPLIT - 1)
     answers(Engine(kernel), every=BLOCK)
     assert used.isnan().all()
+
+
+def test_triton_is_told_of_buffers_with_a_row_for_each_token_of_a_head() -> None:
+    """vLLM 0.33 does not split sequences where there are fewer."""
+    kernel, used = triton(torch.float32)
+    impl = kernel.impl(HEADS * GROUP, DIM, SCALE, HEADS, None, None)
+    none = torch.zeros(0)
+    told = tell_of(impl)(
+        SimpleNamespace(impl=impl), kernel.metadata(3, 1, none, 5, none, none, none), Batch(6, none, none, none, 5), used.dtype
+    )
+    assert told.softmax_segm_output.shape == (SPLIT * HEADS, GROUP, SEGMENTS, DIM)
+    assert told.softmax_segm_max.shape == told.softmax_segm_expsum.shape == (SPLIT * HEADS, GROUP, SEGMENTS)
+    assert told.softmax_segm_max.data_ptr() == used.data_ptr()
+    assert told.seq_threshold_3D == SPLIT * HEADS
 
 
 @pytest.mark.parametrize("order", [LBHNC, BLHNC, BHLNC, LHBNC], ids=["LBHNC", "BLHNC", "BHLNC", "LHBNC"])
