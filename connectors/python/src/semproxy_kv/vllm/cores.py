@@ -161,7 +161,7 @@ def _level(found: Head, n: int) -> Head:
         raise SemproxyError(
             "engine.uneven",
             f"a head has {len(found.bias)} cores where {n} slots must be filled, and this attention backend masks none:"
-            " set `budget: equal` in the policy",
+            ' set `budget: equal` in the policy, or "adaptive": true in kv_connector_extra_config',
         )
     again = found.keys.norm(dim=-1).argsort()[:missing]  # the keys that pull the least
     rows = torch.cat([torch.arange(len(found.bias)), again])

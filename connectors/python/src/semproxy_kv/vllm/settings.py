@@ -27,6 +27,7 @@ class Settings:
     live_tokens: int = 1024  # shorter prompts do not
     live_after: int = 16  # tokens of an answer after which the prompt's KV is sent
     live_remaining: int = 64  # an answer that may not have so many more tokens does not change over
+    adaptive: bool = False  # on a GPU too, as many cores as each layer and head needs (units.py): piecewise CUDA graphs, blocks by head
     prefer_full: float = 0.5  # below this use of the KV space a prompt whose full KV the engine still has does without cores
     timeout: float = 10.0  # of one attempt to send a page
     lookup_timeout: float = 2.0  # how long a new request waits for its cores to be found; then it is computed in full

@@ -7,18 +7,19 @@ layer's and any head's cores. Then every layer, head and request is a sequence o
 then those that its layer and head have in the blocks of the tokens behind them, where the engine writes as always.
 
 A request with cores takes as many blocks as all its units fill, whatever each head has. Nothing but block tables and lengths
-changes: the kernel is the engine's own, and steps without such requests are not touched.
+changes: the kernel is the engine's own, told in the way of its backend (backends.py), and steps without such requests are not touched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..errors import UnsupportedModel
+from .backends import Batch, Tell, of_one_head, tell_of
 from .check import Shape
 
 
@@ -49,7 +50,8 @@ def units_of(caches: list[torch.Tensor], shape: Shape) -> Units:
         aligned = not (offset % size or strides[0] % size or strides[1] % size)
         if cache.untyped_storage().data_ptr() != store.data_ptr() or not fits or not aligned or strides[:2] != caches[0].stride()[:2]:
             raise UnsupportedModel(
-                f"the KV caches of shape {list(cache.shape)} do not lie in one row of blocks of one head's {shape.block} slots"
+                f"the KV caches of shape {list(cache.shape)} do not lie in one row of blocks of one head's {shape.block} slots:"
+                " VLLM_KV_CACHE_LAYOUT=HND, and a --block-size that the attention backend does not divide"
             )
     whole = caches[0].as_strided((cells // size, 1, *caches[0].shape[2:]), (size, size, *caches[0].stride()[2:]), 0)
     first = torch.tensor([c.storage_offset() // size for c in caches], device=whole.device)
@@ -91,17 +93,14 @@ class Reader:
 
     def __init__(self, units: Units, shape: Shape, layers: list[Any]) -> None:
         """layers are vLLM's Attention layers in the order of their numbers."""
-        for layer in layers:
-            impl = layer.impl
-            if getattr(impl, "sinks", None) is not None or getattr(impl, "alibi_slopes", None) is not None:
-                raise UnsupportedModel("attention with sinks or ALiBi, which differ by head, cannot read cores in other numbers by head")
+        tells = [tell_of(layer.impl) for layer in layers]
         self._units, self._shape = units, shape
         self._held: dict[str, Held | None] = {}  # None: cores as many in every layer and head, which lie as tokens do
         self._now: dict[int, Held] = {}  # by the first block of a request
         self._step: Step | None = None
         self._known: tuple[Any, ...] = ()  # what the tables were made of
-        for number, layer in enumerate(layers):
-            layer.impl.forward = self._watch(number, layer.impl.forward)
+        for number, (layer, tell) in enumerate(zip(layers, tells, strict=True)):
+            layer.impl.forward = self._watch(number, tell, of_one_head(layer.impl).forward, layer.impl.forward)
 
     def hold(self, request: str, blocks: tuple[int, ...], lengths: torch.Tensor | None) -> None:
         """The request's cores lie in these blocks from this step on. lengths is None where they are even: they are read as tokens."""
@@ -120,7 +119,7 @@ class Reader:
         self._now = {block: held for request, block in reads.items() if (held := self._held[request]) is not None}
         self._step = None
 
-    def _watch(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _watch(self, number: int, tell: Tell, by_head: Callable[..., Any], forward: Callable[..., Any]) -> Callable[..., Any]:
         def watched(
             layer: Any,
             query: torch.Tensor,
@@ -138,28 +137,13 @@ class Reader:
             tokens, heads = step.tokens, self._shape.kv_heads
             asked = query[:tokens].view(tokens, heads, -1, query.shape[-1])
             rows = asked.transpose(0, 1).reshape(heads * tokens, asked.shape[2], -1)
-            out = torch.empty_like(rows)
-            forward(layer, rows, key, value, self._units.cache, self._told(layer, metadata, step, number, query.dtype), out, *rest, **more)
+            out = torch.empty_like(rows, dtype=output.dtype)
+            batch = Batch(len(rows), step.starts, step.tables[number], step.lengths[number], step.longest[number])
+            by_head(layer, rows, key, value, self._units.cache, tell(layer, metadata, batch, query.dtype), out, *rest, **more)
             output[:tokens].view(asked.shape).copy_(out.view(heads, tokens, *asked.shape[2:]).transpose(0, 1))
             return output
 
         return watched
-
-    def _told(self, layer: Any, metadata: Any, step: Step, number: int, dtype: torch.dtype) -> Any:
-        """The engine's metadata, of a batch in which every KV head of this layer is a request."""
-        from vllm import _custom_ops as ops
-        from vllm import envs
-
-        lengths, impl = step.lengths[number], layer.impl
-        plan = ops.cpu_attn_get_scheduler_metadata(
-            num_reqs=len(lengths), num_heads=impl.num_queries_per_kv, num_kv_heads=1, head_dim=impl.head_size, seq_lens=lengths,
-            dtype=dtype, query_start_loc=step.starts, causal=metadata.causal, sliding_window_size=impl.sliding_window,
-            isa=layer.isa, enable_kv_split=envs.VLLM_CPU_ATTN_SPLIT_KV, kv_cache_dtype=impl.kv_cache_dtype,
-        )  # fmt: skip
-        return replace(
-            metadata, num_actual_tokens=self._shape.kv_heads * step.tokens, query_start_loc=step.starts, max_seq_len=step.longest[number],
-            seq_lens=lengths, block_table=step.tables[number], scheduler_metadata=plan,
-        )  # fmt: skip
 
     def _step_of(self, metadata: Any) -> Step | None:
         """Once a step; None: no request of it is on such cores."""
@@ -173,10 +157,10 @@ class Reader:
         used = [-(-end // block) for end in ends.tolist()]
         if not self._same(held, used, table):
             self._known = held, used, table[:, : max(used)].clone(), self._tables(held, used, table)
-        none = torch.zeros(self._units.first.shape[0], heads, dtype=torch.long)
+        none = torch.zeros(self._units.first.shape[0], heads, dtype=torch.long, device=ends.device)
         cores = torch.stack([none if h is None else h.lengths for h in held], -1)
         behind = ends - torch.tensor([h.slots if h else 0 for h in held], device=ends.device)
-        lengths = (cores.to(ends.device) + behind).flatten(1).to(torch.int32)
+        lengths = (cores + behind).flatten(1).to(torch.int32)
         starts = metadata.query_start_loc[: n + 1]
         tokens = int(starts[-1])
         by_head = torch.cat([*(starts[:-1] + h * tokens for h in range(heads)), starts.new_tensor([heads * tokens])])
