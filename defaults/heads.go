@@ -14,15 +14,16 @@ type knownHeads struct {
 	name    string  // how the model's name begins
 	from    float64 // the ratio of tokens kept from which on the weights do not count
 	whole   float64 // and up to which they count in full
+	beside  bool    // whether they help beside a page's own importance
 	weights [][]float64
 }
 
 var known = []knownHeads{
-	{"smollm2", 0.5, 0.25, smollm2Heads}, // no other size has three heads
-	{"qwen2.5-coder-0.5b", 0.25, 0.125, qwenHeads}, {"qwen2.5-0.5b", 0.25, 0.125, qwenHeads}, {"qwen05", 0.25, 0.125, qwenHeads},
+	{"smollm2", 0.5, 0.25, true, smollm2Heads}, // no other size has three heads
+	{"qwen2.5-coder-0.5b", 0.25, 0.125, false, qwenHeads}, {"qwen2.5-0.5b", 0.25, 0.125, false, qwenHeads}, {"qwen05", 0.25, 0.125, false, qwenHeads},
 }
 
-// Where a page says itself how much each token is needed, the weights count at smaller ratios only.
+// Where a page says itself how much each token is needed, weights that help beside it count at smaller ratios only.
 const (
 	importantFrom  = 0.25
 	importantWhole = 0.125
@@ -32,7 +33,7 @@ const (
 // those of these; empty where nothing is.
 func HeadsVersion(model string, ratio float64) string {
 	if k := headsOf(model); k != nil && k.share(ratio, false) > 0 {
-		sum := sha256.Sum256(fmt.Append(nil, k.from, k.whole, importantFrom, importantWhole, k.weights))
+		sum := sha256.Sum256(fmt.Append(nil, k.from, k.whole, k.beside, importantFrom, importantWhole, k.weights))
 		return fmt.Sprintf(" heads %x", sum[:8])
 	}
 	return ""
@@ -61,6 +62,9 @@ func HeadWeights(dst []float64, model string, first, layers, heads int, ratio fl
 // share is the power that the weights are taken to: from 0 at the ratio from to 1 at the ratio whole, by the logarithm.
 func (k *knownHeads) share(ratio float64, important bool) float64 {
 	from, whole := k.from, k.whole
+	if important && !k.beside {
+		return 0
+	}
 	if important {
 		from, whole = importantFrom, importantWhole
 	}

@@ -45,6 +45,9 @@ func TestHeadsWeighLessWherePagesHaveTheirImportance(t *testing.T) {
 	if !slices.Equal(at(0.125, true), at(0.25, false)) || !slices.Equal(at(0.01, true), at(0.01, false)) {
 		t.Error("at an eighth they do not count in full")
 	}
+	if got := HeadWeights(nil, "qwen05", 0, 24, 2, 0.1, true); got != nil {
+		t.Errorf("Qwen's, which lose facts there: got %v, want none", got)
+	}
 }
 
 func TestWeightsAreOfAModelsNameAndShape(t *testing.T) {

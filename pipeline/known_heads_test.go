@@ -84,7 +84,7 @@ func TestKnownHeadsWeighWhatTheyWereMeasuredTo(t *testing.T) {
 			t.Errorf("%s: got weights of %q", name, got.HeadWeights)
 		}
 	}
-	if got, _ := send(t, r, "eighth", withImportance(t, ofModel(t, knownModel, 0))); got.HeadWeights != semconv.HeadWeightsModel {
+	if got, _ := send(t, r, "eighth", withImportance(t, ofModel(t, knownModel, 0))); got.HeadWeights != semconv.HeadWeightsNone {
 		t.Errorf("a page with importance: got weights of %q", got.HeadWeights)
 	}
 	for _, tenant := range []string{"quarter", "layered"} {
