@@ -110,7 +110,9 @@ func (a *apart) answer(w http.ResponseWriter, r *http.Request) {
 	defer sending.Wait()
 	if body.KV.Compress {
 		sending.Go(func() {
-			if _, err := a.adapter.Compress(context.WithoutCancel(r.Context()), a.pageOf(body.KV.Object)); err != nil {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 20*time.Second)
+			defer cancel()
+			if _, err := a.adapter.Compress(ctx, a.pageOf(body.KV.Object)); err != nil {
 				a.t.Errorf("the page of a request: %v", err)
 			}
 			a.adapted.Add(1)
@@ -264,7 +266,7 @@ func closed(stop <-chan struct{}) bool {
 func (a *apart) killing(planes string, times int) func() {
 	return func() {
 		for range times {
-			time.Sleep(time.Duration(200+rand.IntN(300)) * time.Millisecond)
+			time.Sleep(time.Duration(300+rand.IntN(500)) * time.Millisecond)
 			a.kill(planes)
 		}
 		time.Sleep(500 * time.Millisecond)
