@@ -29,6 +29,7 @@ type AdminConfig struct {
 	Board    Board           // serves the console, and pages of /api/v1; nil: no such routes
 	Studio   Studio          // serves the console's policy studio; nil: none
 	Notes    func() []string // what is degraded though it is ready, in sentences; nil: nothing is
+	NoPages  func() string   // why nothing is heard of pages: the process that takes them is away; nil or "": it is not
 	Token    func() string   // that /api/v1 wants; nil: it answers this machine only
 	Writable bool            // the policy may be replaced
 
@@ -64,6 +65,9 @@ func ListenAdmin(addr string, cfg AdminConfig) (*Admin, error) {
 	}
 	if cfg.CheckLimit <= 0 {
 		cfg.CheckLimit = 2 * time.Second
+	}
+	if cfg.NoPages == nil {
+		cfg.NoPages = func() string { return "" }
 	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -80,6 +80,9 @@ func consoleRoutes(engine *gin.Engine, api gin.IRoutes, read func(gin.IRoutes, s
 		writeJSON(c, http.StatusOK, p)
 	})
 	if cfg.Studio == nil {
+		read(api, "/studio", func(c *gin.Context) {
+			writeError(c, http.StatusNotFound, codes.NotFound, "this process compresses no pages, and so has no studio: the console of the page plane's process has")
+		})
 		return
 	}
 	read(api, "/studio", func(c *gin.Context) { writeJSON(c, http.StatusOK, cfg.Studio.About()) })

@@ -61,9 +61,9 @@ type fidelity struct {
 	AttentionError float64 `json:"attentionError,omitempty"`
 }
 
-func explainRequest(requests Requests, current func() *policy.Set) gin.HandlerFunc {
+func explainRequest(cfg *AdminConfig) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		r, ok := requests.Get(c.Param("id"))
+		r, ok := cfg.Requests.Get(c.Param("id"))
 		if !ok {
 			writeError(c, http.StatusNotFound, codes.AdminUnknownRequest, "no request of this id is remembered")
 			return
@@ -71,9 +71,9 @@ func explainRequest(requests Requests, current func() *policy.Set) gin.HandlerFu
 		f := r.Fidelity()
 		out := explanation{
 			Request: r, Fidelity: fidelity{f.Pages, f.Ratio, f.Measured, f.AttentionError}, PagesConnected: len(r.Pages) > 0,
-			Rules: []policy.Step{}, Summary: summary(&r, f),
+			Rules: []policy.Step{}, Summary: summary(&r, f, cfg.NoPages()),
 		}
-		if set := current(); set != nil {
+		if set := cfg.Policies.Current(); set != nil {
 			out.PolicyNow = set.Version()
 			if r.Decision != nil {
 				out.PolicyTheSame = r.Decision.Version == out.PolicyNow
@@ -84,8 +84,8 @@ func explainRequest(requests Requests, current func() *policy.Set) gin.HandlerFu
 	}
 }
 
-// summary says in sentences what happened.
-func summary(r *recent.Request, f recent.Fidelity) []string {
+// summary says in sentences what happened. noPages is why nothing is heard of pages; empty: something is.
+func summary(r *recent.Request, f recent.Fidelity, noPages string) []string {
 	var out []string
 	if r.Decision != nil {
 		out = append(out, "Policy: "+r.Decision.Reason+".")
@@ -119,6 +119,8 @@ func summary(r *recent.Request, f recent.Fidelity) []string {
 			text += ", not measured: they brought no queries"
 		}
 		out = append(out, text+".")
+	case r.Gate != nil && r.Gate.Compress && noPages != "":
+		out = append(out, "Pages: not known, because "+noPages+".")
 	case r.Gate != nil && r.Gate.Compress:
 		out = append(out, "Pages: none came from the engine; without an adapter nothing is compressed.")
 	default:

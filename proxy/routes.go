@@ -57,7 +57,7 @@ func adminRoutes(cfg AdminConfig) *gin.Engine {
 	}
 	if cfg.Requests != nil && cfg.Policies != nil {
 		read(api, "/requests", listRequests(cfg.Requests))
-		read(api, "/requests/:id/explain", explainRequest(cfg.Requests, cfg.Policies.Current))
+		read(api, "/requests/:id/explain", explainRequest(&cfg))
 		api.POST("/policies/dry-run", dryRunPolicy(cfg.Requests, cfg.Policies))
 	}
 	consoleRoutes(engine, api, read, &cfg)

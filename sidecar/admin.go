@@ -136,7 +136,7 @@ type TenantView struct {
 	Rules   []policy.Rule `json:"rules"`
 	Objects int           `json:"objects"`
 	Bytes   int64         `json:"bytes"`
-	Store   string        `json:"store,omitempty"` // code of the error for which objects and bytes are not known
+	Store   string        `json:"store,omitempty"` // code of the error for which objects and bytes are not known; page_plane: its process knows
 	Active  int           `json:"active"`          // requests through the proxy
 	Waiting int           `json:"waiting"`         // for their turn
 }
@@ -154,7 +154,9 @@ func (s *Sidecar) Tenants() any {
 	for _, t := range set.Tenants() {
 		v := TenantView{Tenant: t, Limits: set.Limits(t), Rules: set.Rules(t), Active: loads[t].Active, Waiting: loads[t].Waiting}
 		var err error
-		if v.Objects, v.Bytes, err = s.store.Usage(ctx, t); err != nil {
+		if s.store == nil {
+			v.Store = partPages
+		} else if v.Objects, v.Bytes, err = s.store.Usage(ctx, t); err != nil {
 			v.Store = pipeline.CodeOf(err)
 		}
 		out = append(out, v)

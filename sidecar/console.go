@@ -14,6 +14,7 @@ import (
 	"github.com/semproxy/semproxy/policy"
 	"github.com/semproxy/semproxy/proxy"
 	"github.com/semproxy/semproxy/proxy/recent"
+	"github.com/semproxy/semproxy/sidecar/reports"
 	"github.com/semproxy/semproxy/sidecar/studio"
 	"github.com/semproxy/semproxy/telemetry/semconv"
 )
@@ -27,6 +28,10 @@ type look struct {
 // startConsole comes before the page plane, whose pages it counts.
 func (s *Sidecar) startConsole(_ context.Context, opt Options) error {
 	s.look.board = recent.NewBoard(nil)
+	s.ring.OnDone(func(r *recent.Request) { s.look.board.Request(s.entry(r.Tenant), r) })
+	if !s.cfg.RunsPages() {
+		return nil // the studio compresses, and has what was recorded of pages
+	}
 	known := NewModels(s.cfg.Models)
 	vocabulary, err := studio.Vocabulary()
 	if err != nil {
@@ -36,9 +41,6 @@ func (s *Sidecar) startConsole(_ context.Context, opt Options) error {
 		Workers: 0, Models: known, Text: opt.Text, Words: studio.Words(known.Text, vocabulary),
 	})
 	s.onStop(func(context.Context) error { s.look.studio.Close(); return nil })
-	if s.ring != nil {
-		s.ring.OnDone(func(r *recent.Request) { s.look.board.Request(s.entry(r.Tenant), r) })
-	}
 	return nil
 }
 
@@ -51,17 +53,13 @@ func (s *Sidecar) entry(tenant string) string {
 }
 
 // record counts a page, and keeps a copy of it where its tenant's policy allows that.
-func (l *look) record(ctx context.Context, s *Sidecar, r *pipeline.Report, one *recent.Page, blob []byte) {
-	id := ""
-	if t := trace.SpanContextFromContext(ctx).TraceID(); t.IsValid() {
-		id = t.String()
-	}
-	rec := recent.PageRecord{Tenant: r.Tenant, Model: r.Model, TraceID: id, Page: *one}
-	if p, ok := s.rules().Profile(r.Policy); ok {
+func (l *look) record(s *Sidecar, r *reports.Report, blob []byte) {
+	rec := recent.PageRecord{Tenant: r.Tenant, Model: r.Model, TraceID: r.TraceID, Page: r.Page}
+	if p, ok := s.rules().Profile(r.Page.Profile); ok {
 		rec.Method = string(p.Method)
 	}
 	name := l.board.Page(s.entry(r.Tenant), &rec)
-	if blob == nil || one.Error != "" {
+	if blob == nil || r.Page.Error != "" {
 		return
 	}
 	kept, dropped := l.studio.Record(name, r.Tenant, blob, s.rules().Record(r.Tenant))
@@ -104,22 +102,31 @@ func pageOf(r *pipeline.Report, err error) recent.Page {
 	return one
 }
 
-// observer counts pages for the console, remembers them with their requests, and teaches the gate what they cost.
+// observer takes in what became of each page, and tells the process that has the requests.
 func (s *Sidecar) observer() func(context.Context, *pipeline.Report, error) {
 	return func(ctx context.Context, r *pipeline.Report, err error) {
-		one := pageOf(r, err)
-		blob, _ := ctx.Value(pageBlob{}).([]byte)
-		s.look.record(ctx, s, r, &one, blob)
-		id := ""
+		report := &reports.Report{Tenant: r.Tenant, Model: r.Model, Decision: r.Decision, Page: pageOf(r, err)}
 		if trace := trace.SpanContextFromContext(ctx).TraceID(); trace.IsValid() {
-			id = trace.String()
+			report.TraceID = trace.String()
 		}
-		if !s.ring.Page(r.Tenant, id, one) {
-			s.ring.Alone(r.Tenant, r.Model, id, &r.Decision, one)
+		blob, _ := ctx.Value(pageBlob{}).([]byte)
+		s.learn(report, blob)
+		if s.reports != nil {
+			s.reports.Send(report)
 		}
-		if s.requests != nil && err == nil && r.Outcome == semconv.OutcomeCompressed {
-			s.requests.gate.Page(r.Model, r.Tokens, int64(r.BytesIn), r.Elapsed.Seconds())
-		}
+	}
+}
+
+// learn counts a page for the console, remembers it with its request, and teaches the gate what it costs. blob is nil where the page was
+// another process's.
+func (s *Sidecar) learn(r *reports.Report, blob []byte) {
+	p := &r.Page
+	s.look.record(s, r, blob)
+	if !s.ring.Page(r.Tenant, r.TraceID, *p) {
+		s.ring.Alone(r.Tenant, r.Model, r.TraceID, &r.Decision, *p)
+	}
+	if s.requests != nil && p.Error == "" && p.Outcome == semconv.OutcomeCompressed {
+		s.requests.gate.Page(r.Model, p.Tokens, int64(p.BytesIn), p.TotalMS/1e3)
 	}
 }
 
@@ -145,7 +152,8 @@ func (s *Sidecar) notes() []string {
 			out = append(out, fmt.Sprintf("%d Redis servers do not answer and are left alone for a while.", n))
 		}
 	}
-	if s.cfg.Compress.Device != "cpu" && strings.HasPrefix(s.backend.Device(), "cpu") {
+	out = append(out, s.linkNotes()...)
+	if s.backend != nil && s.cfg.Compress.Device != "cpu" && strings.HasPrefix(s.backend.Device(), "cpu") {
 		out = append(out, "No GPU is used: pages are compressed on the CPU.")
 	}
 	if s.requests != nil && s.requests.held != nil {

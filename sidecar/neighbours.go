@@ -22,9 +22,8 @@ const (
 	partJobs          = "jobs"
 	partJobsRoom      = "jobs_room"
 	partStore         = "store"
+	partPages         = "page_plane" // the whole of it, in a process of its own
 )
-
-var parts = []string{partNATS, partSubscriptions, partPayload, partJobs, partJobsRoom, partStore}
 
 const (
 	healthEvery  = 2 * time.Second
@@ -59,7 +58,7 @@ var kindsOfRefusal = map[string][]string{
 	"jetstream": {"no_room", "removed", "not_enabled", "refused", "away"},
 }
 
-func newNeighbours(log *slog.Logger, mp metric.MeterProvider) (*neighbours, error) {
+func newNeighbours(log *slog.Logger, mp metric.MeterProvider, parts []string) (*neighbours, error) {
 	n := &neighbours{log: log, said: map[string]saying{}, missing: map[string]string{}, bytes: map[string]int64{}, labels: semconv.NewTenantLabel(0)}
 	meter := mp.Meter(scope)
 	var err error
@@ -177,7 +176,7 @@ func (s *Sidecar) watchNeighbours(ctx context.Context) error {
 	defer tick.Stop()
 	asked, counted := time.Now(), time.Time{}
 	for {
-		if time.Since(counted) > countEvery {
+		if s.plane != nil && time.Since(counted) > countEvery {
 			s.countStored(ctx)
 			counted = time.Now()
 		}
@@ -190,7 +189,7 @@ func (s *Sidecar) watchNeighbours(ctx context.Context) error {
 			}
 			s.neighbours.note(part, err)
 		}
-		if time.Since(asked) > askAgain {
+		if s.plane != nil && time.Since(asked) > askAgain {
 			asked = time.Now()
 			s.takeUp(ctx)
 		}
@@ -218,6 +217,9 @@ func (s *Sidecar) takeUp(ctx context.Context) {
 
 // probes are the questions by part.
 func (s *Sidecar) probes() map[string]func(context.Context) error {
+	if !s.cfg.RunsPages() {
+		return map[string]func(context.Context) error{partPages: s.pagesRun}
+	}
 	return map[string]func(context.Context) error{
 		partNATS: s.connected, partSubscriptions: s.subscribed, partPayload: s.roomForPages,
 		partJobs: s.TakesJobs, partJobsRoom: s.jobsHaveRoom, partStore: s.stored,

@@ -39,7 +39,7 @@ type requestPlane struct {
 func (s *Sidecar) prepareProxy(context.Context, Options) error {
 	c := &s.cfg.Proxy
 	s.ring = recent.New(c.Recent)
-	if c.Listen == "" {
+	if !s.cfg.RunsRequests() {
 		return nil
 	}
 	s.requests = &requestPlane{
@@ -73,7 +73,7 @@ func (s *Sidecar) startProxy(context.Context, Options) error {
 	}
 	cfg := forward.Config{
 		Engine: engine, Kind: c.Engine.Kind, EngineKey: key, Identity: who, Policy: s.rules,
-		Admission: s.requests.admission, Gate: s.requests.gate, Recent: s.ring,
+		Admission: s.requests.admission, Gate: s.requests.gate, Recent: s.ring, NoPages: s.noPages, Apart: !s.cfg.RunsPages(),
 		MaxJSON: int64(c.Limits.MaxJSONBytes), MaxBody: int64(c.Limits.MaxBodyBytes), Buffered: int64(c.Limits.BufferedBytes),
 		ClientTimeout: time.Duration(c.Limits.ClientTimeout), HeaderTimeout: time.Duration(c.Engine.HeaderTimeout),
 		IdleTimeout: time.Duration(c.Engine.IdleTimeout), IdleConns: c.Engine.Connections, HideDecision: !c.Headers,

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/semproxy/semproxy/proxy"
 	"github.com/semproxy/semproxy/proxy/recent"
 	"github.com/semproxy/semproxy/sidecar/config"
+	"github.com/semproxy/semproxy/sidecar/reports"
 	"github.com/semproxy/semproxy/store"
 	"github.com/semproxy/semproxy/store/redis"
 	"github.com/semproxy/semproxy/telemetry"
@@ -51,10 +54,12 @@ type Sidecar struct {
 	jobs       *jobs.Runner // nil: none are kept
 	plane      *transport.Server
 	admin      *proxy.Admin
-	requests   *requestPlane // nil: no proxy
-	look       look          // what people look at
-	ring       *recent.Ring  // the last requests, and pages that belong to none
-	swaps      swappable     // what the admin API replaces
+	requests   *requestPlane   // nil: no proxy
+	link       link            // to the process of the other plane; nil: this one runs both
+	reports    *reports.Sender // of pages, for that process; nil: this one has the requests, or nobody has
+	look       look            // what people look at
+	ring       *recent.Ring    // the last requests, and pages that belong to none
+	swaps      swappable       // what the admin API replaces
 	neighbours *neighbours
 	draining   atomic.Bool
 	stopped    []func() // in reverse order of start
@@ -79,9 +84,7 @@ type Options struct {
 // Start starts every part of a sidecar; what it started is stopped again when one of them fails.
 func Start(ctx context.Context, cfg *config.Config, opt Options) (*Sidecar, error) {
 	s := &Sidecar{cfg: cfg, version: opt.Version}
-	for _, start := range []func(context.Context, Options) error{
-		s.startTelemetry, s.startPolicy, s.prepareProxy, s.startConsole, s.startStore, s.startCompressor, s.startNATS, s.startMemory, s.startJobs, s.startPlane, s.startProxy, s.startAdmin,
-	} {
+	for _, start := range s.starts() {
 		if err := start(ctx, opt); err != nil {
 			s.Close()
 			return nil, err
@@ -100,7 +103,7 @@ func (s *Sidecar) startTelemetry(ctx context.Context, opt Options) (err error) {
 	}
 	s.log = s.tel.Logger
 	s.onStop(func(ctx context.Context) error { return s.tel.Shutdown(ctx) })
-	s.neighbours, err = newNeighbours(s.log, s.tel.MeterProvider)
+	s.neighbours, err = newNeighbours(s.log, s.tel.MeterProvider, slices.Sorted(maps.Keys(s.probes())))
 	return err
 }
 
@@ -210,20 +213,14 @@ func (s *Sidecar) startAdmin(_ context.Context, opt Options) (err error) {
 		return fmt.Errorf("admin.tokenFile: %w", err)
 	}
 	cfg := proxy.AdminConfig{
-		Checks: []proxy.Check{
-			{Name: partNATS, Probe: s.connected, Pages: true},
-			{Name: partSubscriptions, Probe: s.subscribed, Pages: true},
-			{Name: partPayload, Probe: s.roomForPages, Warns: true},
-			{Name: partJobs, Probe: s.TakesJobs, Pages: true},
-			{Name: partJobsRoom, Probe: s.jobsHaveRoom, Warns: true},
-			{Name: "draining", Probe: s.notDraining},
-			{Name: partStore, Probe: s.stored, Detail: s.storeStatus, Pages: true},
-			{Name: "policy", Detail: s.policyStatus},
-		},
+		Checks:  s.checks(),
 		Metrics: s.tel.Prometheus, Catalog: s, Logger: s.log,
-		Version:  map[string]string{"version": s.version, "device": s.backend.Device()},
+		Version:  map[string]string{"version": s.version, "planes": s.cfg.Planes, "device": s.Device()},
 		Policies: s.swaps, Token: token, Writable: s.cfg.Admin.Writable, Requests: s.ring, ServesRequests: s.requests != nil,
-		Board: s.look.board, Studio: studioAPI{s.look.studio, opt.TextChars}, Notes: s.notes,
+		Board: s.look.board, Notes: s.notes, NoPages: s.noPages,
+	}
+	if s.look.studio != nil {
+		cfg.Studio = studioAPI{s.look.studio, opt.TextChars}
 	}
 	if s.requests != nil && s.requests.verifier != nil {
 		cfg.Verify = s.requests.verifier
@@ -250,14 +247,17 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	if s.watcher != nil && s.cfg.Policy.Watch {
 		start(s.watcher.Run)
 	}
-	if s.nats == nil {
+	if s.link != nil {
+		start(s.link.Run)
+	}
+	if s.conn != nil && s.nats == nil {
 		start(s.watchCredentials)
 	}
 	if s.jobs != nil {
 		start(func(ctx context.Context) error { return s.jobs.Run(ctx, s.plane) })
 	}
 	s.runProxy(start)
-	s.log.Info("serving", "nats", s.NATSURL(), "admin", s.admin.URL(), "version", s.version)
+	s.log.Info("serving", "planes", s.cfg.Planes, "nats", s.NATSURL(), "admin", s.admin.URL(), "version", s.version)
 	var err error
 	select {
 	case <-ctx.Done():
@@ -270,7 +270,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	limit, done := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.cfg.DrainTimeout))
 	defer done()
 	s.drainProxy(limit)
-	err = errors.Join(err, s.plane.Drain(limit))
+	if s.plane != nil {
+		err = errors.Join(err, s.plane.Drain(limit))
+	}
 	cancel()
 	for range actors {
 		err = errors.Join(err, <-failed)
@@ -291,8 +293,13 @@ func (s *Sidecar) ProxyURL() string {
 	return s.requests.server.URL()
 }
 
-// Device is what compresses pages.
-func (s *Sidecar) Device() string { return s.backend.Device() }
+// Device is what compresses pages; "none" where another process does.
+func (s *Sidecar) Device() string {
+	if s.backend == nil {
+		return "none"
+	}
+	return s.backend.Device()
+}
 
 // TracerProvider makes the spans of the sidecar.
 func (s *Sidecar) TracerProvider() trace.TracerProvider { return s.tel.TracerProvider }
@@ -300,10 +307,13 @@ func (s *Sidecar) TracerProvider() trace.TracerProvider { return s.tel.TracerPro
 // InstanceName is this process's name in subjects.
 func (s *Sidecar) InstanceName() string { return s.instance }
 
-// NATSURL is where clients connect.
+// NATSURL is where clients connect; empty where another process takes pages.
 func (s *Sidecar) NATSURL() string {
-	if s.nats != nil {
+	switch {
+	case s.nats != nil:
 		return s.nats.ClientURL()
+	case s.conn == nil:
+		return ""
 	}
 	return s.conn.ConnectedUrlRedacted()
 }

@@ -119,7 +119,41 @@ func examine(ctx context.Context, r *doctor.Report, from config.Sources) {
 	cfg := &loaded.Config
 	set := examinePolicy(r, cfg)
 	examineFiles(r, cfg)
+	examinePlanes(r, cfg)
 	mine := examineListeners(ctx, r, cfg)
+	if cfg.RunsPages() {
+		examineNATS(ctx, r, cfg, set)
+	}
+	examineStore(ctx, r, cfg)
+	if cfg.RunsRequests() {
+		e := doctor.Engine{URL: cfg.Proxy.Engine.URL, Kind: cfg.Proxy.Engine.Kind}
+		if f := cfg.Proxy.Engine.APIKeyFile; f != "" {
+			e.Key = func() string { key, _ := config.ReadSecret(f); return key }
+		}
+		r.Engine(ctx, e)
+	}
+	if cfg.RunsPages() {
+		examineGPU(r, cfg)
+	}
+	if mine != "" {
+		r.Running(ctx, mine, "", versionString())
+	}
+}
+
+// examinePlanes looks at where the processes of the two planes meet.
+func examinePlanes(r *doctor.Report, cfg *config.Config) {
+	if cfg.Planes == config.PlanesBoth {
+		return
+	}
+	dir := filepath.Dir(cfg.PlanesSocket)
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		r.Fail("planes", "planesSocket: "+dir+" is no folder", "make it, for the user of both planes' processes alone")
+		return
+	}
+	r.OK("planes", "this process runs "+cfg.Planes+", and meets that of the other plane at "+cfg.PlanesSocket)
+}
+
+func examineNATS(ctx context.Context, r *doctor.Report, cfg *config.Config, set *policy.Set) {
 	if cfg.NATS.URL != "" {
 		n := doctor.NATS{URL: cfg.NATS.URL, Shown: config.Redact(cfg.NATS.URL), Connect: sidecar.ConnectOptions(&cfg.NATS, slog.New(slog.DiscardHandler)), Jobs: cfg.Jobs.Enabled, Queue: int64(cfg.Jobs.MaxBytes)}
 		if set != nil {
@@ -131,18 +165,6 @@ func examine(ctx context.Context, r *doctor.Report, from config.Sources) {
 		if m := int64(cfg.NATS.Embedded.MaxPayload); m < 8<<20 {
 			r.Warn("nats.max_payload", fmt.Sprintf("nats.embedded.maxPayload is %s: larger pages cannot be sent", show.Size(int(m))), "set it to 8MiB")
 		}
-	}
-	examineStore(ctx, r, cfg)
-	if cfg.Proxy.Listen != "" {
-		e := doctor.Engine{URL: cfg.Proxy.Engine.URL, Kind: cfg.Proxy.Engine.Kind}
-		if f := cfg.Proxy.Engine.APIKeyFile; f != "" {
-			e.Key = func() string { key, _ := config.ReadSecret(f); return key }
-		}
-		r.Engine(ctx, e)
-	}
-	examineGPU(r, cfg)
-	if mine != "" {
-		r.Running(ctx, mine, "", versionString())
 	}
 }
 
@@ -175,25 +197,16 @@ func examinePolicy(r *doctor.Report, cfg *config.Config) *policy.Set {
 
 // examineFiles reads what the sidecar reads when it starts.
 func examineFiles(r *doctor.Report, cfg *config.Config) {
-	quiet := slog.New(slog.DiscardHandler)
-	if err := sidecar.NewModels(cfg.Models).Load(); err != nil {
-		r.Fail("tokenizer", err.Error(), "fetch the model's tokenizer.json again; without one, remove models[].tokenizerFile")
+	secrets := map[string]string{"admin.tokenFile": cfg.Admin.TokenFile}
+	if cfg.RunsPages() {
+		examinePageFiles(r, cfg)
+		secrets["nats.embedded.usersFile"], secrets["nats.credsFile"], secrets["nats.nkeyFile"] = cfg.NATS.Embedded.UsersFile, cfg.NATS.CredsFile, cfg.NATS.NKeyFile
 	}
-	if f := cfg.Proxy.Identity.KeysFile; f != "" {
-		if _, err := identity.OpenKeys(f, quiet, nil); err != nil {
-			r.Fail("keys", err.Error(), "semproxy keys new --file "+f+" --tenant NAME writes it as it must be")
-		} else {
-			r.OK("keys", f)
-		}
+	if cfg.RunsRequests() {
+		examineRequestFiles(r, cfg)
+		secrets["proxy.engine.apiKeyFile"] = cfg.Proxy.Engine.APIKeyFile
 	}
-	if dir := cfg.Store.Encryption.KeysDir; dir != "" {
-		if _, err := store.OpenKeyring(dir, quiet); err != nil {
-			r.Fail("encryption", err.Error(), "docs/reference/store.md, encryption")
-		} else {
-			r.OK("encryption", dir)
-		}
-	}
-	for what, file := range map[string]string{"admin.tokenFile": cfg.Admin.TokenFile, "proxy.engine.apiKeyFile": cfg.Proxy.Engine.APIKeyFile, "nats.embedded.usersFile": cfg.NATS.Embedded.UsersFile, "nats.credsFile": cfg.NATS.CredsFile, "nats.nkeyFile": cfg.NATS.NKeyFile} {
+	for what, file := range secrets {
 		if file == "" {
 			continue
 		}
@@ -201,6 +214,29 @@ func examineFiles(r *doctor.Report, cfg *config.Config) {
 			r.Fail("files", what+": "+err.Error(), "make the file readable for the sidecar's user")
 		} else if text == "" {
 			r.Fail("files", what+": "+file+" is empty", "write the secret into it")
+		}
+	}
+}
+
+func examinePageFiles(r *doctor.Report, cfg *config.Config) {
+	if err := sidecar.NewModels(cfg.Models).Load(); err != nil {
+		r.Fail("tokenizer", err.Error(), "fetch the model's tokenizer.json again; without one, remove models[].tokenizerFile")
+	}
+	if dir := cfg.Store.Encryption.KeysDir; dir != "" {
+		if _, err := store.OpenKeyring(dir, slog.New(slog.DiscardHandler)); err != nil {
+			r.Fail("encryption", err.Error(), "docs/reference/store.md, encryption")
+		} else {
+			r.OK("encryption", dir)
+		}
+	}
+}
+
+func examineRequestFiles(r *doctor.Report, cfg *config.Config) {
+	if f := cfg.Proxy.Identity.KeysFile; f != "" {
+		if _, err := identity.OpenKeys(f, slog.New(slog.DiscardHandler), nil); err != nil {
+			r.Fail("keys", err.Error(), "semproxy keys new --file "+f+" --tenant NAME writes it as it must be")
+		} else {
+			r.OK("keys", f)
 		}
 	}
 	if f := cfg.Proxy.TLS.CertFile; f != "" {
@@ -241,8 +277,11 @@ func examineCertificate(r *doctor.Report, certFile, keyFile string) {
 
 // examineListeners tries the addresses. It returns the URL of a sidecar that has them already.
 func examineListeners(ctx context.Context, r *doctor.Report, cfg *config.Config) string {
-	addresses := []struct{ key, at string }{{"admin.listen", cfg.Admin.Listen}, {"proxy.listen", cfg.Proxy.Listen}}
-	if cfg.NATS.URL == "" {
+	addresses := []struct{ key, at string }{{"admin.listen", cfg.Admin.Listen}}
+	if cfg.RunsRequests() {
+		addresses = append(addresses, struct{ key, at string }{"proxy.listen", cfg.Proxy.Listen})
+	}
+	if cfg.NATS.URL == "" && cfg.RunsPages() {
 		addresses = append(addresses, struct{ key, at string }{"nats.embedded.listen", cfg.NATS.Embedded.Listen})
 	}
 	running := ""
@@ -297,12 +336,14 @@ func examineStore(ctx context.Context, r *doctor.Report, cfg *config.Config) {
 	case c.Addrs != "":
 		opt := sidecar.RedisOptions(c, slog.New(slog.DiscardHandler))
 		r.Redis(ctx, doctor.Redis{Addrs: opt.Addrs, Cluster: opt.Cluster, Master: opt.Master, Prefix: opt.Prefix, Credentials: opt.Credentials, TLS: opt.TLS, Required: c.Required})
+	case !cfg.RunsPages():
+		return
 	case cfg.Store.Dir != "":
 		examineDir(r, "store.dir", cfg.Store.Dir)
 	default:
 		r.OK("store", "memory of the sidecar: prefixes are forgotten with the process")
 	}
-	if cfg.Jobs.Enabled && cfg.Jobs.Dir != "" {
+	if cfg.Jobs.Enabled && cfg.Jobs.Dir != "" && cfg.RunsPages() {
 		examineDir(r, "jobs.dir", cfg.Jobs.Dir)
 	}
 }

@@ -21,7 +21,8 @@ func newServeCommand() *cobra.Command {
 		Short: "Run the sidecar until SIGTERM, then drain",
 		Long: `Serve pages over NATS until the process is told to stop. On SIGTERM no new page is taken, every accepted page is
 finished and answered (drainTimeout at most), then the process ends. With --proxy-listen it also stands in front of the
-engine as an HTTP proxy (docs/reference/proxy.md).
+engine as an HTTP proxy (docs/reference/proxy.md). --planes runs only the proxy, or only what takes pages, so that either
+outlives the other.
 
 Values come from the defaults, then the file of --config, then the environment, then flags; the last one wins.
 "semproxy config print" shows what is in force and where each value came from.`,

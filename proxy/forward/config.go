@@ -66,6 +66,10 @@ type Config struct {
 	Verify    Verifier           // nil: nothing is verified
 	Off       func() string      // why nothing is to be compressed on this engine; nil or "": it may be
 	KVUsage   func() float64     // share of the engine's KV memory in use; nil or negative: not known
+	// NoPages says why pages would not be compressed now: the process that does it is away. nil or "": they would, as far as is known.
+	NoPages func() string
+	// Apart says that another process decides pages, which knows of their request what the engine's adapter repeats and nothing else.
+	Apart bool
 
 	MaxJSON       int64          // a longer JSON body is refused; 0: 16 MiB
 	MaxBody       int64          // a longer body of another kind is refused; 0: 1 GiB
@@ -108,6 +112,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Off == nil {
 		c.Off = func() string { return "" }
+	}
+	if c.NoPages == nil {
+		c.NoPages = func() string { return "" }
 	}
 	if c.EngineKey == nil {
 		c.EngineKey = func() string { return "" }

@@ -267,6 +267,10 @@ func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error 
 	case wish == "off":
 		verdict = gate.Verdict{Reason: gate.Asked, Why: "the client asked for the exact cache"}
 	default:
+		if why := p.noPages(x); why != "" {
+			verdict = gate.Verdict{Reason: gate.Away, Why: why}
+			break
+		}
 		if off := p.cfg.Off(); off != "" {
 			verdict = gate.Verdict{Reason: gate.Held, Why: off}
 			break
@@ -288,6 +292,14 @@ func (p *Proxy) decide(ctx context.Context, x *exchange, r *http.Request) error 
 	span.SetAttributes(semconv.Tenant.String(x.who.Tenant), semconv.Policy.String(decision.Profile), semconv.PolicyDigest.String(decision.PolicyDigest),
 		semconv.Rule.String(decision.Rule), semconv.Method.String(string(decision.Plan.Method)), semconv.GateReason.String(string(verdict.Reason)))
 	return nil
+}
+
+// noPages says why the request's pages would not be compressed as was decided; empty: they would.
+func (p *Proxy) noPages(x *exchange) string {
+	if p.cfg.Apart && len(x.headers) > 0 && carried(x.headers) == nil {
+		return "the headers that the tenant's rules look at are too long to go with its pages to the page plane's process"
+	}
+	return p.cfg.NoPages()
 }
 
 // params are what is added to a request that produces tokens. traceparent is that of the engine's span.
@@ -314,7 +326,7 @@ func (p *Proxy) params(x *exchange, traceparent string) dialect.Params {
 	return out
 }
 
-// carried are headers that fit a page's metadata. More than that only this process knows.
+// carried are headers that fit a page's metadata; nil where they do not: only this process knows them.
 func carried(headers map[string]string) map[string]string {
 	size := 0
 	for name, value := range headers {

@@ -52,6 +52,7 @@ const (
 	Held     Reason = "canary"            // the canary has not passed on this engine
 	Back     Reason = "verify"            // sampled answers showed that the profile changes too many of them
 	Unknown  Reason = "protected_unknown" // where the messages lie that the policy protects is not known
+	Away     Reason = "page_plane"        // what compresses pages does not run
 	Baseline Reason = "baseline"          // left exact to learn what a step over the whole context costs
 )
 

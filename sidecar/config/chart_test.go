@@ -93,7 +93,7 @@ func TestChoicesAreWhatIsTaken(t *testing.T) {
 		for _, value := range append([]string{"nonsense"}, choices[path]...) {
 			_, err := Load(Sources{Env: []string{
 				Keys()[i].Env + "=" + value, "SEMPROXY_PROXY_LISTEN=127.0.0.1:8080", "SEMPROXY_PROXY_ENGINE_URL=http://127.0.0.1:1",
-				"SEMPROXY_PROXY_IDENTITY_ANONYMOUS_TENANT=a", "SEMPROXY_STORE_REDIS_ADDRS=127.0.0.1:1",
+				"SEMPROXY_PROXY_IDENTITY_ANONYMOUS_TENANT=a", "SEMPROXY_STORE_REDIS_ADDRS=127.0.0.1:1", "SEMPROXY_PLANES_SOCKET=/run/planes.sock",
 			}})
 			if (err == nil) != (value != "nonsense") {
 				t.Errorf("%s=%s: got %v", path, value, err)

@@ -5,6 +5,8 @@ import "github.com/semproxy/semproxy/policy"
 // Config is everything that can be set. The tags name the key in YAML and say what it does; `secret` marks values that are
 // redacted when shown.
 type Config struct {
+	Planes       string          `yaml:"planes" help:"what this process runs: both planes; requests (the proxy), beside another process that runs pages; or pages"`
+	PlanesSocket string          `yaml:"planesSocket" help:"Unix socket on which the process of planes requests takes what that of planes pages reports; needed by both of them"`
 	NATS         NATS            `yaml:"nats"`
 	SharedMemory SharedMemory    `yaml:"sharedMemory"`
 	Jobs         Jobs            `yaml:"jobs"`
@@ -147,6 +149,7 @@ type Telemetry struct {
 // Default returns the configuration of a process that was told nothing.
 func Default() Config {
 	return Config{
+		Planes:       PlanesBoth,
 		NATS:         NATS{Embedded: Embedded{Listen: "127.0.0.1:4222", MaxPayload: 8 << 20}},
 		SharedMemory: SharedMemory{MaxRegionBytes: 1 << 30},
 		Jobs:         Jobs{Replicas: 1, MaxBytes: 256 << 20, AckWait: policy.Duration(30e9)},

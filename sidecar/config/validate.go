@@ -29,6 +29,7 @@ type checker struct {
 // validate checks what one value alone, and several together, must be.
 func (l *Loaded) validate(failed []*strict.Error) []*strict.Error {
 	c := &checker{l: l, failed: failed}
+	c.planes()
 	c.nats()
 	c.jobs()
 	c.listeners()
@@ -283,6 +284,7 @@ func (c *checker) device() {
 
 // choices are the values of keys that have a few words to choose from; the chart's schema has them too.
 var choices = map[string][]string{
+	"planes":              {PlanesBoth, PlanesRequests, PlanesPages},
 	"proxy.engine.kind":   {"vllm", "tgi", "openai"},
 	"proxy.cors.mode":     {"pass", "off", "list"},
 	"telemetry.logFormat": {"json", "text"},

@@ -14,7 +14,7 @@ func (c *checker) proxy() {
 	if c.l.Admin.Writable && c.l.Admin.TokenFile == "" {
 		c.report("admin.writable", "must not be set without admin.tokenFile: anybody who reaches the port could change the policy")
 	}
-	if p.Listen == "" {
+	if !c.l.RunsRequests() {
 		return
 	}
 	c.oneOf("proxy.engine.kind", p.Engine.Kind)

@@ -91,7 +91,7 @@ const (
 // SystemNATS is the value of MessagingSystem.
 const SystemNATS = "nats"
 
-// Values of Outcome: what became of a page, and of a policy reload.
+// Values of Outcome: what became of a page, of a policy reload, and of a report between the planes' processes.
 const (
 	OutcomeCompressed = "compressed" // cores were made
 	OutcomeStored     = "stored"     // the object was already there
@@ -100,6 +100,9 @@ const (
 	OutcomeRetry      = "retry"      // retryable error
 	OutcomeApplied    = "applied"    // policy reload: new rules are in force
 	OutcomeRejected   = "rejected"   // policy reload: the last good rules stay in force
+	OutcomeSent       = "sent"       // report: written to the request plane's process
+	OutcomeDropped    = "dropped"    // report: the request plane's process was away or slow
+	OutcomeReceived   = "received"   // report: taken over; one that is no report is refused
 )
 
 // Values of Guard: what the fidelity guard did.

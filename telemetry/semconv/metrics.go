@@ -29,6 +29,8 @@ const (
 	MetricStoreBytes     = "semproxy.store.bytes"              // gauge, by tenant
 	MetricDegraded       = "semproxy.degraded"                 // gauge, by part
 	MetricRefusals       = "semproxy.neighbour.refusals"       // counter, by neighbour and reason
+	MetricReports        = "semproxy.reports"                  // counter, by outcome
+	MetricReportsLink    = "semproxy.reports.connected"        // gauge
 
 	MetricHTTPDuration  = "http.server.request.duration"        // histogram, by tenant, route, method, status
 	MetricGenAIDuration = "gen_ai.server.request.duration"      // histogram, by tenant, operation, model
@@ -93,6 +95,8 @@ func Metrics() []Metric {
 		{Name: MetricStoreBytes, Unit: "By", Kind: Gauge, Description: "Bytes that a tenant has in the store, asked for every half minute."},
 		{Name: MetricDegraded, Unit: "{part}", Kind: Gauge, Description: "1 while a part of the page plane does not work, else 0."},
 		{Name: MetricRefusals, Unit: "{refusal}", Kind: Counter, Description: "What NATS, JetStream and Redis refused, by kind."},
+		{Name: MetricReports, Unit: "{report}", Kind: Counter, Description: "Reports of pages between the planes' processes, by outcome."},
+		{Name: MetricReportsLink, Unit: "{process}", Kind: Gauge, Description: "1 while the other plane's process is connected, else 0."},
 		{Name: MetricHTTPDuration, Unit: "s", Kind: Histogram, Buckets: requestBuckets(), Description: "Time of a request through the proxy."},
 		{Name: MetricGenAIDuration, Unit: "s", Kind: Histogram, Buckets: requestBuckets(), Description: "Time of a request that produces tokens."},
 		{Name: MetricFirstToken, Unit: "s", Kind: Histogram, Buckets: requestBuckets(), Description: "Time from the request to the first event of a streamed answer."},

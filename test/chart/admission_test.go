@@ -236,6 +236,16 @@ data: { enabled: true }
 gpu: { access: visibleDevices }
 extraEnv: [ { name: EMPTY, value: "" }, { name: QUOTES, value: "it's \"quoted\"\n\tand ${ENGINE_PORT} on two lines" } ]
 `,
+	"two planes": `
+planes: { split: true, adminPort: 9999 }
+nats: { url: "tls://nats:4222", existingSecret: nats, secretKeys: { creds: sidecar.creds, ca: ca.crt } }
+redis: { addrs: "a:6379,b:6379", existingSecret: redis }
+encryption: { existingSecret: keys }
+admin: { existingSecret: admin }
+proxy: { identity: { existingSecret: clients } }
+data: { enabled: true }
+gpu: { access: visibleDevices }
+`,
 	"no shared memory, no proxy": "sharedMemory: { enabled: false }\nproxy: { enabled: false }\n",
 }
 

@@ -35,8 +35,14 @@ func TestSemproxyTakesEveryRenderedConfigurationAndPolicy(t *testing.T) {
 			if !strings.Contains(name, "no proxy") {
 				flags = append(flags, "--proxy-engine-url=http://127.0.0.1:8000")
 			}
-			if _, err := output(t, "", semproxy, flags...); err != nil {
-				t.Error(err)
+			runs := [][]string{nil}
+			if name == "two planes" {
+				runs = [][]string{{"--planes=requests"}, {"--planes=pages", "--admin-listen=:9999"}}
+			}
+			for _, run := range runs {
+				if _, err := output(t, "", semproxy, append(flags, run...)...); err != nil {
+					t.Error(err)
+				}
 			}
 			dir := t.TempDir()
 			policy, ok := at(find(t, all, "ConfigMap", "demo-semproxy-policy"), "data").(map[string]any)

@@ -48,7 +48,13 @@ func (s *safeBuffer) String() string {
 // start runs the pod's first init container until the test ends; then it wants that SIGTERM ends it well.
 func start(t *testing.T, pod corev1.PodSpec, manifests []object) *container {
 	t.Helper()
-	c := &container{spec: pod.InitContainers[0], root: t.TempDir(), log: new(safeBuffer)}
+	return startIn(t, t.TempDir(), 0, pod, manifests)
+}
+
+// startIn does it with another init container, in a root folder that may be another's: what both mount they share.
+func startIn(t *testing.T, root string, which int, pod corev1.PodSpec, manifests []object) *container {
+	t.Helper()
+	c := &container{spec: pod.InitContainers[which], root: root, log: new(safeBuffer)}
 	for _, m := range c.spec.VolumeMounts {
 		if m.SubPath != "" {
 			t.Errorf("%s is mounted with subPath, which is never updated", m.MountPath)
@@ -59,8 +65,10 @@ func start(t *testing.T, pod corev1.PodSpec, manifests []object) *container {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(c.root, "semproxy"), program, 0o755); err != nil { //nolint:gosec // a program
-		t.Fatal(err)
+	if _, err := os.Stat(filepath.Join(c.root, "semproxy")); err != nil {
+		if err := os.WriteFile(filepath.Join(c.root, "semproxy"), program, 0o755); err != nil { //nolint:gosec // a program
+			t.Fatal(err)
+		}
 	}
 	cmd := exec.Command("/semproxy")
 	cmd.Args = append(cmd.Args, c.spec.Args...)

@@ -142,7 +142,7 @@ func TestEveryAlertHasItsPlaceInTheRunbook(t *testing.T) {
 
 func TestMonitorsAreThoseOfTheOperator(t *testing.T) {
 	m := readManual(t)
-	all := objects(t, render(t, "--set=podMonitor.enabled=true,prometheusRule.enabled=true,gpu.access=visibleDevices"))
+	all := objects(t, render(t, "--set=podMonitor.enabled=true,prometheusRule.enabled=true,gpu.access=visibleDevices,planes.split=true"))
 	docs, err := os.ReadFile("../../docs/how-to/kubernetes.md")
 	if err != nil {
 		t.Fatal(err)
@@ -166,12 +166,16 @@ func TestMonitorsAreThoseOfTheOperator(t *testing.T) {
 	var monitor monitoring.PodMonitor
 	convert(t, find(t, all, "PodMonitor", "demo-semproxy"), &monitor)
 	var in struct {
-		Sidecar struct{ Ports []struct{ Name string } }
+		Sidecar, PagePlane struct{ Ports []struct{ Name string } }
 	}
 	decode(t, at(find(t, all, "ConfigMap", "demo-semproxy-injection"), "data", "injection.yaml").(string), &in)
+	ports := slices.Concat(in.Sidecar.Ports, in.PagePlane.Ports)
 	for _, e := range monitor.Spec.PodMetricsEndpoints {
-		if !slices.ContainsFunc(in.Sidecar.Ports, func(p struct{ Name string }) bool { return e.Port != nil && p.Name == *e.Port }) {
-			t.Errorf("the monitor's port %v is none of the sidecar's %v", e.Port, in.Sidecar.Ports)
+		if !slices.ContainsFunc(ports, func(p struct{ Name string }) bool { return e.Port != nil && p.Name == *e.Port }) {
+			t.Errorf("the monitor's port %v is none of the sidecar's %v", e.Port, ports)
 		}
+	}
+	if len(monitor.Spec.PodMetricsEndpoints) != 2 {
+		t.Errorf("got %d endpoints, want both planes'", len(monitor.Spec.PodMetricsEndpoints))
 	}
 }

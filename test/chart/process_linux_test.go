@@ -89,6 +89,40 @@ func TestTheRenderedContainerServes(t *testing.T) {
 	})
 }
 
+// With planes.split both rendered containers run and find each other: the request plane's tells of a page that the page plane's took.
+func TestTheRenderedContainersOfBothPlanesServe(t *testing.T) {
+	ports := freePorts(t, 5)
+	manifests := objects(t, render(t, "--set=injection.mode=engine,engine.deployment.image=vllm:1,planes.split=true", fmt.Sprintf(
+		"--set=proxy.port=%d,admin.port=%d,planes.adminPort=%d,config.nats.embedded.listen=127.0.0.1:%d,engine.port=%d", ports[0], ports[1], ports[2], ports[3], ports[4])))
+	var deployment appsv1.Deployment
+	convert(t, find(t, manifests, "Deployment", "demo-semproxy"), &deployment)
+	pod := deployment.Spec.Template.Spec
+	requests := start(t, pod, manifests)
+	pages := startIn(t, requests.root, 1, pod, manifests)
+	for _, c := range []*container{requests, pages} {
+		c.probe(t, "startup", c.spec.StartupProbe)
+		c.probe(t, "readiness", c.spec.ReadinessProbe)
+		c.probe(t, "liveness", c.spec.LivenessProbe)
+	}
+	url := requests.url(t, intstr.FromString("semproxy-admin"))
+	until(t, "the two have found each other", func() bool { return !strings.Contains(body(t, url+"/readyz/pages"), "not_ready") })
+	sender, err := client.Dial(fmt.Sprintf("nats://127.0.0.1:%d", ports[3]), transport.ConnectOptions{Once: true},
+		client.Options{Tenant: "acme", SharedMemory: shm.Options{Socket: pages.root + "/run/semproxy/semproxy.sock", RegionBytes: 16 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	page, err := os.ReadFile("../../configs/demo/kjv.page.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := sender.Compress(t.Context(), page); err != nil || !got.Shared {
+		t.Fatalf("got %v, want a page through shared memory", err)
+	}
+	until(t, "the request plane knows the page", func() bool { return strings.Contains(body(t, url+"/api/v1/pages"), `"tenant":"acme"`) })
+	throughProxy(t, requests, ports[4])
+}
+
 // throughProxy sends a chat through the proxy's rendered port to an engine that listens on its own.
 func throughProxy(t *testing.T, c *container, port int) {
 	t.Helper()

@@ -16,6 +16,7 @@ func TestTheNamedTemplatesGiveWhatInjectGives(t *testing.T) {
 		"its own /dev/shm":      "{}",
 		"the chart's":           "semproxy: { sharedMemory: { volume: dshm } }",
 		"no shared memory":      "semproxy: { sharedMemory: { enabled: false } }",
+		"two planes":            "semproxy: { planes: { split: true } }",
 		"a folder and a secret": "semproxy: { data: { enabled: true }, admin: { existingSecret: token } }",
 	} {
 		t.Run(name, func(t *testing.T) {

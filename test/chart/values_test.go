@@ -34,6 +34,8 @@ func TestBadValuesAreRefusedWithTheirPlace(t *testing.T) {
 		{"an engine without an image", "injection: { mode: engine }", "needs engine.deployment.image"},
 		{"an engine with a claim of no class", "injection: { mode: engine }\nengine: { deployment: { image: x } }\ngpu: { access: dra }", "needs gpu.dra.deviceClassName"},
 		{"the same port twice", "admin: { port: 8080 }", "proxy.port and admin.port are both 8080"},
+		{"two planes without a proxy", "planes: { split: true }\nproxy: { enabled: false }", "planes.split needs proxy.enabled"},
+		{"the other plane's port", "planes: { split: true, adminPort: 9090 }", "planes.adminPort and admin.port are both 9090"},
 		{"the engine's port", "proxy: { port: 8000 }", "proxy.port and engine.port are both 8000"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

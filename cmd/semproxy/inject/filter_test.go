@@ -104,6 +104,24 @@ func TestCommentsAndOrderStayInWhatIsChanged(t *testing.T) {
 	}
 }
 
+// Where the planes run apart, both containers come before the pod's own, the sidecar first.
+func TestThePagePlanesContainerComesAfterTheSidecar(t *testing.T) {
+	in, err := Read(strings.NewReader(injection + "pagePlane:\n  name: semproxy-pages\n  volumeMounts: [{ name: \"${SHM_VOLUME}\", mountPath: /dev/shm }]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	pod := "kind: Pod\nmetadata: { name: x, labels: { semproxy.io/inject: \"true\" } }\nspec:\n  initContainers:\n    - name: own\n  containers:\n    - name: vllm\n"
+	if _, err := in.Filter(strings.NewReader(pod), &out, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	text := out.String()
+	first, second, own := strings.Index(text, "name: semproxy\n"), strings.Index(text, "name: semproxy-pages\n"), strings.Index(text, "name: own\n")
+	if first < 0 || second < first || own < second || strings.Contains(text, "${") {
+		t.Errorf("got\n%s", text)
+	}
+}
+
 func TestAllGivesItToPodsWithoutTheLabel(t *testing.T) {
 	got, report, err := filter(t, "kind: Pod\nmetadata: { name: x }\nspec: { containers: [ { name: engine } ] }\n", Options{All: true})
 	if err != nil || len(report.Injected) != 1 || !strings.Contains(got, `semproxy.io/inject: "true"`) {

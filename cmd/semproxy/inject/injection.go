@@ -41,6 +41,7 @@ type Injection struct {
 	Ports         []int       `yaml:"ports"`
 	ResourceClaim string      `yaml:"resourceClaim"`
 	Sidecar       yaml.Node   `yaml:"sidecar"`
+	PagePlane     yaml.Node   `yaml:"pagePlane"` // a second container; empty: the sidecar is one
 	Volumes       []yaml.Node `yaml:"volumes"`
 }
 

@@ -106,7 +106,11 @@ func (in *Injection) change(p pod, engine *yaml.Node, port string) {
 	words := strings.NewReplacer(portWord, port, volumeWord, volume)
 
 	inits := ensure(p.spec, "initContainers", yaml.SequenceNode)
-	inits.Content = slices.Insert(inits.Content, 0, fill(&in.Sidecar, words))
+	added := []*yaml.Node{fill(&in.Sidecar, words)}
+	if in.PagePlane.Kind == yaml.MappingNode {
+		added = append(added, fill(&in.PagePlane, words))
+	}
+	inits.Content = slices.Insert(inits.Content, 0, added...)
 	volumes := ensure(p.spec, "volumes", yaml.SequenceNode)
 	for i := range in.Volumes {
 		volumes.Content = append(volumes.Content, fill(&in.Volumes[i], words))

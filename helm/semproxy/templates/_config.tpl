@@ -5,6 +5,7 @@ semproxy.config is semproxy.yaml: what the chart's values say, then .Values.conf
 {{- $v := .Values -}}
 {{- $c := dict "admin" (dict "listen" (printf ":%d" (int $v.admin.port))) "policy" (dict "path" "/etc/semproxy/policy") -}}
 {{- $_ := set $c.admin "tokenFile" (ternary "/etc/semproxy/admin/token" "" (ne $v.admin.existingSecret "")) -}}
+{{- if $v.planes.split }}{{ $_ := set $c "planesSocket" "/run/semproxy-planes/planes.sock" }}{{ end -}}
 {{- if $v.nats.url -}}
 {{- $nats := dict "url" $v.nats.url -}}
 {{- $tls := dict -}}
@@ -78,9 +79,9 @@ prove.yaml: |
 {{- end }}
 {{- end -}}
 
-{{/* semproxy.goMemLimit is nine tenths of the memory limit, where that is given in Mi or Gi. */}}
+{{/* semproxy.goMemLimit is nine tenths of the memory limit of resources, where that is given in Mi or Gi. */}}
 {{- define "semproxy.goMemLimit" -}}
-{{- $limit := dig "limits" "memory" "" (default dict .Values.resources) | toString -}}
+{{- $limit := dig "limits" "memory" "" . | toString -}}
 {{- if regexMatch "^[0-9]+Gi$" $limit -}}
 {{ div (mul (trimSuffix "Gi" $limit | int64) 1024 9) 10 }}MiB
 {{- else if regexMatch "^[0-9]+Mi$" $limit -}}

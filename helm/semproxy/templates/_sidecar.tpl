@@ -31,13 +31,18 @@ sharedMemory:
     sizeLimit: {{ .Values.sharedMemory.sizeLimit }}
 {{- end }}
 # Ports of the sidecar, which the engine cannot have.
-ports: [{{ if .Values.proxy.enabled }}{{ .Values.proxy.port | int }}, {{ end }}{{ .Values.admin.port | int }}]
+ports: [{{ if .Values.proxy.enabled }}{{ .Values.proxy.port | int }}, {{ end }}{{ .Values.admin.port | int }}{{ if .Values.planes.split }}, {{ .Values.planes.adminPort | int }}{{ end }}]
 {{- if eq .Values.gpu.access "dra" }}
 # The pod's entry of resourceClaims that engine and sidecar share.
 resourceClaim: {{ .Values.gpu.dra.claim }}
 {{- end }}
 sidecar:
-  {{- include "semproxy.container" . | nindent 2 }}
+  {{- include "semproxy.container" (dict "top" . "planes" (ternary "requests" "both" .Values.planes.split)) | nindent 2 }}
+{{- if .Values.planes.split }}
+# The page plane in a container of its own.
+pagePlane:
+  {{- include "semproxy.container" (dict "top" . "planes" "pages") | nindent 2 }}
+{{- end }}
 volumes:
   - name: semproxy-config
     configMap:
@@ -47,6 +52,12 @@ volumes:
       name: {{ include "semproxy.policyConfigMapName" . }}
   {{- if .Values.sharedMemory.enabled }}
   - name: semproxy-run
+    emptyDir:
+      medium: Memory
+      sizeLimit: 1Mi
+  {{- end }}
+  {{- if .Values.planes.split }}
+  - name: semproxy-planes
     emptyDir:
       medium: Memory
       sizeLimit: 1Mi
@@ -65,8 +76,13 @@ volumes:
 
 {{/* semproxy.ports writes nothing, and fails where two of the pod's ports are one. */}}
 {{- define "semproxy.ports" -}}
+{{- if and .Values.planes.split (not .Values.proxy.enabled) -}}
+{{- fail "\n\nplanes.split needs proxy.enabled: without the proxy there is no request plane.\n" -}}
+{{- end -}}
 {{- $taken := dict (.Values.admin.port | int | toString) "admin.port" -}}
-{{- range $name, $port := dict "engine.port" .Values.engine.port "proxy.port" (ternary .Values.proxy.port 0 .Values.proxy.enabled) -}}
+{{- $ports := dict "engine.port" .Values.engine.port "proxy.port" (ternary .Values.proxy.port 0 .Values.proxy.enabled) -}}
+{{- if .Values.planes.split }}{{ $_ := set $ports "planes.adminPort" .Values.planes.adminPort }}{{ end -}}
+{{- range $name, $port := $ports -}}
 {{- $port = $port | int | toString -}}
 {{- with get $taken $port -}}
 {{- fail (printf "\n\n%s and %s are both %s: engine and sidecar share the pod's ports.\n" $name . $port) -}}
@@ -75,43 +91,62 @@ volumes:
 {{- end -}}
 {{- end -}}
 
-{{/* semproxy.secrets lists the secrets that are mounted below /etc/semproxy, as YAML: {list: [{dir, secret}]}. */}}
+{{/*
+semproxy.secrets lists the secrets that are mounted below /etc/semproxy, as YAML: {list: [{dir, secret, planes}]}. A container that runs
+one plane gets those of its plane and of "both".
+*/}}
 {{- define "semproxy.secrets" -}}
 {{- $all := list -}}
-{{- if and .Values.nats.url .Values.nats.existingSecret }}{{ $all = append $all (dict "dir" "nats" "secret" .Values.nats.existingSecret) }}{{ end -}}
-{{- if and .Values.redis.addrs .Values.redis.existingSecret }}{{ $all = append $all (dict "dir" "redis" "secret" .Values.redis.existingSecret) }}{{ end -}}
-{{- with .Values.encryption.existingSecret }}{{ $all = append $all (dict "dir" "encryption" "secret" .) }}{{ end -}}
-{{- with .Values.admin.existingSecret }}{{ $all = append $all (dict "dir" "admin" "secret" .) }}{{ end -}}
+{{- if and .Values.nats.url .Values.nats.existingSecret }}{{ $all = append $all (dict "dir" "nats" "secret" .Values.nats.existingSecret "planes" "pages") }}{{ end -}}
+{{- if and .Values.redis.addrs .Values.redis.existingSecret }}{{ $all = append $all (dict "dir" "redis" "secret" .Values.redis.existingSecret "planes" "both") }}{{ end -}}
+{{- with .Values.encryption.existingSecret }}{{ $all = append $all (dict "dir" "encryption" "secret" . "planes" "pages") }}{{ end -}}
+{{- with .Values.admin.existingSecret }}{{ $all = append $all (dict "dir" "admin" "secret" . "planes" "both") }}{{ end -}}
 {{- if .Values.proxy.enabled -}}
-{{- with .Values.proxy.identity.existingSecret }}{{ $all = append $all (dict "dir" "keys" "secret" .) }}{{ end -}}
-{{- with .Values.proxy.tls.existingSecret }}{{ $all = append $all (dict "dir" "tls" "secret" .) }}{{ end -}}
-{{- with .Values.engine.apiKeySecret.name }}{{ $all = append $all (dict "dir" "engine" "secret" .) }}{{ end -}}
+{{- with .Values.proxy.identity.existingSecret }}{{ $all = append $all (dict "dir" "keys" "secret" . "planes" "requests") }}{{ end -}}
+{{- with .Values.proxy.tls.existingSecret }}{{ $all = append $all (dict "dir" "tls" "secret" . "planes" "requests") }}{{ end -}}
+{{- with .Values.engine.apiKeySecret.name }}{{ $all = append $all (dict "dir" "engine" "secret" . "planes" "requests") }}{{ end -}}
 {{- end -}}
 list: {{ $all | toJson }}
 {{- end -}}
 
-{{/* semproxy.container is the sidecar: an init container that lives as long as the pod. */}}
+{{/*
+semproxy.container is the sidecar, or one plane of it: an init container that lives as long as the pod. It is given a dict: top, the
+chart's context, and planes, what it runs.
+*/}}
 {{- define "semproxy.container" -}}
-name: semproxy
+{{- $planes := .planes -}}
+{{- $pages := ne $planes "requests" -}}
+{{- $requests := ne $planes "pages" -}}
+{{- with .top -}}
+{{- $proxy := and .Values.proxy.enabled $requests -}}
+{{- $resources := deepCopy (default dict (ternary .Values.resources .Values.planes.resources $pages)) -}}
+{{- $admin := ternary "semproxy-admin" "semproxy-pages" $requests -}}
+name: {{ ternary "semproxy" "semproxy-pages" $requests }}
 image: {{ include "semproxy.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 restartPolicy: Always
+{{- if eq $planes "both" }}
 args: ["serve", "--config", "/etc/semproxy/config/semproxy.yaml"]
+{{- else if $requests }}
+args: ["serve", "--config", "/etc/semproxy/config/semproxy.yaml", "--planes", "requests"]
+{{- else }}
+args: ["serve", "--config", "/etc/semproxy/config/semproxy.yaml", "--planes", "pages", "--admin-listen", {{ printf ":%d" (int .Values.planes.adminPort) | quote }}]
+{{- end }}
 env:
   - name: POD_NAME
     valueFrom: { fieldRef: { apiVersion: v1, fieldPath: metadata.name } }
   - name: POD_NAMESPACE
     valueFrom: { fieldRef: { apiVersion: v1, fieldPath: metadata.namespace } }
-  {{- if .Values.proxy.enabled }}
+  {{- if $proxy }}
   - name: SEMPROXY_PROXY_ENGINE_URL
     value: "http://127.0.0.1:${ENGINE_PORT}"
   {{- end }}
-  {{- with include "semproxy.goMemLimit" . }}
+  {{- with include "semproxy.goMemLimit" $resources }}
   - name: GOMEMLIMIT
     value: {{ . | quote }}
   {{- end }}
   - name: OTEL_RESOURCE_ATTRIBUTES
-    value: {{ printf "k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE)%s" (include "semproxy.attributes" .) | quote }}
+    value: {{ printf "k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE)%s%s" (ternary "" (printf ",k8s.container.name=%s" (ternary "semproxy" "semproxy-pages" $requests)) (eq $planes "both")) (include "semproxy.attributes" .) | quote }}
   {{- if .Values.otel.endpoint }}
   - name: OTEL_EXPORTER_OTLP_ENDPOINT
     value: {{ .Values.otel.endpoint | quote }}
@@ -122,7 +157,7 @@ env:
     valueFrom: { secretKeyRef: { name: {{ .Values.otel.headersSecret.name | quote }}, key: {{ .Values.otel.headersSecret.key | quote }} } }
   {{- end }}
   {{- end }}
-  {{- if eq .Values.gpu.access "visibleDevices" }}
+  {{- if and $pages (eq .Values.gpu.access "visibleDevices") }}
   - name: NVIDIA_VISIBLE_DEVICES
     value: {{ .Values.gpu.visibleDevices.devices | quote }}
   - name: NVIDIA_DRIVER_CAPABILITIES
@@ -132,27 +167,27 @@ env:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 ports:
-  {{- if .Values.proxy.enabled }}
+  {{- if $proxy }}
   - name: semproxy
     containerPort: {{ .Values.proxy.port | int }}
     protocol: TCP
   {{- end }}
-  - name: semproxy-admin
-    containerPort: {{ .Values.admin.port | int }}
+  - name: {{ $admin }}
+    containerPort: {{ ternary .Values.admin.port .Values.planes.adminPort $requests | int }}
     protocol: TCP
 {{- /* The pod's readiness is that of requests: the engine's go on, exact, while NATS or Redis is away. */}}
-{{- $ready := ternary "/readyz" "/readyz/requests" .Values.proxy.enabled }}
+{{- $ready := ternary "/readyz" "/readyz/requests" $proxy }}
+{{- $probes := .Values.probes }}
 {{- range $name, $path := dict "startupProbe" "/healthz" "livenessProbe" "/healthz" "readinessProbe" $ready }}
 {{ $name }}:
   httpGet:
     path: {{ $path }}
-    port: semproxy-admin
+    port: {{ $admin }}
     scheme: HTTP
-  {{- toYaml (get $.Values.probes (trimSuffix "Probe" $name)) | nindent 2 }}
+  {{- toYaml (get $probes (trimSuffix "Probe" $name)) | nindent 2 }}
 {{- end }}
 resources:
-  {{- $resources := deepCopy (default dict .Values.resources) }}
-  {{- if eq .Values.gpu.access "dra" }}
+  {{- if and $pages (eq .Values.gpu.access "dra") }}
   {{- $claim := dict "name" .Values.gpu.dra.claim }}
   {{- with .Values.gpu.dra.request }}{{ $_ := set $claim "request" . }}{{ end }}
   {{- $_ := set $resources "claims" (list $claim) }}
@@ -167,21 +202,28 @@ volumeMounts:
   - name: semproxy-policy
     mountPath: /etc/semproxy/policy
     readOnly: true
-  {{- if .Values.sharedMemory.enabled }}
+  {{- if ne $planes "both" }}
+  - name: semproxy-planes
+    mountPath: /run/semproxy-planes
+  {{- end }}
+  {{- if and $pages .Values.sharedMemory.enabled }}
   - name: semproxy-run
     mountPath: /run/semproxy
   - name: ${SHM_VOLUME}
     mountPath: /dev/shm
   {{- end }}
-  {{- if .Values.data.enabled }}
+  {{- if and $pages .Values.data.enabled }}
   - name: semproxy-data
     mountPath: /var/lib/semproxy
   {{- end }}
   {{- range (include "semproxy.secrets" . | fromYaml).list }}
+  {{- if or (eq $planes "both") (eq .planes "both") (eq .planes $planes) }}
   - name: semproxy-{{ .dir }}
     mountPath: /etc/semproxy/{{ .dir }}
     readOnly: true
   {{- end }}
+  {{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- define "semproxy.attributes" -}}
@@ -198,7 +240,10 @@ The named templates of injection.mode template, for charts that depend on this o
 semproxy.initContainers, semproxy.volumes and semproxy.engineVolumeMounts are lists, semproxy.podLabels a map.
 */}}
 {{- define "semproxy.initContainers" -}}
-{{- list (include "semproxy.filled" . | fromYaml).sidecar | toYaml -}}
+{{- $in := include "semproxy.filled" . | fromYaml -}}
+{{- $containers := list $in.sidecar -}}
+{{- with $in.pagePlane }}{{ $containers = append $containers . }}{{ end -}}
+{{- toYaml $containers -}}
 {{- end -}}
 
 {{- define "semproxy.volumes" -}}
