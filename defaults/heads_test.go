@@ -17,7 +17,9 @@ func TestHeadWeightsFade(t *testing.T) {
 		{"Qwen2.5-Coder-0.5B-Instruct", 0.25, 0.125, 0, 1, 1, qwenHeads},
 	} {
 		heads := len(k.weights[0])
-		at := func(ratio float64) []float64 { return HeadWeights(nil, k.model, k.first, k.layers, heads, ratio, false) }
+		at := func(ratio float64) []float64 {
+			return HeadWeights(nil, k.model, k.first, k.layers, heads, ratio, false)
+		}
 		if got := at(k.from); got != nil || HeadsVersion(k.model, k.from) != "" {
 			t.Errorf("%s at %v: got %v, want none", k.model, k.from, got)
 		}
@@ -38,7 +40,9 @@ func TestHeadWeightsFade(t *testing.T) {
 
 // A page that brings its importance needs them at an eighth of the tokens, and not at a quarter.
 func TestHeadsWeighLessWherePagesHaveTheirImportance(t *testing.T) {
-	at := func(ratio float64, important bool) []float64 { return HeadWeights(nil, "smollm2", 0, 30, 3, ratio, important) }
+	at := func(ratio float64, important bool) []float64 {
+		return HeadWeights(nil, "smollm2", 0, 30, 3, ratio, important)
+	}
 	if got := at(0.25, true); got != nil {
 		t.Errorf("at a quarter: got %v, want none", got)
 	}
