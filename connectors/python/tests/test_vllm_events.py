@@ -199,7 +199,9 @@ def ask(llm: Any, prompt: list[int], new: int = 4, salt: str | None = None, **pa
         for o in engine.step():
             done = o if o.finished else done
         for t in side._tracked.values():  # the engine stands still while pages of a request that runs are on their way
-            while t.live.pages and t.live.slots is None and not (worker._ready or t.live.why_not or worker._news.failed):
+            while (
+                t.live.at is None and t.live.pages and t.live.slots is None and not (worker._next or t.live.why_not or worker._news.failed)
+            ):
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
         time.sleep(0.001)

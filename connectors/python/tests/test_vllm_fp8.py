@@ -64,7 +64,9 @@ def ask(llm: Any, name: str, prompt: list[int], new: int, seen: Any = lambda: No
             done = o if o.finished else done
         seen()
         for t in side._tracked.values():
-            while t.live.pages and t.live.slots is None and not (worker._ready or t.live.why_not or worker._news.failed):
+            while (
+                t.live.at is None and t.live.pages and t.live.slots is None and not (worker._next or t.live.why_not or worker._news.failed)
+            ):
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
     pool = scheduler.kv_cache_manager.block_pool

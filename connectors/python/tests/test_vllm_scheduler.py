@@ -396,7 +396,7 @@ def changed_over(engine: Engine, name: str) -> Callable[[], bool]:
     def has() -> bool:
         t = engine.side._tracked.get(name)
         deadline = time.monotonic() + 300
-        while t and t.live.pages and t.live.slots is None and not (told() or t.live.why_not):
+        while t and t.live.at is None and t.live.pages and t.live.slots is None and not (told() or t.live.why_not):
             assert time.monotonic() < deadline, "no cores have come"
             time.sleep(0.005)
         return t is None or t.live.at is not None
@@ -454,6 +454,39 @@ def test_a_request_that_changed_over_survives_a_preemption(alive: Engine) -> Non
     assert r.is_finished()
 
 
+def test_a_long_answer_changes_over_again(make: Callable[..., Engine]) -> None:
+    """check() sees that cores stand for the prompt and the answer, and every key and value behind them."""
+    for asynchronous in (False, True):
+        engine = make(async_scheduling=asynchronous, live_every=256, **LIVE)
+        prompt = text(231 + 1000 * asynchronous, 300)
+        worker = engine.worker.connector.worker
+        r = engine.add("long", prompt, new=1200)
+        for times in range(1, 4):
+            while worker.entered < times and not r.is_finished():
+                t = engine.side._tracked["long"]
+                assert not t.live.why_not
+                while t.live.pages and t.live.pages[-1][1] > (t.plan.tokens if t.plan else 0) and not worker._next:
+                    time.sleep(0.005)  # the engine stands still meanwhile, so that a slow machine tests the same
+                engine.step()
+            t = engine.side._tracked["long"]
+            assert t.plan.tokens >= 288 + 240 * (times - 1)
+            assert len(t.original.prompt) == 300
+        engine.scheduler.running.remove(r)
+        engine.scheduler._preempt_request(r, time.monotonic())
+        engine.run()
+        assert len(engine.answers["long"]) == 1200
+        got = outcome(engine, "long")
+        assert got["outcome"] == "changed_over"
+        assert got["tokens"] >= 1056
+        assert got["slots"] < 0.3 * got["tokens"]
+        engine.settle()
+        said = [*prompt, *engine.answers["long"]]
+        engine.scheduler.reset_prefix_cache()
+        engine.add("next", [*said, 5, 6], new=2)
+        engine.run()
+        assert outcome(engine, "next")["tokens"] > 1400
+
+
 def test_a_conversation_goes_on_from_a_request_that_changed_over(make: Callable[..., Engine]) -> None:
     """What was answered behind the cores is kept at its own positions, and found with the prompt by the next turn."""
     engine, prompt = make(**LIVE), text(204, 300)
@@ -487,7 +520,7 @@ def test_a_request_may_end_at_any_moment_of_its_change(when: str, make: Callable
 
     monkeypatch.setattr(side, name, later)
     r = engine.add("long", text({"copied": 205, "answered": 206, "ready": 207}[when], 300), new=500)
-    engine.run(until=lambda: entered.is_set() or bool(side._ready))
+    engine.run(until=lambda: entered.is_set() or bool(side._next))
     engine.scheduler.finish_requests("long", RequestStatus.FINISHED_ABORTED)
     for _ in range(3):
         engine.step()

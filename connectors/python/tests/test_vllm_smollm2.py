@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,25 @@ def test_a_system_prompt_is_found_under_another_question(llm: Any, ids: list[int
     assert got["outcome"] == "cores"
     assert shared - 40 < got["tokens"] <= shared, "as many blocks of 32 as are whole"
     assert got["slots"] < 0.4 * shared
+
+
+def test_a_long_answer_changes_over_again_and_again(llm: Any, ids: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has answered becomes cores too, in other numbers by layer and head, and is found with its prompt by the next turn."""
+    worker = get_kv_transfer_group().worker
+    for side in (worker, llm.llm_engine.engine_core.engine_core.scheduler.connector.scheduler):
+        monkeypatch.setattr(side, "settings", replace(side.settings, live_every=256))
+    prompt, before = ids[1500 : 1500 + TOKENS], worker.entered
+    live = ask(llm, prompt, 900, tenant="quarter")
+    got = live.kv_transfer_params["semproxy"]
+    assert got["outcome"] == "changed_over"
+    assert got["tokens"] >= 1024
+    assert got["slots"] <= 0.35 * got["tokens"]
+    assert worker.entered - before >= 2
+    assert len(said(live)) == 900
+    assert list(live.prompt_token_ids) == prompt
+    settle(llm)
+    turn = ask(llm, [*prompt, *said(live)[:-1], *ids[50:60]], 4, tenant="quarter").kv_transfer_params["semproxy"]
+    assert (turn["outcome"], turn["tokens"] >= got["tokens"]) == ("cores", True)
 
 
 def test_sixteen_requests_of_four_tenants_with_everything_that_can_happen(llm: Any, own: LocalSidecar, ids: list[int]) -> None:

@@ -80,7 +80,9 @@ def ask(llm: Any, *prompts: list[int], new: int, **params: Any) -> list[Answer]:
         assert time.monotonic() < deadline
         done |= {o.request_id.split("-")[0]: o for o in core.step() if o.finished}
         for t in side._tracked.values():
-            while t.live.pages and t.live.slots is None and not (worker._ready or t.live.why_not or worker._news.failed):
+            while (
+                t.live.at is None and t.live.pages and t.live.slots is None and not (worker._next or t.live.why_not or worker._news.failed)
+            ):
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
     out = [(done[str(i)].outputs[0], done[str(i)].kv_transfer_params) for i in range(len(prompts))]

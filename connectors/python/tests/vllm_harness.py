@@ -296,7 +296,9 @@ class Engine:
         if t.tenant != "window":  # cores of merged tokens: they stand for every token
             assert abs(float(bias[:n].exp().sum()) - t.plan.tokens) < 0.01
             return
-        prompt = t.original.prompt[: t.plan.tokens]  # an answer may say a token again, so that only value and key tell which it is
+        prompt = (t.original.prompt + t.live.folded)[
+            : t.plan.tokens
+        ]  # an answer may say a token again, so that only value and key tell which it is
         wanted_keys = self.model.keys(self.worker.rope, prompt, [float(p + t.plan.shift) for p in range(len(prompt))])[:, layer, head]
         wanted_values = self.model.v[prompt, layer, head]
         found = (torch.cdist(values[:n], wanted_values) + torch.cdist(keys[:n], wanted_keys)).argmin(-1).tolist()
@@ -348,7 +350,9 @@ class Engine:
         assert not side._due
         assert not worker._loading
         assert not worker._pinned
+        assert not worker._next
         assert not worker._ready
+        assert not worker._pages
         assert not worker._tails
         assert not worker._copying
         assert not worker._ended

@@ -32,7 +32,7 @@ from .prefix import cuts
 from .queries import Ask, wanted
 from .settings import BLOCK, Settings
 from .store import GONE, Store, store_of, traceparent
-from .substitute import Original, Plan, bound, digest_of, refusal, restore, substitute, unfit
+from .substitute import Original, Plan, bound, digest_of, refusal, replace, restore, substitute, unfit
 from .threads import pool
 
 RETRY = 1.0  # seconds between attempts to load cores of a request whose placeholders the workers know already
@@ -46,9 +46,10 @@ class Live:
 
     why_not: str = ""
     pages: list[tuple[int, int]] = field(default_factory=list)  # that were sent
-    slots: int | None = None  # of their cores, once they are there
-    at: int | None = None  # tokens of its answer at which it has changed over
+    slots: int | None = None  # of their cores, once they are there and until it changes over
+    at: int | None = None  # tokens of its answer at which it has first changed over
     tail: int = 0  # tokens that are kept for it until it is resumed
+    moves: int = 0  # by how many positions these move
     heard: list[int] = field(default_factory=list)  # slots, of each rank
     folded: list[int] = field(default_factory=list)  # of its answer that the workers take for its prompt
 
@@ -165,7 +166,8 @@ class SchedulerSide:
         if t.plan is None:
             return self._decide(t, computed)
         if t.live.at is not None:
-            self._fold(t)
+            if request.status == RequestStatus.WAITING:
+                self._fold(t)
             return max(t.plan.slots + t.live.tail - computed, 0), False
         if time.monotonic() < t.retry_at:
             return None, False
@@ -211,7 +213,7 @@ class SchedulerSide:
         blocks = tuple(block_ids[: -(-end // self.shape.block)])
         skip = end - external
         if t.live.at is not None:
-            self._meta.enters.append(Enter(request.request_id, t.plan.slots, t.plan.shift, t.live.tail, blocks, skip))
+            self._meta.enters.append(Enter(request.request_id, t.plan.slots, t.live.moves, t.live.tail, blocks, skip))
             return
         self._meta.loads.append(Load(request.request_id, t.tenant, t.plan.objects, t.plan.slots, t.plan.shift, blocks, skip))
 
@@ -222,15 +224,16 @@ class SchedulerSide:
         out, waiting = [], []
         for t in self._due:
             r = t.request
-            if r.is_finished() or t.live.at is not None:
+            if r.is_finished() or t.live.slots is None:
                 continue
+            shift = t.plan.shift if t.plan else 0
             if r.max_tokens - r.num_output_tokens < self.settings.live_remaining:
                 t.live.why_not = "what is left of its answer does not pay"
             elif (
                 r.status == RequestStatus.RUNNING
                 and not r.is_prefill_chunk  # drafts for the next step are dropped with the blocks
                 and r.num_output_tokens
-                and room(r, (t.live.slots or 0) + r.num_tokens + self.shape.block - t.live.pages[-1][1])
+                and room(r, t.live.slots + r.num_tokens - shift + self.shape.block - t.live.pages[-1][1])
             ):
                 out.append(r)
             else:
@@ -241,26 +244,29 @@ class SchedulerSide:
     def leave(self, request: Any, block_ids: list[int]) -> None:
         """Its blocks are about to be freed: the workers keep what is behind the tokens that have cores."""
         t = self._tracked[request.request_id]
-        first, last = t.live.pages[-1][1], request.num_computed_tokens
-        t.live.tail, t.live.at = last - first, request.num_output_tokens
+        first, last = t.live.pages[-1][1] + (t.plan.shift if t.plan else 0), request.num_computed_tokens
+        t.live.tail = last - first
+        if t.live.at is None:
+            t.live.at = request.num_output_tokens
         self._meta.leaves.append(Leave(request.request_id, first, last, tuple(block_ids)))
 
     def exchange(self, request: Any) -> None:
         """Placeholders take the place of its first tokens."""
         t = self._tracked[request.request_id]
         assert t.live.slots is not None
-        tokens = t.live.pages[-1][1]
+        tokens, before = t.live.pages[-1][1], t.plan.shift if t.plan else 0
+        t.original = t.original or Original(list(request.prompt_token_ids), request.cache_salt)
         names = ((request.request_id, str(tokens)),)  # its own cores, and nobody else's
-        t.plan = Plan(tokens, t.live.slots, names, digest_of(t.tenant, names, request.cache_salt))
-        t.original = substitute(request, t.plan, self.settings.placeholder)
-        faults.log.info(
-            "%s: changes over after %d tokens: %d tokens of its prompt are in %d slots", request.request_id, t.live.at, tokens, t.live.slots
-        )
+        t.plan = Plan(tokens, t.live.slots, names, digest_of(t.tenant, names, t.original.salt))
+        t.live.slots, t.live.heard, t.live.moves = None, [], t.plan.shift - before
+        self._fold(t)
+        replace(request, t.original.prompt + t.live.folded, t.plan, self.settings.placeholder)
+        faults.log.info("%s: changes over: its first %d tokens are in %d slots", request.request_id, tokens, t.plan.slots)
 
     def _fold(self, t: Tracked) -> None:
         """What was answered so far becomes part of the prompt that the workers are given, as in vLLM's streamed sessions."""
         r = t.request
-        if r.status != RequestStatus.WAITING or not r.num_output_tokens:
+        if not r.num_output_tokens:
             return
         n = r.num_output_tokens
         t.live.folded += list(r.output_token_ids)
@@ -317,10 +323,16 @@ class SchedulerSide:
             self._meta.asks.append(Ask(t.request.request_id, tuple(now), slots, shift))
 
     def _send_live(self, t: Tracked, computed: int) -> None:
-        """Send the prompt of a request that has answered for a while, and whose first `computed` tokens are there after this step."""
+        """Send the prompt of a request that has answered for a while, and whose first `computed` slots are filled after this step; or
+        what has been answered since, of one that has changed over."""
         r = t.request
         prompt = r.num_prompt_tokens
-        if t.live.why_not or t.live.pages or t.plan or computed < prompt or r.num_output_tokens < self.settings.live_after:
+        if t.live.why_not:
+            return
+        if t.live.at is not None:
+            self._send_again(t, computed)
+            return
+        if t.live.pages or t.plan or computed < prompt or r.num_output_tokens < self.settings.live_after:
             return
         pages = self._cuts(r.prompt_token_ids, 0, prompt, prompt - 1)
         if not pages:
@@ -328,6 +340,19 @@ class SchedulerSide:
             return
         t.live.pages = pages
         self._meta.saves.append(self._saving(t, list(r.prompt_token_ids), pages, 0, t.blocks, live=True))
+
+    def _send_again(self, t: Tracked, computed: int) -> None:
+        assert t.plan is not None
+        assert t.original is not None
+        first = t.plan.tokens
+        if not self.settings.live_every or t.live.pages[-1][1] > first or computed - t.plan.slots < self.settings.live_every:
+            return
+        ids = t.original.prompt + t.live.folded + list(t.request.output_token_ids)
+        end = min(computed - t.plan.shift, len(ids))  # a token that is on its way has no number yet
+        pages = self._cuts(ids, first, end, end)
+        if pages:
+            t.live.pages = t.live.pages + pages
+            self._meta.saves.append(self._saving(t, ids, pages, t.plan.shift, t.blocks, live=True))
 
     def _saving(self, t: Tracked, ids: list[int], pages: list[tuple[int, int]], shift: int, blocks: list[int], live: bool = False) -> Save:
         return Save(

@@ -26,6 +26,7 @@ class Settings:
     live: bool = True  # a request that runs may change over to its own cores (--scheduler-cls semproxy_kv.vllm.Scheduler)
     live_tokens: int = 1024  # shorter prompts do not
     live_after: int = 16  # tokens of an answer after which the prompt's KV is sent
+    live_every: int = 0  # tokens of an answer after which a request that has changed over does so again, with them; 0: never
     live_remaining: int = 64  # an answer that may not have so many more tokens does not change over
     adaptive: bool = False  # on a GPU too, as many cores as each layer and head needs (units.py): piecewise CUDA graphs, blocks by head
     prefer_full: float = 0.5  # below this use of the KV space a prompt whose full KV the engine still has does without cores
@@ -65,6 +66,8 @@ class Settings:
         for name in ("live_tokens", "live_after", "live_remaining"):
             if getattr(s, name) < 1:
                 raise ValueError(f"kv_connector_extra_config: {name} must be positive")
+        if s.live_every and s.live_every < s.min_tokens:
+            raise ValueError("kv_connector_extra_config: live_every must be 0, or min_tokens at least: shorter pages are not sent")
         for name in ("timeout", "lookup_timeout", "pause", "cache_bytes", "save_bytes"):
             if getattr(s, name) <= 0:
                 raise ValueError(f"kv_connector_extra_config: {name} must be positive")

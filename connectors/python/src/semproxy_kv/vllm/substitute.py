@@ -43,8 +43,13 @@ def digest_of(tenant: str, objects: tuple[tuple[str, ...], ...], salt: str | Non
 def substitute(request: Any, plan: Plan, placeholder: int) -> Original:
     """Put placeholders in place of the first tokens of vLLM's Request, which has not been scheduled yet."""
     before = Original(list(request.prompt_token_ids), request.cache_salt)
-    _set(request, [placeholder] * plan.slots + before.prompt[plan.tokens :], plan.digest)
+    replace(request, before.prompt, plan, placeholder)
     return before
+
+
+def replace(request: Any, prompt: list[int], plan: Plan, placeholder: int) -> None:
+    """This prompt, with placeholders in place of its first tokens, in place of the request's."""
+    _set(request, [placeholder] * plan.slots + prompt[plan.tokens :], plan.digest)
 
 
 def restore(request: Any, before: Original) -> None:

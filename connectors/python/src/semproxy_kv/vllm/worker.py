@@ -54,7 +54,9 @@ class WorkerSide:
         self._pinned: dict[str, list[Cores]] = {}  # of requests that run, so that they find them again after a preemption
         self._loading: dict[str, bool] = {}  # requests, and whether they have ended meanwhile
         self._copying: dict[str, Future[None]] = {}  # of requests that run: done when their blocks have been copied
-        self._ready: dict[str, Slots | Ragged] = {}  # cores of requests that run and may change over
+        self._next: dict[str, Slots | Ragged] = {}  # cores of requests that run and may change over
+        self._ready: dict[str, Slots | Ragged] = {}  # and of those that have
+        self._pages: dict[str, list[Cores]] = {}  # the same cores as they came, where there may be more of them
         self._tails: dict[str, list[Views]] = {}  # tokens of requests that are changing over
         self._delivering: set[str] = set()  # requests that run and whose cores are on the way
         self._ended: set[str] = set()  # those of them that have ended meanwhile
@@ -101,6 +103,8 @@ class WorkerSide:
                 self._news.failed[request] = "preempted"
         for leave in meta.leaves:
             self._tails[leave.request] = self._gather(leave.blocks, leave.first, leave.last, Fence(self.device))
+            with self._lock:
+                self._ready[leave.request] = self._next.pop(leave.request)
         if self.queries:
             self.queries.begin(meta.asks)
         if self.reader:
@@ -133,7 +137,7 @@ class WorkerSide:
         """Requests whose blocks were copied out, whose cores are in their slots or will not be, and the latter alone."""
         with self._lock:
             for request in finished:
-                for kept in (self._pinned, self._ready, self._tails, self._copying):
+                for kept in (self._pinned, self._next, self._ready, self._pages, self._tails, self._copying):
                     kept.pop(request, None)
                 if self.queries:
                     self.queries.drop(request)
@@ -317,7 +321,8 @@ class WorkerSide:
                     self._news.failed[save.request] = e.code if isinstance(e, SemproxyError) else "internal"
 
     def _keep(self, save: Save, cores: list[Cores]) -> None:
-        """Cores of a request that runs: it may change over from the next step on."""
+        """Cores of a request that runs: with those that it has it may change over from the next step on."""
+        cores = self._pages.get(save.request, []) + cores
         n, tokens = width(cores, self.shape), save.pages[-1][1]
         slots = self._lay(cores, n - tokens, n) if n < tokens else None
         with self._lock:
@@ -326,9 +331,12 @@ class WorkerSide:
             if slots is None:
                 self._news.failed[save.request] = "policy.exact"
                 return
-            if slots.bytes + sum(s.bytes for s in self._ready.values()) > self.settings.cache_bytes:
+            held = sum(s.bytes for of in (self._next, self._ready) for s in of.values())
+            if slots.bytes + held > self.settings.cache_bytes:
                 raise SemproxyError("busy", "the cores of requests that run take more than cache_bytes")
-            self._ready[save.request] = slots
+            self._next[save.request] = slots
+            if self.settings.live_every:
+                self._pages[save.request] = cores
             self._news.ready[save.request] = [n]
 
     def _reserve(self, size: int) -> None:
