@@ -454,6 +454,27 @@ def test_a_request_that_changed_over_survives_a_preemption(alive: Engine) -> Non
     assert r.is_finished()
 
 
+def test_a_request_on_stored_cores_changes_over_with_the_rest_of_its_prompt(alive: Engine) -> None:
+    """A shared beginning must not keep a long prompt from changing over."""
+    engine, shared = alive, text(241 + fresh(alive), 300)
+    engine.generate("first", [*shared, 3], new=2)
+    engine.scheduler.reset_prefix_cache()
+    prompt = [*shared, *text(242 + fresh(alive), 400)]
+    engine.add("long", prompt, new=160)
+    engine.run(until=changed_over(engine, "long"))
+    t = engine.side._tracked["long"]
+    assert (t.plan.tokens, t.plan.slots, t.original.prompt) == (688, 172, prompt)
+    engine.run()
+    got = outcome(engine, "long")
+    assert (got["outcome"], got["tokens"], got["slots"]) == ("changed_over", 688, 172)
+    assert engine.worker.connector.worker.loaded == 1
+    assert engine.computed["long"][0] == prompt[288], "what the stored cores stand for is not computed"
+    assert len(engine.answers["long"]) == 160
+    engine.add("short", [*shared, *text(243, 100)], new=100)  # what is behind the cores is shorter than live_tokens
+    engine.run()
+    assert outcome(engine, "short")["outcome"] == "cores"
+
+
 def test_a_long_answer_changes_over_again(make: Callable[..., Engine]) -> None:
     """check() sees that cores stand for the prompt and the answer, and every key and value behind them."""
     for asynchronous in (False, True):

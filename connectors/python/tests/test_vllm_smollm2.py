@@ -153,6 +153,11 @@ def test_a_system_prompt_is_found_under_another_question(llm: Any, ids: list[int
     assert got["outcome"] == "cores"
     assert shared - 40 < got["tokens"] <= shared, "as many blocks of 32 as are whole"
     assert got["slots"] < 0.4 * shared
+    document = chat(tokenizer.decode(ids[2000 : 2000 + TOKENS]))
+    live = ask(llm, document, 100, tenant="quarter").kv_transfer_params["semproxy"]  # on the cores, and then the rest as well
+    assert live["outcome"] == "changed_over"
+    assert live["tokens"] > got["tokens"] + 512
+    assert live["slots"] < 0.4 * live["tokens"]
 
 
 def test_a_long_answer_changes_over_again_and_again(llm: Any, ids: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -323,36 +323,27 @@ class SchedulerSide:
             self._meta.asks.append(Ask(t.request.request_id, tuple(now), slots, shift))
 
     def _send_live(self, t: Tracked, computed: int) -> None:
-        """Send the prompt of a request that has answered for a while, and whose first `computed` slots are filled after this step; or
-        what has been answered since, of one that has changed over."""
-        r = t.request
-        prompt = r.num_prompt_tokens
-        if t.live.why_not:
+        """Send the prompt of a request that has answered for a while, whose first `computed` slots are filled after this step, but for
+        what it has stored cores of; or what has been answered since, of one that has changed over."""
+        r, live = t.request, t.live
+        first, slots = (t.plan.tokens, t.plan.slots) if t.plan else (0, 0)
+        if live.why_not or (live.pages and live.pages[-1][1] > first) or computed < r.num_prompt_tokens:
             return
-        if t.live.at is not None:
-            self._send_again(t, computed)
+        least = self.settings.live_every if live.at is not None else self.settings.live_tokens
+        if not least or computed - slots < least or (live.at is None and r.num_output_tokens < self.settings.live_after):
             return
-        if t.live.pages or t.plan or computed < prompt or r.num_output_tokens < self.settings.live_after:
-            return
-        pages = self._cuts(r.prompt_token_ids, 0, prompt, prompt - 1)
-        if not pages:
-            t.live.why_not = "no page of its prompt is long enough"
-            return
-        t.live.pages = pages
-        self._meta.saves.append(self._saving(t, list(r.prompt_token_ids), pages, 0, t.blocks, live=True))
-
-    def _send_again(self, t: Tracked, computed: int) -> None:
-        assert t.plan is not None
-        assert t.original is not None
-        first = t.plan.tokens
-        if not self.settings.live_every or t.live.pages[-1][1] > first or computed - t.plan.slots < self.settings.live_every:
-            return
-        ids = t.original.prompt + t.live.folded + list(t.request.output_token_ids)
-        end = min(computed - t.plan.shift, len(ids))  # a token that is on its way has no number yet
-        pages = self._cuts(ids, first, end, end)
+        prompt = t.original.prompt if t.original else list(r.prompt_token_ids)
+        if live.at is None:
+            ids, pages = prompt, self._cuts(prompt, first, len(prompt), len(prompt) - 1)
+        else:
+            ids = prompt + live.folded + list(r.output_token_ids)
+            end = min(computed - slots + first, len(ids))  # a token that is on its way has no number yet
+            pages = self._cuts(ids, first, end, end)
         if pages:
-            t.live.pages = t.live.pages + pages
-            self._meta.saves.append(self._saving(t, ids, pages, t.plan.shift, t.blocks, live=True))
+            live.pages = live.pages + pages
+            self._meta.saves.append(self._saving(t, ids, pages, slots - first, t.blocks, live=True))
+        elif live.at is None:
+            live.why_not = "no page of its prompt is long enough"
 
     def _saving(self, t: Tracked, ids: list[int], pages: list[tuple[int, int]], shift: int, blocks: list[int], live: bool = False) -> Save:
         return Save(

@@ -322,7 +322,7 @@ class WorkerSide:
 
     def _keep(self, save: Save, cores: list[Cores]) -> None:
         """Cores of a request that runs: with those that it has it may change over from the next step on."""
-        cores = self._pages.get(save.request, []) + cores
+        cores = (self._pages.get(save.request) or self._pinned.get(save.request, [])) + cores
         n, tokens = width(cores, self.shape), save.pages[-1][1]
         slots = self._lay(cores, n - tokens, n) if n < tokens else None
         with self._lock:
