@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 
@@ -118,9 +119,11 @@ func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
 		t.Error("got no tenants")
 	}
 	names := map[string]bool{}
-	for _, span := range sc.Spans.Ended() {
-		if span.SpanContext().TraceID().String() == r.TraceID {
-			names[span.Name()] = true
+	for deadline := time.Now().Add(10 * time.Second); !names[semconv.SpanPage] && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for _, span := range sc.Spans.Ended() { // the page's ends behind its reply
+			if span.SpanContext().TraceID().String() == r.TraceID {
+				names[span.Name()] = true
+			}
 		}
 	}
 	for _, want := range []string{"chat m", semconv.SpanDecide, semconv.SpanEngine, semconv.SpanPage, semconv.SpanCompress, semconv.SpanStore} {
