@@ -1,8 +1,6 @@
 package sidecar_test
 
 import (
-	"io"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -35,34 +33,15 @@ func TestTheRequestPlaneLearnsOfPages(t *testing.T) {
 		t.Error("no page: got no error")
 	}
 	sidecartest.Until(t, "all pages are known", func() bool {
-		text := body(t, requests.AdminURL()+"/api/v1/pages")
+		text := sidecartest.Get(t, requests.AdminURL()+"/api/v1/pages")
 		return strings.Count(text, `"outcome":"compressed"`) == 4 && strings.Contains(text, `"error":"page.truncated"`)
 	})
 	for _, path := range []string{"/api/v1/tenants", "/api/v1/requests/page-3/explain", "/api/v1/overview"} {
-		if got, want := body(t, requests.AdminURL()+path), "acme"; !strings.Contains(got, want) {
+		if got, want := sidecartest.Get(t, requests.AdminURL()+path), "acme"; !strings.Contains(got, want) {
 			t.Errorf("%s: got %.300s, want %s in it", path, got, want)
 		}
 	}
-	if got := body(t, requests.AdminURL()+"/api/v1/studio"); !strings.Contains(got, "console of the page plane's process") {
+	if got := sidecartest.Get(t, requests.AdminURL()+"/api/v1/studio"); !strings.Contains(got, "console of the page plane's process") {
 		t.Errorf("got %s, want to be told where the studio is", got)
 	}
-}
-
-func body(t *testing.T, url string) string {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }

@@ -136,16 +136,7 @@ func TestAChatWhosePagesAreCompressedIsOneTraceAndOneRecord(t *testing.T) {
 func getJSON[T any](t *testing.T, url string) T {
 	t.Helper()
 	var out T
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	if err := json.NewDecoder(response.Body).Decode(&out); err != nil {
+	if err := json.Unmarshal([]byte(sidecartest.Get(t, url)), &out); err != nil {
 		t.Fatalf("%s: %v", url, err)
 	}
 	return out

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"testing"
 	"time"
 
@@ -156,4 +157,24 @@ func OverRedis(addr string, required bool, keys string) func(*config.Config) {
 		c.Store.Redis.Timeout = policy.Duration(300e6)
 		c.Store.Encryption.KeysDir = keys
 	}
+}
+
+// Get is the body of an answer, whatever its status.
+func Get(t *testing.T, url string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

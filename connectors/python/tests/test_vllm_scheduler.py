@@ -470,7 +470,7 @@ def test_a_request_on_stored_cores_changes_over_with_the_rest_of_its_prompt(aliv
     assert engine.worker.connector.worker.loaded == 1
     assert engine.computed["long"][0] == prompt[288], "what the stored cores stand for is not computed"
     assert len(engine.answers["long"]) == 160
-    engine.add("short", [*shared, *text(243, 100)], new=100)  # what is behind the cores is shorter than live_tokens
+    engine.add("short", [*shared, *text(243 + fresh(alive), 200)], new=300)  # what is behind the cores is shorter than live_tokens
     engine.run()
     assert outcome(engine, "short")["outcome"] == "cores"
 

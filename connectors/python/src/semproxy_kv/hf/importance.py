@@ -13,6 +13,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from ..chat import around
 from .model import check_model
 
 ASK = "\n\nRepeat the previous context exactly."
@@ -43,7 +44,7 @@ def measure_importance(model: Any, cache: Cache, input_ids: torch.Tensor, tokeni
             f"more than {SINKS} of them, and chunks of {BEGINS} or more"
         )
     install(model)
-    answer = _ids(tokenizer, _answer(tokenizer))
+    answer = _ids(tokenizer, around(tokenizer)[1])
     ask, go_on = (_ids(tokenizer, text) + answer for text in (ASK, GO_ON))
     name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"  # as transformers < 5.3 has it
     full = [(layer.keys, layer.values) for layer in cache.layers]  # what comes behind goes into memory of its own
@@ -108,12 +109,3 @@ def see(layer: int, query: torch.Tensor, key: torch.Tensor, scale: float | None)
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
-
-
-def _answer(tokenizer: Any) -> str:
-    """What stands between a user's message and its answer."""
-    if not getattr(tokenizer, "chat_template", None):
-        return "\n"
-    mark = "<<<TEXT>>>"
-    text = tokenizer.apply_chat_template([{"role": "user", "content": mark}], add_generation_prompt=True, tokenize=False)
-    return str(text).split(mark)[-1]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..chat import around
+
 Encode = Callable[[str], list[int]]
 
 
@@ -29,7 +31,7 @@ class Case:
 
 def read(path: Path, tokenizer: Any, count: int) -> list[Case]:
     """The first `count` cases of a file, as a user's message in the model's chat template."""
-    before, after = _chat(tokenizer)
+    before, after = around(tokenizer)
 
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False))
@@ -44,13 +46,3 @@ def read(path: Path, tokenizer: Any, count: int) -> list[Case]:
             asked.append(Question(turn, encode(q["p"] + q["a"])[len(begins) :]))
         out.append(Case(row["task"], encode(before + "Read the text and answer the question.\n\n") + encode(row["context"]), asked))
     return out
-
-
-def _chat(tokenizer: Any) -> tuple[str, str]:
-    """What stands before and behind a user's message."""
-    if not getattr(tokenizer, "chat_template", None):
-        return "", "\n"
-    mark = "<<<TEXT>>>"
-    text = tokenizer.apply_chat_template([{"role": "user", "content": mark}], add_generation_prompt=True, tokenize=False)
-    before, after = text.split(mark)
-    return before, after

@@ -324,16 +324,18 @@ class SchedulerSide:
 
     def _send_live(self, t: Tracked, computed: int) -> None:
         """Send the prompt of a request that has answered for a while, whose first `computed` slots are filled after this step, but for
-        what it has stored cores of; or what has been answered since, of one that has changed over."""
+        what it has stored cores of; or all that is behind its cores, when that has grown."""
         r, live = t.request, t.live
         first, slots = (t.plan.tokens, t.plan.slots) if t.plan else (0, 0)
         if live.why_not or (live.pages and live.pages[-1][1] > first) or computed < r.num_prompt_tokens:
             return
-        least = self.settings.live_every if live.at is not None else self.settings.live_tokens
-        if not least or computed - slots < least or (live.at is None and r.num_output_tokens < self.settings.live_after):
+        fresh = live.at is None and r.num_prompt_tokens - slots >= self.settings.live_tokens
+        if fresh and r.num_output_tokens < self.settings.live_after:
+            return
+        if not fresh and not 0 < self.settings.live_every <= computed - slots:
             return
         prompt = t.original.prompt if t.original else list(r.prompt_token_ids)
-        if live.at is None:
+        if fresh:
             ids, pages = prompt, self._cuts(prompt, first, len(prompt), len(prompt) - 1)
         else:
             ids = prompt + live.folded + list(r.output_token_ids)
@@ -342,7 +344,7 @@ class SchedulerSide:
         if pages:
             live.pages = live.pages + pages
             self._meta.saves.append(self._saving(t, ids, pages, slots - first, t.blocks, live=True))
-        elif live.at is None:
+        elif fresh:
             live.why_not = "no page of its prompt is long enough"
 
     def _saving(self, t: Tracked, ids: list[int], pages: list[tuple[int, int]], shift: int, blocks: list[int], live: bool = False) -> Save:
