@@ -13,7 +13,7 @@ try:
     from transformers.cache_utils import StaticLayer
 
     from semproxy_kv.hf import compress, measure_importance
-    from semproxy_kv.hf.importance import ASK, BEGINS, GO_ON, SINKS
+    from semproxy_kv.importance import ASK, BEGINS, GO_ON, SINKS
 except ImportError:
     missing("torch", "torch and transformers are not installed")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +57,14 @@ def names(said: Blocks, first: int, last: int) -> list[Any]:
 
 
 A = ("a", "")
+NUMBERS = count(1)
+
+
+def store(e: Events, key: tuple[str, str], said: Blocks, pages: list[tuple[int, int]], counts: list[int]) -> None:
+    """Pages are sent, and so many of them exist as cores then."""
+    number = next(NUMBERS)
+    e.expect(number, key, said, pages)
+    e.kept(number, counts)
 
 
 def test_blocks_are_those_that_vllm_would_have() -> None:
@@ -70,7 +79,7 @@ def test_blocks_are_those_that_vllm_would_have() -> None:
 
 def test_a_block_is_announced_with_the_page_in_which_it_ends() -> None:
     e, said = Events(BLOCK, 1, "full_attention"), spoken(list(range(200)))
-    e.kept(e.expect(A, said, [(0, 80), (80, 160)]), [2])
+    store(e, A, said, [(0, 80), (80, 160)], [2])
     first, second = e.take()
     assert (first.block_hashes, first.parent_block_hash) == (names(said, 0, 2), None)
     assert (second.block_hashes, second.parent_block_hash) == (names(said, 2, 5), names(said, 1, 2)[0])
@@ -80,11 +89,11 @@ def test_a_block_is_announced_with_the_page_in_which_it_ends() -> None:
 
 def test_only_what_all_ranks_have_is_announced_and_only_once() -> None:
     e, said = Events(BLOCK, 2, None), spoken(list(range(200)))
-    number = e.expect(A, said, [(0, 64), (64, 128)])
-    e.kept(number, [2])
+    e.expect(1, A, said, [(0, 64), (64, 128)])
+    e.kept(1, [2])
     assert not e.take()
     assert e.waiting
-    e.kept(number, [1])
+    e.kept(1, [1])
     assert [x.block_hashes for x in e.take()] == [names(said, 0, 2)]
     assert not e.waiting
     e.found(A, said, 199, [64])
@@ -93,7 +102,7 @@ def test_only_what_all_ranks_have_is_announced_and_only_once() -> None:
 
 def test_what_a_lookup_does_not_find_is_taken_back_as_far_as_it_was_asked_for() -> None:
     e, said = Events(BLOCK, 1, None), spoken(list(range(200)))
-    e.kept(e.expect(A, said, [(0, 64), (64, 144), (144, 192)]), [3])
+    store(e, A, said, [(0, 64), (64, 144), (144, 192)], [3])
     e.take()
     e.found(A, spoken([*range(96), *range(500, 600)]), 150, [64])  # it leaves the second page in the middle, which is not gone for that
     e.found(A, said, 143, [64])  # the second page's end was not asked for
@@ -111,14 +120,14 @@ def test_what_a_lookup_does_not_find_is_taken_back_as_far_as_it_was_asked_for() 
 def test_a_block_of_two_is_taken_back_with_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     e, said = Events(BLOCK, 1, None), spoken(list(range(200)))
     for key in (A, ("b", "")):
-        e.kept(e.expect(key, said, [(0, 64)]), [1])
+        store(e, key, said, [(0, 64)], [1])
     assert len(e.take()) == 1
     e.found(A, said, 199, [])
     assert not e.take()
     e.found(("b", ""), said, 199, [])
     assert len(e.take()) == 1
     monkeypatch.setattr(events, "PAGES", 1)
-    e.kept(e.expect(A, said, [(0, 64), (64, 128)]), [2])
+    store(e, A, said, [(0, 64), (64, 128)], [2])
     stored, more, removed = e.take()
     assert isinstance(removed, BlockRemoved)
     assert removed.block_hashes == stored.block_hashes != more.block_hashes

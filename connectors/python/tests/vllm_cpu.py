@@ -20,11 +20,16 @@ os.environ.update(
 )
 
 import contextlib
+from importlib import import_module
 
 import torch
 
+# The kernels of a package for CPUs, where it is one: those that vLLM would take, for others may end the process (SIGILL).
+_kernels = "_C_AVX2"
+if torch.cpu._is_avx512_supported():
+    _kernels = "_C" if torch.cpu._is_avx512_bf16_supported() else "_C_AVX512"
 with contextlib.suppress(ImportError, OSError, RuntimeError):
-    import vllm._C  # noqa: F401  the kernels of a package for CPUs, where it is one
+    import_module(f"vllm.{_kernels}")
 
 _lib = torch.library.Library("_C", "FRAGMENT")
 

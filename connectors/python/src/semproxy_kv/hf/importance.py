@@ -13,18 +13,12 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from ..chat import around
+from ..importance import BEGINS, PART, SINKS, Requests, largest, parts
 from .model import check_model
-
-ASK = "\n\nRepeat the previous context exactly."
-GO_ON = "\n\nRepeat the part of the previous context exactly, starting with"
-SINKS = 4  # first tokens, which every query looks at whatever they say: they are needed, and not repeated
-BEGINS = 8  # tokens of the chunk before, which tell where to go on
-QUERIES = 256  # whose attention is in memory at one time
 
 
 @torch.no_grad()
-def measure_importance(model: Any, cache: Cache, input_ids: torch.Tensor, tokenizer: Any, chunk: int = 2048) -> torch.Tensor:
+def measure_importance(model: Any, cache: Cache, input_ids: torch.Tensor, tokenizer: Any, chunk: int = PART) -> torch.Tensor:
     """The largest attention that each token of a full cache gets while the model repeats the text: float32
     [layers, batch, kv_heads, tokens], from 0 to 1 (KVzip, arXiv 2505.23416).
 
@@ -44,16 +38,12 @@ def measure_importance(model: Any, cache: Cache, input_ids: torch.Tensor, tokeni
             f"more than {SINKS} of them, and chunks of {BEGINS} or more"
         )
     install(model)
-    answer = _ids(tokenizer, around(tokenizer)[1])
-    ask, go_on = (_ids(tokenizer, text) + answer for text in (ASK, GO_ON))
+    asks = Requests.of(tokenizer)
     name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"  # as transformers < 5.3 has it
     full = [(layer.keys, layer.values) for layer in cache.layers]  # what comes behind goes into memory of its own
     scores: dict[int, torch.Tensor] = {}
-    for first in range(SINKS, tokens, chunk):
-        last = min(first + chunk, tokens)
-        asked = torch.tensor(go_on if first > SINKS else ask, dtype=input_ids.dtype, device=input_ids.device)
-        begin = first - BEGINS if first > SINKS else first
-        ids = torch.cat([asked.expand(len(input_ids), -1), input_ids[:, begin:last]], 1)
+    for first, last in parts(0, tokens, chunk):
+        ids = torch.tensor([asks.repetition(row, first, last) for row in input_ids.tolist()], device=input_ids.device)
         try:
             with _watching(_Part(first, last, tokens, scores)):
                 model(input_ids=ids, use_cache=True, logits_to_keep=1, **{name: cache})
@@ -75,18 +65,10 @@ class _Part:
     scores: dict[int, torch.Tensor]  # by layer, [batch, kv_heads, tokens]
 
     def see(self, layer: int, query: torch.Tensor, key: torch.Tensor, scale: float) -> None:
-        batch, q_heads, n, dim = query.shape
-        heads, told = key.shape[1], self.last - self.first
-        found = self.scores.setdefault(layer, torch.zeros(batch, heads, self.tokens, device=key.device))
-        keys = torch.cat([key[:, :, self.first : self.last], key[:, :, self.tokens :]], 2)[:, :, None].float()
-        grouped = query.view(batch, heads, q_heads // heads, n, dim)
-        later = torch.ones(n, n, dtype=torch.bool, device=key.device).triu(1)
-        for at in range(0, n, QUERIES):
-            logits = (grouped[..., at : at + QUERIES, :].float() * scale) @ keys.transpose(-1, -2)
-            logits[..., told:].masked_fill_(later[at : at + QUERIES], float("-inf"))
-            most = logits.softmax(-1)[..., :told].amax((2, 3))
-            part = found[:, :, self.first : self.last]
-            torch.maximum(part, most, out=part)
+        found = self.scores.setdefault(layer, torch.zeros(*key.shape[:2], self.tokens, device=key.device))
+        keys = torch.cat([key[:, :, self.first : self.last], key[:, :, self.tokens :]], 2)
+        part = found[:, :, self.first : self.last]
+        torch.maximum(part, largest(query, keys, self.last - self.first, 0, scale), out=part)
 
 
 _part: ContextVar[_Part | None] = ContextVar("semproxy_importance", default=None)
@@ -105,7 +87,3 @@ def see(layer: int, query: torch.Tensor, key: torch.Tensor, scale: float | None)
     """Called by attention for every layer."""
     if (part := _part.get()) is not None:
         part.see(layer, query, key, query.shape[-1] ** -0.5 if scale is None else scale)
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer.encode(text, add_special_tokens=False))

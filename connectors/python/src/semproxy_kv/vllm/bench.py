@@ -79,6 +79,7 @@ class Bench:
                 kv_connector_extra_config={
                     "url": url, "tenant": args.ratios[0], "live_after": 1, "live_remaining": 1, "live_tokens": 256, "timeout": 120.0,
                     "save_bytes": 1 << 36, "cache_bytes": 1 << 36, "lookup_timeout": 10.0,
+                    "importance": args.importance,
                 },
             ),
         )  # fmt: skip
@@ -294,6 +295,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument(
         "--tasks", type=Path, help="file of questions about texts (semproxy_kv/vllm/recall.py), asked on the full KV and on cores"
     )
+    p.add_argument("--importance", action="store_true", help="let the engine read the texts of --tasks again before the questions")
     p.add_argument("--cases", type=int, default=12, help="how many texts of it")
     p.add_argument("--eager", action="store_true", help="no torch.compile")
     p.add_argument("--quick", action="store_true", help="1 and 4 requests at once, 4x")

@@ -20,6 +20,7 @@ from vllm.v1.kv_cache_interface import get_kv_cache_spec_kind
 from . import stats
 from .check import Shape, changes_over, check_engine, check_layer
 from .events import Events
+from .importance import readings_of
 from .layout import page_layout
 from .metadata import StepMeta
 from .scheduler import SchedulerSide
@@ -43,6 +44,8 @@ class SemproxyConnector(KVConnectorBase_V1):
             self._scheduler.live = changes_over(vllm_config)
             self._scheduler.events = _events(vllm_config, kv_cache_config, shape)
             self._scheduler.separators = separators_of(vllm_config.model_config)
+            if settings.importance:
+                self._scheduler.readings = readings_of(vllm_config, shape.ranks)
         else:
             self._worker = WorkerSide(settings, shape, layout, _rank(vllm_config))
 

@@ -70,7 +70,6 @@ class Events:
         self._holds: Counter[bytes] = Counter()  # pages of which a block is
         self._expected: dict[int, Expected] = {}
         self._heard: dict[int, list[int]] = {}
-        self._numbers = 0
 
     @property
     def waiting(self) -> bool:
@@ -78,11 +77,9 @@ class Events:
         now = time.monotonic()
         return bool(self._queue) or any(now < e.until for e in self._expected.values())
 
-    def expect(self, key: Key, blocks: Blocks, pages: Sequence[tuple[int, int]]) -> int:
-        """The number that the workers report these pages by."""
-        self._numbers += 1
-        self._expected[self._numbers] = Expected(key, blocks, tuple(pages), time.monotonic() + PATIENCE)
-        return self._numbers
+    def expect(self, number: int, key: Key, blocks: Blocks, pages: Sequence[tuple[int, int]]) -> None:
+        """Pages are sent, and the workers report by this number how many of them exist as cores."""
+        self._expected[number] = Expected(key, blocks, tuple(pages), time.monotonic() + PATIENCE)
 
     def kept(self, number: int, counts: list[int]) -> None:
         """How many of these pages, from the first, exist as cores now, by some of the ranks."""

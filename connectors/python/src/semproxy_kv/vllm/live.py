@@ -1,4 +1,4 @@
-"""vLLM's schedulers, with requests that change over to cores while they run.
+"""vLLM's schedulers, with requests that change over to cores while they run, and with prompts that are read again while there is none.
 
     vllm serve MODEL --scheduler-cls semproxy_kv.vllm.Scheduler --kv-transfer-config ...
 
@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler as SyncScheduler
 from vllm.v1.request import RequestStatus
@@ -34,10 +35,45 @@ class Scheduler(SyncScheduler):
         if isinstance(self.connector, SemproxyConnector):
             for request in self.connector.scheduler.due(self._room):
                 self._change_over(request)
+            if not self.requests and self._idle:
+                self._read()
         output = super().schedule(*args, **kwargs)
         if not self.scheduler_config.async_scheduling:
             self._no_padding(output)
         return output
+
+    def has_requests(self) -> bool:
+        """As vLLM's. The engine's loop goes on while there is a prompt to read again, too."""
+        return super().has_requests() or self._idle
+
+    @property
+    def _idle(self) -> bool:
+        """Whether there is something to read when there is no request. An engine that is paused may have no memory."""
+        readings = self.connector.scheduler.readings if isinstance(self.connector, SemproxyConnector) else None
+        return readings is not None and readings.waiting and self.pause_state == PauseState.UNPAUSED
+
+    def _read(self) -> None:
+        pool = self.kv_cache_manager.block_pool
+        if (request := self.connector.scheduler.read(pool.get_num_free_blocks() * self.block_size)) is not None:
+            super().add_request(request)
+        else:
+            time.sleep(0.001)  # until pages are answered the engine's loop would spin
+
+    def add_request(self, request: Any) -> None:
+        """As vLLM's. Who comes goes before what is read again."""
+        if isinstance(self.connector, SemproxyConnector) and (readings := self.connector.scheduler.readings) and readings.request:
+            self.finish_requests(readings.request.request_id, RequestStatus.FINISHED_ABORTED)
+        super().add_request(request)
+
+    def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
+        """As vLLM's, without what nobody has asked for."""
+        reads = self.connector.scheduler.readings if isinstance(self.connector, SemproxyConnector) else None
+        own = reads.request.request_id if reads and reads.request else None
+        outputs = super().update_from_output(*args, **kwargs)
+        if own is not None:
+            for of in outputs.values():
+                of.outputs = [o for o in of.outputs if o.request_id != own]
+        return outputs
 
     def _no_padding(self, output: SchedulerOutput) -> None:
         """A request that comes in with one token to compute, as one that changes over does, is filled up by vLLM with drafts of -1, for

@@ -44,6 +44,7 @@ class Save:
     protect: tuple[tuple[int, int], ...] | None = None  # ranges [from, to) of tokens that stay exact; None: not known
     headers: str = ""  # JSON: those of the request's headers that the tenant's rules look at
     number: int = 0  # to report by how many of the pages exist as cores; 0: nobody asks
+    read: tuple[str, tuple[tuple[int, int, int], ...]] | None = None  # the text that was read again, and its parts as Repeat has them
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,20 @@ class Hold:
     lengths: tuple[tuple[int, ...], ...]  # of each rank: slots of every layer and head; (): even, or as the worker knows them
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """Tokens of a request that pass in this step, and repeat a part of the text before them."""
+
+    text: str  # its name, in all requests that repeat a part of it
+    tokens: int  # of it
+    first: int  # of the part
+    last: int
+    begin: int  # which tokens of the repetition pass
+    end: int
+    slot: int  # of the first of them
+    blocks: tuple[int, ...]  # of the request
+
+
 @dataclass
 class StepMeta(KVConnectorMetadata):
     loads: list[Load] = field(default_factory=list)
@@ -84,6 +99,7 @@ class StepMeta(KVConnectorMetadata):
     leaves: list[Leave] = field(default_factory=list)
     enters: list[Enter] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
     reads: dict[str, int] = field(default_factory=dict)  # requests on cores that pass in this step, and their first blocks
     preempted: tuple[str, ...] = ()

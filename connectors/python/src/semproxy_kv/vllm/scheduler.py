@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from dataclasses import replace as changed
+from itertools import count
 from math import lcm
 from typing import Any
 
@@ -27,7 +29,8 @@ from ..wire import Cores
 from . import faults, stats
 from .check import Shape
 from .events import Blocks, Events, blocks_of
-from .metadata import Enter, Hold, Leave, Load, Save, StepMeta, WorkerMeta, headers, ranges
+from .importance import Reading, Readings
+from .metadata import Enter, Hold, Leave, Load, Repeat, Save, StepMeta, WorkerMeta, headers, ranges
 from .prefix import cuts
 from .queries import Ask, wanted
 from .settings import BLOCK, Settings
@@ -76,6 +79,7 @@ class Tracked:
     why: str = "nothing of its prompt is stored"  # it is computed exactly
     live: Live = field(default_factory=Live)
     said: Blocks | None = None  # of its prompt, as events name them
+    reading: Reading | None = None  # it is the engine's own, and repeats a text
 
     @property
     def key(self) -> tuple[str, str]:
@@ -99,11 +103,13 @@ class SchedulerSide:
         self.usage: Callable[[], float] = lambda: 1.0  # share of the KV space that is in use
         self.live = False  # the scheduler can change requests over
         self.events: Events | None = None  # where vLLM publishes such
+        self.readings: Readings | None = None  # where prompts are read again
         self.separators: frozenset[int] = frozenset()  # tokens that stand between messages
         self._pool = pool(4, "semproxy lookup")
         self._tracked: dict[str, Tracked] = {}
         self._due: list[Tracked] = []
         self._meta = StepMeta()
+        self._numbers = count(1)
 
     def on_new_request(self, request: Any) -> None:
         params = request.kv_transfer_params or {}
@@ -204,6 +210,19 @@ class SchedulerSide:
         t.original = substitute(t.request, t.plan, self.settings.placeholder)
         return None, False  # asked again when blocks with the new hashes have been looked for
 
+    def read(self, room: int) -> Any:
+        """A request that repeats some stored text, for an engine that has no other and `room` slots; None: there is nothing to read."""
+        if self.readings is None or (request := self.readings.next(room)) is None:
+            return None
+        reading = self.readings.now
+        assert reading is not None
+        self._tracked[request.request_id] = Tracked(
+            request, reading.save.tenant, reading.save.sequence, reading.save.traceparent, 0.0, reading=reading,
+            queries=[reading.end + at for at in wanted(request.num_prompt_tokens - reading.end)],
+            live=Live("it reads"),
+        )  # fmt: skip
+        return request
+
     def update_state_after_alloc(self, request: Any, block_ids: list[int], external: int) -> None:
         if external <= 0:
             return
@@ -286,6 +305,7 @@ class SchedulerSide:
                 t.live.tail = 0  # the workers have put it where it belongs
                 self._reading(t, True)
                 self._passing(t, new.num_computed_tokens, output)
+                self._repeating(t, new.num_computed_tokens, output)
         cached = output.scheduled_cached_reqs
         for i, name in enumerate(cached.req_ids):
             if t := self._tracked.get(name):
@@ -296,6 +316,7 @@ class SchedulerSide:
                 t.live.tail = 0
                 self._reading(t, name in cached.resumed_req_ids)
                 self._passing(t, cached.num_computed_tokens[i], output)
+                self._repeating(t, cached.num_computed_tokens[i], output)
                 self._send_live(t, cached.num_computed_tokens[i] + output.num_scheduled_tokens[name])
         meta, self._meta = self._meta, StepMeta()
         meta.preempted = tuple(output.preempted_req_ids or ())
@@ -321,6 +342,17 @@ class SchedulerSide:
         if now:
             slots = tuple(t.blocks[(p + shift) // block] * block + (p + shift) % block for p in now)
             self._meta.asks.append(Ask(t.request.request_id, tuple(now), slots, shift))
+
+    def _repeating(self, t: Tracked, computed: int, output: Any) -> None:
+        """Let attention be watched of tokens that repeat a text and are computed in this step."""
+        if (reading := t.reading) is None:
+            return
+        text, block = reading.end, self.shape.block
+        begin, end = max(computed, text), computed + output.num_scheduled_tokens[t.request.request_id]
+        if begin < end:
+            slot = t.blocks[begin // block] * block + begin % block
+            part = Repeat(reading.name, text, *reading.way, begin - text, end - text, slot, tuple(t.blocks))
+            self._meta.repeats.append(part)
 
     def _send_live(self, t: Tracked, computed: int) -> None:
         """Send the prompt of a request that has answered for a while, whose first `computed` slots are filled after this step, but for
@@ -348,7 +380,7 @@ class SchedulerSide:
             live.why_not = "no page of its prompt is long enough"
 
     def _saving(self, t: Tracked, ids: list[int], pages: list[tuple[int, int]], shift: int, blocks: list[int], live: bool = False) -> Save:
-        return Save(
+        save = Save(
             request=t.request.request_id,
             tenant=t.tenant,
             sequence=t.sequence,
@@ -360,13 +392,20 @@ class SchedulerSide:
             traceparent=t.traceparent,
             protect=t.protect,
             headers=t.key[1],
-            number=self._expect(t, ids, pages) if self.events and pages else 0,
         )
+        return changed(save, number=self._expect(t, save)) if pages else save
 
-    def _expect(self, t: Tracked, ids: list[int], pages: list[tuple[int, int]]) -> int:
-        assert self.events is not None
+    def _expect(self, t: Tracked, save: Save) -> int:
+        """The number by which it is to be heard how many of these pages are stored; 0: nobody asks."""
+        if not (self.events or self.readings):
+            return 0
         known, salt = t.said.hashes if t.said else (), t.original.salt if t.original else t.request.cache_salt
-        return self.events.expect(t.key, blocks_of(t.request, ids, salt, known), pages)
+        number = next(self._numbers)
+        if self.events:
+            self.events.expect(number, t.key, blocks_of(t.request, list(save.ids), salt, known), save.pages)
+        if self.readings:
+            self.readings.expect(number, t.request, salt, save)
+        return number
 
     def _found(self, t: Tracked, ends: set[int]) -> None:
         """Say what a lookup has found of a prompt: pages that end there, and nothing else."""
@@ -390,6 +429,8 @@ class SchedulerSide:
         for number, counts in news.kept.items():
             if self.events:
                 self.events.kept(number, counts)
+            if self.readings:
+                self.readings.kept(number, counts)
         for name in news.gone:
             if t := self._tracked.get(name):
                 self._found(t, set())
@@ -414,6 +455,8 @@ class SchedulerSide:
         t = self._tracked.pop(request.request_id, None)
         if t is None:
             return False, None
+        if t.reading:
+            return self._read(t, block_ids), None
         self._due = [other for other in self._due if other is not t]
         if t.lookup:
             t.lookup.cancel()
@@ -430,6 +473,20 @@ class SchedulerSide:
             return False, {"semproxy": outcome}
         self._meta.saves.append(self._saving(t, ids, pages, t.plan.shift if t.plan else 0, block_ids))
         return True, {"semproxy": outcome}
+
+    def _read(self, t: Tracked, block_ids: list[int]) -> bool:
+        """A request that repeats a text has ended: when all of it has been read, its pages are sent again."""
+        assert self.readings is not None
+        reading = self.readings.ended(t.request, t.request.status in (RequestStatus.FINISHED_STOPPED, RequestStatus.FINISHED_LENGTH_CAPPED))
+        if reading is None:
+            return False
+        again = changed(
+            reading.save, request=t.request.request_id, shift=0, blocks=tuple(block_ids), live=False, number=0,
+            read=(reading.name, tuple(reading.done)),
+        )  # fmt: skip
+        self._meta.saves.append(again)
+        stats.add("read")
+        return True
 
     def _rest(self, t: Tracked, request: Any, ids: list[int]) -> list[tuple[int, int]]:
         """The pages of a finished request that are still to be sent. ids are its tokens."""

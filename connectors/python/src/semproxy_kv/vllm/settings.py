@@ -28,6 +28,7 @@ class Settings:
     live_after: int = 16  # tokens of an answer after which the prompt's KV is sent
     live_every: int = 0  # tokens of an answer after which a request that has changed over does so again, with them; 0: never
     live_remaining: int = 64  # an answer that may not have so many more tokens does not change over
+    importance: bool = False  # read stored prompts again while there is no request, and keep what is needed (--scheduler-cls, as for live)
     adaptive: bool = False  # on a GPU too, as many cores as each layer and head needs (units.py): piecewise CUDA graphs, blocks by head
     prefer_full: float = 0.5  # below this use of the KV space a prompt whose full KV the engine still has does without cores
     timeout: float = 10.0  # of one attempt to send a page

@@ -18,6 +18,7 @@ COUNTERS = {
     "fault": ("vllm:semproxy_faults_total", "code", "What went wrong without stopping a request, by code."),
     "tokens": ("vllm:semproxy_replaced_tokens_total", "", "Tokens of prompts in whose place cores were attended to."),
     "slots": ("vllm:semproxy_core_slots_total", "", "Slots of KV cache that these cores took."),
+    "read": ("vllm:semproxy_read_again_total", "", "Stored texts that were read again to learn which tokens are needed."),
     "pages": ("vllm:semproxy_pages_total", "", "Pages of KV that semproxy has answered."),
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import threading
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..wire import Cores, Page, Tensor
 from . import faults, stats
 from .check import Shape
 from .cores import Ragged, Slots, lay, width
+from .importance import Attentive
 from .layout import measure
 from .metadata import Enter, Hold, Load, Save, StepMeta, WorkerMeta
 from .prefix import links, rank_salt
@@ -41,6 +43,7 @@ class WorkerSide:
         self.store: Store = store_of(settings)
         self.layers: list[LayerSlots] = []
         self.queries: Queries | None = None
+        self.attentive: Attentive | None = None
         self.units: Units | None = None
         self.reader: Reader | None = None
         self.saved = self.loaded = self.entered = 0  # pages; requests; requests
@@ -53,6 +56,7 @@ class WorkerSide:
         self._failed: set[str] = set()
         self._pinned: dict[str, list[Cores]] = {}  # of requests that run, so that they find them again after a preemption
         self._loading: dict[str, bool] = {}  # requests, and whether they have ended meanwhile
+        self._needed: dict[str, torch.Tensor | None] = {}  # of texts that were read again and are sent in this step
         self._copying: dict[str, Future[None]] = {}  # of requests that run: done when their blocks have been copied
         self._next: dict[str, Slots | Ragged] = {}  # cores of requests that run and may change over
         self._ready: dict[str, Slots | Ragged] = {}  # and of those that have
@@ -84,6 +88,8 @@ class WorkerSide:
             self.units = units_of([layer.cache for layer in self.layers], self.shape)
             self.reader = Reader(self.units, self.shape, layers)
         self.queries = Queries(layers)
+        if self.settings.importance:
+            self.attentive = Attentive(self.layers, self.shape.kv_heads, self.shape.block)
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +113,9 @@ class WorkerSide:
                 self._ready[leave.request] = self._next.pop(leave.request)
         if self.queries:
             self.queries.begin(meta.asks)
+        if self.attentive:
+            self._needed = {save.request: self.attentive.of(*save.read) for save in meta.saves if save.read}
+            self.attentive.begin(meta.repeats)
         if self.reader:
             for hold in meta.holds:
                 self._hold(hold)
@@ -123,11 +132,14 @@ class WorkerSide:
     def start_saves(self, saves: list[Save]) -> None:
         for save in saves:
             asked = self.queries.of(save.request) if self.queries and save.pages else None
+            needed = self._needed.pop(save.request, None)
+            if save.read and needed is None:
+                save = replace(save, pages=())  # it was not seen whole: what is stored of it stays
             with self._lock:
                 before = self._copying.get(save.request)
                 if save.live:
                     self._delivering.add(save.request)
-            copying = self._copies.submit(self._copy, save, asked, Fence(self.device), before)
+            copying = self._copies.submit(self._copy, save, asked, needed, Fence(self.device), before)
             if save.number:
                 copying.add_done_callback(partial(self._cancelled, save.number))
             if save.live:
@@ -248,7 +260,7 @@ class WorkerSide:
 
     # Out of slots
 
-    def _copy(self, save: Save, asked: Asked | None, fence: Fence, before: Future[None] | None) -> None:
+    def _copy(self, save: Save, asked: Asked | None, needed: torch.Tensor | None, fence: Fence, before: Future[None] | None) -> None:
         """What must end before the blocks may be given to another."""
         size = 0
         kept: list[Views] = []
@@ -267,13 +279,13 @@ class WorkerSide:
                 with self._lock:
                     self._sent.add(save.request)  # its blocks are free
         if kept:
-            self._sends.submit(self._deliver, save, kept, asked, size)
+            self._sends.submit(self._deliver, save, kept, asked, needed, size)
 
-    def _deliver(self, save: Save, kept: list[Views], asked: Asked | None, size: int) -> None:
+    def _deliver(self, save: Save, kept: list[Views], asked: Asked | None, needed: torch.Tensor | None, size: int) -> None:
         replies: list[list[Result]] = []
         try:
             traceparent.set(save.traceparent)
-            self._send(save, kept, asked, replies)
+            self._send(save, kept, asked, needed, replies)
             if save.live:
                 self._keep(save, [Cores.decode(reply.body) for of in replies for reply in of])
         except Exception as e:
@@ -361,12 +373,14 @@ class WorkerSide:
                 out.append((keys[cut].transpose(0, 1).cpu(), values[cut].transpose(0, 1).cpu()))
             return out
 
-    def _send(self, save: Save, copied: list[Views], asked: Asked | None, replies: list[list[Result]]) -> None:
+    def _send(self, save: Save, copied: list[Views], asked: Asked | None, needed: torch.Tensor | None, replies: list[list[Result]]) -> None:
         """Send the pages, those of a range of tokens together. The first that fails ends it: what follows could not be found."""
         client = self.store.client(save.tenant)
         salt = rank_salt(self.rank, self.shape.ranks, self.shape.folded)
         chain, first = links(save.ids, salt), save.pages[0][0]
         per_token = 2 * self.shape.kv_heads * self.shape.head_dim * self.shape.dtype.itemsize  # bytes of a layer
+        if needed is not None:
+            per_token += 4 * self.shape.kv_heads
         # Queries stand where they passed, whatever has become of the request's keys since.
         queries = rotate(asked.stacked(), self.shape.rope, -asked.shift) if asked else None
         fixed = queries[0].nbytes if queries is not None else 0
@@ -398,6 +412,7 @@ class WorkerSide:
                     },
                     folded=self.shape.folded,
                     granule=self.shape.block if self.shape.units else 0,
+                    importance=to_wire(needed[at : at + len(some), :, from_:to].contiguous()) if needed is not None else None,
                     q=to_wire(queries[at : at + len(some)]) if queries is not None else None,
                     q_positions=to_wire(torch.tensor(asked.positions, dtype=torch.int32)) if asked else None,
                 )
