@@ -17,8 +17,8 @@ const foldLimit = 1.0
 // maxFit bounds the attention weights of one head's fit: 64 queries over a quarter of a million cores.
 const maxFit = 16 << 20
 
-// fitting is the phase that moves merged cores, so that the queries that come get from the cores what they got from the originals.
-// Cores that are one token stay bit for bit.
+// fitting is the phase that moves cores, so that the queries that come get from the cores what they got from the originals: biases of
+// merged cores into their keys, and the values of all cores but those of sinks, recent and protected tokens, which stay bit for bit.
 type fitting struct {
 	pg      *page
 	taught  *lessons
@@ -31,8 +31,9 @@ type fitting struct {
 type fitScratch struct {
 	system           // of the fit's equations
 	rest   []float32 // [unknowns, wide], what the cores lack, and the solution
-	merged []float32 // [merged cores, lanes], attention to those that the fit moves
+	moved  []float32 // [cores that move, lanes], attention to them
 	moves  []int32   // those cores
+	still  []bool    // [cores], those that do not
 	rows   []float32 // [askBlock, wide], by how much
 	row    []float32 // [dim], one key or value
 	fold   []float32 // [dim], the direction along which a bias goes into a key
@@ -122,10 +123,28 @@ func foldScale(kn *simd.Kernels, queries, f []float32, n, stride int) float64 {
 	return scale
 }
 
-// fitValues moves the values of merged cores so that attention over the cores gives the turned queries what attention over
-// the originals gave them: ridge regression, V + X'^T (X' X'^T + l I)^-1 (Y - X V), with X, [queries, cores], the attention
-// to the cores, X' its columns of merged cores and Y the outputs over the originals. In this form the system is no larger than
-// the queries.
+// moving lists the cores whose values may move: all but those of tokens at the edges of the page and of protected ones.
+func (f *fitting) moving(a *fitScratch, plane, cores int) {
+	pg := f.pg
+	a.still = grow(a.still, cores)
+	clear(a.still)
+	assign := group(f.out.Assign, plane, pg.in.Tokens)[pg.sinks:]
+	for i, keep := range pg.keep {
+		if keep {
+			a.still[assign[i]] = true
+		}
+	}
+	a.moves = a.moves[:0]
+	for c := pg.sinks; c < cores-pg.recent; c++ {
+		if !a.still[c] {
+			a.moves = append(a.moves, int32(c))
+		}
+	}
+}
+
+// fitValues moves values so that attention over the cores gives the turned queries what attention over the originals gave them: ridge
+// regression, V + X'^T (X' X'^T + l I)^-1 (Y - X V), with X, [queries, cores], the attention to the cores, X' its columns of those that
+// move and Y the outputs over the originals. In this form the system is no larger than the queries.
 func (f *fitting) fitValues(worker, plane int) {
 	a, out, in, kn := &f.scratch[worker], planeOf(f.pg, f.out, plane), f.pg.in, f.pg.kernel
 	d, n, kv := in.Dim, len(f.taught.set.asks), entriesOf(in, f.out, plane)
@@ -145,30 +164,25 @@ func (f *fitting) fitValues(worker, plane int) {
 			rest[i] = y - out[i]*by
 		}
 	}
-	// The shares of merged cores, side by side.
-	a.moves = a.moves[:0]
-	for c := range kv.n {
-		if out.counts[c] > 1 {
-			a.moves = append(a.moves, int32(c))
-		}
-	}
+	// The shares of cores that move, side by side.
+	f.moving(a, plane, kv.n)
 	if len(a.moves) == 0 {
 		return
 	}
 	m := (len(a.moves) + simd.MulRows - 1) &^ (simd.MulRows - 1)
-	a.merged, a.matrix = grow(a.merged, m*x.lanes), grow(a.matrix, x.lanes*x.lanes)
-	clear(a.merged[len(a.moves)*x.lanes:])
+	a.moved, a.matrix = grow(a.moved, m*x.lanes), grow(a.matrix, x.lanes*x.lanes)
+	clear(a.moved[len(a.moves)*x.lanes:])
 	by, of := []float32(nil), -1
 	for i, c := range a.moves {
 		if b := int(c) / askBlock; b != of {
 			by, of = x.share(b), b
 		}
-		row := group(a.merged, i, x.lanes)
+		row := group(a.moved, i, x.lanes)
 		for q, e := range group(x.weights, int(c), x.lanes) {
 			row[q] = e * by[q]
 		}
 	}
-	kn.Mul(a.matrix, x.lanes, a.merged, 1, x.lanes, a.merged, x.lanes, x.lanes, len(a.moves), x.lanes)
+	kn.Mul(a.matrix, x.lanes, a.moved, 1, x.lanes, a.moved, x.lanes, x.lanes, len(a.moves), x.lanes)
 	if !a.solve(kn, a.rest, n, x.lanes, wide, ridge*all/float64(kv.n)+1e-12) {
 		return
 	}
@@ -176,7 +190,7 @@ func (f *fitting) fitValues(worker, plane int) {
 	a.rows = grow(a.rows, askBlock*wide)
 	for from := 0; from < len(a.moves); from += askBlock {
 		some := a.moves[from:min(from+askBlock, len(a.moves))]
-		kn.Mul(a.rows, wide, a.merged[from*x.lanes:], x.lanes, 1, a.rest, wide, (len(some)+simd.MulRows-1)&^(simd.MulRows-1), x.lanes, wide)
+		kn.Mul(a.rows, wide, a.moved[from*x.lanes:], x.lanes, 1, a.rest, wide, (len(some)+simd.MulRows-1)&^(simd.MulRows-1), x.lanes, wide)
 		for i, c := range some {
 			row := out.v[int(c)*out.rb : int(c+1)*out.rb]
 			widen(kn, a.row, row, in.DType, scaleOf(in.VScale, plane))

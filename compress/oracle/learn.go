@@ -94,8 +94,8 @@ func attend(q []float64, k, v [][]float64, bias []float64) (w, out []float64) {
 	return w, out
 }
 
-// fit folds and fits the merged cores of one head, as the options say.
-func (a *asked) fit(p *Page, l, h int, out *Head, opt compress.Options) {
+// fit folds the merged cores of one head and fits the values of those that move, as the options say.
+func (a *asked) fit(p *Page, l, h int, out *Head, moves []bool, opt compress.Options) {
 	out.Bias = make([]float64, len(out.Count))
 	for c, n := range out.Count {
 		out.Bias[c] = math.Log(float64(n))
@@ -152,8 +152,8 @@ func (a *asked) fit(p *Page, l, h int, out *Head, opt compress.Options) {
 		}
 		all += dot(w, w)
 		x[i] = w
-		for c, count := range out.Count {
-			if count == 1 {
+		for c := range out.Count {
+			if !moves[c] {
 				x[i][c] = 0
 			}
 		}
@@ -165,12 +165,10 @@ func (a *asked) fit(p *Page, l, h int, out *Head, opt compress.Options) {
 		}
 	}
 	z := solveRidge(gram, rest, 0.3*all/float64(len(out.K)))
-	for c, count := range out.Count {
+	for c := range out.V {
 		for i := range n {
 			for j := range d {
-				if count > 1 {
-					out.V[c][j] += x[i][c] * z[i][j]
-				}
+				out.V[c][j] += x[i][c] * z[i][j]
 			}
 		}
 	}

@@ -123,7 +123,21 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 			}
 			out[l][h] = merge(p, l, h, pre[i], label, count, sinks, recent, opt)
 			out[l][h].Threshold = t
-			asked.fit(p, l, h, &out[l][h], opt)
+			asked.fit(p, l, h, &out[l][h], moving(label, count, keep, sinks, recent), opt)
+		}
+	}
+	return out
+}
+
+// moving says which cores of a head may have other values than their members' mean: those between the edges, but for protected tokens.
+func moving(label []int, count int, keep []bool, sinks, recent int) []bool {
+	out := make([]bool, sinks+count+recent)
+	for c := range count {
+		out[sinks+c] = true
+	}
+	for i, k := range keep {
+		if k {
+			out[sinks+label[i]] = false
 		}
 	}
 	return out

@@ -1,5 +1,5 @@
-// Merged cores that give the queries that teach what the originals gave them: their values are moved by ridge regression,
-// V + X'^T (X' X'^T + l I)^-1 (Y - X V), with X the attention of the queries to the cores, X' its columns of merged cores and Y what
+// Cores that give the queries that teach what the originals gave them: values are moved by ridge regression,
+// V + X'^T (X' X'^T + l I)^-1 (Y - X V), with X the attention of the queries to the cores, X' its columns of those that move and Y what
 // they got from the originals. Between kernels only sums of softmax are kept; attention is computed again where it is wanted.
 #pragma once
 #include "attended.h"
@@ -11,6 +11,15 @@ enum { TEACHERS = 64, SYSTEM = TEACHERS + 1 }; // queries of a plane that teach,
 #define RIDGE 0.3
 #define FOLD_RIDGE 1.0
 #define FOLD_LIMIT 1.0
+
+// moves reports whether core c of a plane may have another value: all but those of sinks, recent and protected tokens.
+DEVICE bool moves(const Job* j, i32 plane, i32 c) {
+  i32 g = plane / j->group_heads;
+  c -= j->sinks;
+  if (c < 0 || c >= j->cores[g]) return false;
+  const i32* start = j->start + (i64)g * (j->n + 1) + c;
+  return start[1] - start[0] > 1 || !j->keep[j->member[(i64)g * j->n + start[0]]];
+}
 
 // weights fills w, [TEACHERS, KEYS], with the attention of a plane's teachers to the cores whose keys are in tile. q is room for
 // QUERIES of them.
@@ -140,7 +149,7 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_fold(const Batch b) {
   }
 }
 
-// One block is one plane: the products of the teachers' attention to merged cores, and what they lack through their inverse.
+// One block is one plane: the products of the teachers' attention to the cores that move, and what they lack through their inverse.
 KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_solve(const Batch b) {
   Place p = place(b);
   const Job* j = p.job;
@@ -150,7 +159,6 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_solve(const Batch b) {
   f32* q = (f32*)smem();           // [QUERIES, dim]
   f32* w = q + QUERIES * d;        // [TEACHERS, KEYS]
   f32* tile = w + TEACHERS * KEYS; // [KEYS, dim + 4]
-  const i32* counts = j->out_counts + (i64)plane * j->width;
   f32 acc[8][4];
 #pragma unroll
   for (i32 i = 0; i < 8; i++)
@@ -161,10 +169,10 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_solve(const Batch b) {
     load_tile(tile, d + 4, a, a.k, scale_of(j->kscale, plane), plane / a.heads, plane % a.heads, base, a.len);
     sync(); // nor are the weights of the tile before read any more
     weights(w, q, tile, j, a, plane, base);
-    bool merged = base + (t & (KEYS - 1)) < a.len && counts[base + (t & (KEYS - 1))] > 1;
+    bool still = !moves(j, plane, base + (t & (KEYS - 1)));
     for (i32 i = t; i < TEACHERS * KEYS; i += ATTEND_THREADS) { // a thread has one core
       all += (f64)w[i] * w[i];
-      if (!merged) w[i] = 0;
+      if (still) w[i] = 0;
     }
     sync();
     for (i32 k = 0; k < KEYS; k += 4) {
@@ -202,7 +210,7 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_solve(const Batch b) {
   }
 }
 
-// One block is KEYS cores of one plane: moves the values of the merged ones.
+// One block is KEYS cores of one plane: moves their values.
 KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_fit(const Batch b) {
   Place p = place(b);
   const Job* j = p.job;
@@ -215,11 +223,10 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_fit(const Batch b) {
   load_tile(tile, d + 4, a, a.k, scale_of(j->kscale, plane), plane / a.heads, plane % a.heads, base, a.len);
   sync();
   weights(w, q, tile, j, a, plane, base);
-  const i32* counts = j->out_counts + (i64)plane * j->width;
   f32 scale = scale_of(j->vscale, plane);
   for (i32 i = tid(); i < KEYS * d / 8; i += ATTEND_THREADS) {
     i32 c = i * 8 / d, e = i * 8 % d;
-    if (base + c >= a.len || counts[base + c] <= 1) continue;
+    if (!moves(j, plane, base + c)) continue;
     const f32* z = j->rest + (i64)plane * a.per * d + e;
     f32 move[8] = {0, 0, 0, 0, 0, 0, 0, 0}, x[8];
     for (i32 r = 0; r < a.per; r++) {
