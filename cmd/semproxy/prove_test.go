@@ -219,6 +219,8 @@ func TestCoresThatAreNotThePagesAreFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sent.Protect = make([]byte, sent.Tokens)
+	sent.Protect[0] = 1
 	for name, c := range map[string]struct {
 		change func(*page.Cores)
 		want   string
@@ -227,10 +229,10 @@ func TestCoresThatAreNotThePagesAreFound(t *testing.T) {
 		"of another sequence": {func(c *page.Cores) { c.Sequence = "other" }, "of sequence other"},
 		"of other layers":     {func(c *page.Cores) { c.LayerFirst++ }, "are of sequence"},
 		"of more tokens":      {func(c *page.Cores) { c.Tokens++ }, "tokens"},
-		"a token was changed": {func(c *page.Cores) { c.K[0] ^= 1 }, "stands for token 0 alone and is not equal"},
+		"a token was changed": {func(c *page.Cores) { c.K[0] ^= 1 }, "stands for token 0 alone and has another key"},
 		"a token was moved":   {func(c *page.Cores) { c.Positions[2] ^= 1 }, "at the position of none"},
 		"a bias is no log":    {func(c *page.Cores) { c.Bias[3] ^= 0x40 }, "the bias is"},
-		"a value was changed": {func(c *page.Cores) { c.V[1] ^= 1 }, "is not equal"},
+		"a protected value":   {func(c *page.Cores) { c.V[1] ^= 1 }, "stands for token 0 alone and has another value"},
 		"heads that it lacks": {func(c *page.Cores) { c.KVHeads-- }, "heads"},
 		"of another model":    {func(c *page.Cores) { c.Model += "x" }, "are of sequence"},
 		"of later tokens":     {func(c *page.Cores) { c.TokenFirst++ }, "are of sequence"},

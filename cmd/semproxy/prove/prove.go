@@ -45,8 +45,8 @@ func NewCommand() *cobra.Command {
 		Short: "Send a real page through an installed sidecar and hold the answer against limits",
 		Long: `Send KV pages of a trained model to a running sidecar over NATS, as an engine of one tenant would, and check what comes
 back: the ratio, the attention error (computed here from the page and the cores; the sidecar's word for it must agree), the
-time, that nothing is lost (counts sum to the tokens, biases are their logarithms, tokens kept alone are unchanged bit for
-bit), and that the same page sent again is answered from the store with the same cores.
+time, that nothing is lost (counts sum to the tokens, biases are their logarithms, tokens kept alone have their keys bit for
+bit, protected ones their values too), and that the same page sent again is answered from the store with the same cores.
 
 It waits for the sidecar until --timeout. Where a limit does not hold, or the sidecar does not answer, it exits with 1 and
 says why, with a code:

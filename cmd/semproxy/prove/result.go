@@ -225,7 +225,7 @@ func (p *Proof) writeText(w io.Writer) error {
 		if p.StoredP50 > 0 {
 			row("sent again", "from the store with the same cores, p50 %s", show.Duration(seconds(p.StoredP50)))
 		}
-		row("integrity", "counts sum to the tokens, biases are their logarithms, tokens kept alone are unchanged")
+		row("integrity", "counts sum to the tokens, biases are their logarithms, tokens kept alone have their keys")
 	}
 	verdict := "proved"
 	if !p.OK {
