@@ -4,8 +4,9 @@ import (
 	"github.com/semproxy/semproxy/internal/simd"
 )
 
-// ridge is the weight of staying near the mean of the members' values, in units of the mean square of a core's attention.
-const ridge = 0.3
+// ridge is the weight of staying near the mean of the members' values, in units of the mean square of a query's attention to a core: it
+// stays the same however many queries teach.
+const ridge = 6.4
 
 // foldRidge keeps the direction of a fold near the mean query's, in units of the queries' mean square.
 const foldRidge = 1.0
@@ -183,7 +184,7 @@ func (f *fitting) fitValues(worker, plane int) {
 		}
 	}
 	kn.Mul(a.matrix, x.lanes, a.moved, 1, x.lanes, a.moved, x.lanes, x.lanes, len(a.moves), x.lanes)
-	if !a.solve(kn, a.rest, n, x.lanes, wide, ridge*all/float64(kv.n)+1e-12) {
+	if !a.solve(kn, a.rest, n, x.lanes, wide, ridge*all/float64(n*kv.n)+1e-12) {
 		return
 	}
 	a.row = grow(a.row, d)

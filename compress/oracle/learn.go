@@ -164,7 +164,7 @@ func (a *asked) fit(p *Page, l, h int, out *Head, moves []bool, opt compress.Opt
 			gram[i][j] = dot(x[i], x[j])
 		}
 	}
-	z := solveRidge(gram, rest, 0.3*all/float64(len(out.K)))
+	z := solveRidge(gram, rest, 6.4*all/float64(n*len(out.K)))
 	for c := range out.V {
 		for i := range n {
 			for j := range d {

@@ -8,7 +8,7 @@ enum { TEACHERS = 64, SYSTEM = TEACHERS + 1 }; // queries of a plane that teach,
 
 // See compress: the weights of staying near the mean of the members' values and near the mean query, and the variance of a folded
 // bias from which on less of it is folded.
-#define RIDGE 0.3
+#define RIDGE 6.4
 #define FOLD_RIDGE 1.0
 #define FOLD_LIMIT 1.0
 
@@ -200,7 +200,7 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_solve(const Batch b) {
   all = 0;
   for (i32 i = 0; i < ATTEND_THREADS / WARP; i++) all += sums[i];
   i32 slots = j->sinks + j->cores[plane / j->group_heads] + j->recent;
-  bool positive = cholesky(m, n, RIDGE * all / slots + 1e-12);
+  bool positive = cholesky(m, n, RIDGE * all / (n * slots) + 1e-12);
   i64 at = (i64)plane * n * d;
   for (i32 e = t; e < d; e += ATTEND_THREADS) { // a thread has a column
     f64* z = j->solved + at + e;
