@@ -23,6 +23,8 @@ from transformers import AutoModelForCausalLM
 from vllm import LLM, SamplingParams
 from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer import get_kv_transfer_group
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.request import RequestStatus
 from vllm_harness import KERNELS
 
 from semproxy_kv.hf import measure_importance
@@ -148,6 +150,23 @@ def test_who_comes_goes_first_and_it_is_read_afterwards(llm: Any, ids: list[int]
     idle(llm)
     assert [needed is None for _, needed in sent] == [True, False]
     assert (sent[1][1] - wanted(llm, prompt[: sent[1][0].pages[-1][1]], 2048)).abs().max() < 2e-3
+
+
+def test_an_engine_that_ends_all_requests_does_not_read_on(llm: Any, ids: list[int], sent: list[Any]) -> None:
+    ask(llm, ids[2000:2700])
+    while scheduler(llm).connector.scheduler.readings.request is None:
+        idle(llm, 1)
+    assert scheduler(llm).finish_requests(None, RequestStatus.FINISHED_ABORTED) == []
+    assert not scheduler(llm)._idle
+    idle(llm)
+    assert [needed for _, needed in sent] == [None]
+    ask(llm, ids[2100:2700])
+    scheduler(llm).set_pause_state(PauseState.PAUSED_NEW)
+    idle(llm)
+    assert len(sent) == 2
+    scheduler(llm).set_pause_state(PauseState.UNPAUSED)
+    idle(llm)
+    assert len(sent) == 3
 
 
 def test_what_a_tenant_keeps_exactly_is_not_read(llm: Any, ids: list[int], sent: list[Any]) -> None:

@@ -90,6 +90,11 @@ class Readings:
         while len(self._due) > MOST:
             self._due.popitem(last=False)
 
+    def forget(self) -> None:
+        """Nothing is to be read of what is stored so far."""
+        self._sent.clear()
+        self._due.clear()
+
     def next(self, room: int) -> Request | None:
         """What is to be computed now, in at most `room` slots, and nothing else; None: nothing."""
         while self._due:

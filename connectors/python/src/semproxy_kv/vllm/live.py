@@ -56,14 +56,21 @@ class Scheduler(SyncScheduler):
         pool = self.kv_cache_manager.block_pool
         if (request := self.connector.scheduler.read(pool.get_num_free_blocks() * self.block_size)) is not None:
             super().add_request(request)
-        else:
-            time.sleep(0.001)  # until pages are answered the engine's loop would spin
 
     def add_request(self, request: Any) -> None:
         """As vLLM's. Who comes goes before what is read again."""
         if isinstance(self.connector, SemproxyConnector) and (readings := self.connector.scheduler.readings) and readings.request:
             self.finish_requests(readings.request.request_id, RequestStatus.FINISHED_ABORTED)
         super().add_request(request)
+
+    def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Any]:
+        """As vLLM's. An engine that ends all of them, to stop, to sleep or for other weights, does not read on."""
+        own = None
+        if request_ids is None and isinstance(self.connector, SemproxyConnector) and (readings := self.connector.scheduler.readings):
+            own = readings.request
+            readings.forget()
+        ended: list[Any] = super().finish_requests(request_ids, finished_status)
+        return [request for request in ended if request is not own]
 
     def update_from_output(self, *args: Any, **kwargs: Any) -> Any:
         """As vLLM's, without what nobody has asked for."""
