@@ -54,18 +54,6 @@ class Reading:
         return self.save.pages[-1][1]
 
 
-def joined(pages: tuple[tuple[int, int], ...], longest: int) -> tuple[tuple[int, int], ...]:
-    """The same tokens in pages as long as may be: a long page has more to choose from. A lookup takes it before the short ones, which
-    others that begin alike find still."""
-    out = [pages[0]]
-    for first, last in pages[1:]:
-        if last - out[-1][0] <= longest:
-            out[-1] = out[-1][0], last
-        else:
-            out.append((first, last))
-    return tuple(out)
-
-
 class Readings:
     """Used by the scheduler's own thread."""
 

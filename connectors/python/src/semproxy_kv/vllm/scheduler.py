@@ -29,7 +29,7 @@ from ..wire import Cores
 from . import faults, stats
 from .check import Shape
 from .events import Blocks, Events, blocks_of
-from .importance import Reading, Readings, joined
+from .importance import Reading, Readings
 from .metadata import Enter, Hold, Leave, Load, Repeat, Save, StepMeta, WorkerMeta, headers, ranges
 from .prefix import cuts
 from .queries import Ask, wanted
@@ -482,7 +482,7 @@ class SchedulerSide:
             return False
         again = changed(
             reading.save, request=t.request.request_id, shift=0, blocks=tuple(block_ids), live=False, number=0,
-            pages=joined(reading.save.pages, self.settings.page_tokens), read=(reading.name, tuple(reading.done)),
+            read=(reading.name, tuple(reading.done)),
         )  # fmt: skip
         self._meta.saves.append(again)
         stats.add("read")
