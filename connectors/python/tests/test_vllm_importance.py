@@ -136,7 +136,15 @@ def test_a_stored_prompt_is_read_again_and_its_pages_say_what_is_needed(
     assert sum(getattr(m, "value", 0) for m in llm.get_metrics() if "read_again" in m.name) >= 1
 
 
-def test_who_comes_goes_first_and_it_is_read_afterwards(llm: Any, ids: list[int], sent: list[Any]) -> None:
+def test_who_comes_goes_first_and_it_is_read_afterwards(llm: Any, ids: list[int], sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    told, update = set[str](), scheduler(llm).update_from_output
+
+    def telling(*args: Any) -> Any:
+        outputs = update(*args)
+        told.update(o.request_id for of in outputs.values() for o in of.outputs)
+        return outputs
+
+    monkeypatch.setattr(scheduler(llm), "update_from_output", telling)
     prompt, other = ids[3000:3700], ids[4000:4100]
     exact = ask(llm, other, compress=False).outputs[0].token_ids
     ask(llm, prompt)
@@ -149,6 +157,7 @@ def test_who_comes_goes_first_and_it_is_read_afterwards(llm: Any, ids: list[int]
     assert [needed is None for _, needed in sent] == [True]
     idle(llm)
     assert [needed is None for _, needed in sent] == [True, False]
+    assert len(told) == 3, "the frontend hears of what was asked, and of nothing else"
     assert (sent[1][1] - wanted(llm, prompt[: sent[1][0].pages[-1][1]], 2048)).abs().max() < 2e-3
 
 
