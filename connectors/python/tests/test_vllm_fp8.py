@@ -20,12 +20,14 @@ import vllm_cpu  # noqa: F401  sets vLLM up for a CPU
 from vllm import LLM, SamplingParams
 from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer import get_kv_transfer_group
-from vllm_harness import KERNELS
+from vllm_harness import EIGHT_BITS, KERNELS
 
 from semproxy_kv.vllm.cores import Ragged
 
 if not KERNELS:
     missing("model", "this package of vLLM has no kernels for CPUs")
+if not EIGHT_BITS:
+    pytest.skip("vLLM keeps eight bits on CPUs with AVX-512 or AMX only", allow_module_level=True)
 
 BLOCK, KEPT = 32, torch.float8_e4m3fn
 

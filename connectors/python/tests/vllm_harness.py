@@ -36,6 +36,7 @@ from semproxy_kv.vllm.attention import SemproxyImpl
 LAYERS, HEADS, DIM, BLOCK = 5, 2, 64, 16
 PLACEHOLDER = 1279
 KERNELS = hasattr(torch.ops._C, "cpu_attn_reshape_and_cache")  # those of a package for CPUs
+EIGHT_BITS = KERNELS and (torch.cpu._is_avx512_supported() or torch.cpu._is_amx_tile_supported())  # where vLLM refuses none of them
 SCALES = {"isa": "vec16", "_k_scale_float": 1.0, "_v_scale_float": 1.0}
 init_none_hash(sha256)
 
