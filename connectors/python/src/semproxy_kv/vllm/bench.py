@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..client import LocalSidecar
 from .recall import Case, read
 
 STEPS = 32  # decode steps that a figure is the median of
@@ -59,7 +60,7 @@ class Figures:
 
 
 class Bench:
-    def __init__(self, args: argparse.Namespace, url: str) -> None:
+    def __init__(self, args: argparse.Namespace, sidecar: LocalSidecar) -> None:
         from vllm import LLM
         from vllm.config import KVTransferConfig
 
@@ -77,7 +78,8 @@ class Bench:
                 kv_connector="SemproxyConnector", kv_connector_module_path="semproxy_kv.vllm", kv_role="kv_both",
                 kv_load_failure_policy="recompute",
                 kv_connector_extra_config={
-                    "url": url, "tenant": args.ratios[0], "live_after": 1, "live_remaining": 1, "live_tokens": 256, "timeout": 120.0,
+                    "url": sidecar.url, "shared_memory": "" if args.nats else sidecar.shared_memory,
+                    "tenant": args.ratios[0], "live_after": 1, "live_remaining": 1, "live_tokens": 256, "timeout": 120.0,
                     "save_bytes": 1 << 36, "cache_bytes": 1 << 36, "lookup_timeout": 10.0,
                     "importance": args.importance,
                 },
@@ -233,12 +235,10 @@ def bench(args: argparse.Namespace) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    from ..client import LocalSidecar
-
     tokenizer = Path(args.model) / "tokenizer.json"
     policy = args.policy.read_text() if args.policy else POLICY
     with LocalSidecar(policy, tokenizer=str(tokenizer) if tokenizer.exists() else "") as sidecar:
-        b = Bench(args, sidecar.url)
+        b = Bench(args, sidecar)
         slots = b.scheduler.kv_cache_manager.block_pool.num_gpu_blocks * b.worker.shape.block
         print(f"\n{Path(args.model).name}, {args.dtype}, {slots} slots of KV\n")
         print("| tokens | requests | cores | tokens/s full | on cores | limit | gain | its limit | share | KV slots | after ", end="")
@@ -297,6 +297,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     p.add_argument("--importance", action="store_true", help="let the engine read the texts of --tasks again before the questions")
     p.add_argument("--cases", type=int, default=12, help="how many texts of it")
+    p.add_argument("--nats", action="store_true", help="send pages in messages, in parts of some layers, in place of shared memory")
     p.add_argument("--eager", action="store_true", help="no torch.compile")
     p.add_argument("--quick", action="store_true", help="1 and 4 requests at once, 4x")
     args = p.parse_args(argv)
