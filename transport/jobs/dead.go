@@ -34,6 +34,7 @@ const (
 	HeaderDigest  = "Semproxy-Digest"    // SHA-256 of the page, hexadecimal
 	HeaderState   = "Semproxy-State"     // note of work: working, or back (given back by whoever had it)
 	HeaderDeaths  = "Semproxy-Deaths"    // note of work: sidecars that ended while they worked on the job
+	HeaderWorker  = "Semproxy-Worker"    // note of work: who made it, a name at random for each Runner
 )
 
 // maxHead bounds what is kept of a page that is too long for a dead letter.

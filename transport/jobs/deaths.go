@@ -12,9 +12,11 @@ import (
 )
 
 // A job whose page kills whoever works on it would kill one sidecar after another. So a worker notes in the stream of
-// outcomes that it begins, and who gives a job back notes that as well. A job that comes again, and whose last note says that
-// somebody works on it, was left by a sidecar that ended. From the first such death on it is tried apart, where there is a
-// Trial, and a trial that ends in a death too is the second and last one; without a Trial the second death is a sidecar's.
+// outcomes that it begins, and who gives a job back notes that as well. A job that comes again, and whose last note
+// says that another sidecar works on it, was left by one that ended. A note of one's own is no death: when a NATS
+// server is lost, a job comes again while it is worked on. From the first death on it is tried apart, where there is a
+// Trial, and a trial that ends in a death too is the second and last one; without a Trial the second death is a
+// sidecar's.
 
 // Values of HeaderState.
 const (
@@ -82,7 +84,7 @@ func (j *job) await(ctx context.Context, noted jetstream.PubAckFuture) error {
 
 func (j *job) note(state string) *nats.Msg {
 	return &nats.Msg{Subject: workSubject(j.tenant, strconv.FormatUint(j.seq, 10)), Header: nats.Header{
-		HeaderJob: {j.id}, HeaderState: {state}, HeaderDeaths: {strconv.Itoa(j.deaths)},
+		HeaderJob: {j.id}, HeaderState: {state}, HeaderDeaths: {strconv.Itoa(j.deaths)}, HeaderWorker: {j.runner.name},
 	}}
 }
 
@@ -103,7 +105,7 @@ func (j *job) lookBack(ctx context.Context) error {
 		return errNotNoted
 	}
 	j.deaths, _ = strconv.Atoi(last.Header.Get(HeaderDeaths))
-	if last.Header.Get(HeaderState) == stateWorking && !j.noted.Load() {
+	if last.Header.Get(HeaderState) == stateWorking && last.Header.Get(HeaderWorker) != j.runner.name {
 		j.deaths++
 		j.runner.cfg.Logger.Warn("job_left_by_a_death", "tenant", j.tenant, "job", j.id, "deaths", j.deaths)
 	}

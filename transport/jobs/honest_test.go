@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -213,6 +214,45 @@ func TestAJobThatIsGivenBackIsNoPoison(t *testing.T) {
 	})
 	submit(t, nc, "acme", "one", "page")
 	wantCode(t, outcome(t, nc, "acme", "one"), "")
+}
+
+// After the loss of a NATS server a job is given out again, and may come to the sidecar that works on it.
+func TestAJobThatComesAgainToWhoHasItIsNoPoison(t *testing.T) {
+	f := start(t)
+	taken, leave := make(chan struct{}, 8), make(chan struct{})
+	s := f.sidecar(func(context.Context, string, []byte) (transport.Reply, error) {
+		taken <- struct{}{}
+		<-leave
+		return transport.Reply{}, nil
+	}, func(s *setting) { s.plane.Workers = 8 })
+	goOn := sync.OnceFunc(func() { close(leave) })
+	t.Cleanup(goOn)
+	nc := f.dial()
+	submit(t, nc, "acme", "one", "page")
+	for times := range deathsAlone + 2 {
+		if times > 0 {
+			f.giveOutAgain(s.nc, times)
+		}
+		select {
+		case <-taken:
+		case <-time.After(patience):
+			t.Fatalf("the job was worked on %d times, want %d", times, deathsAlone+2)
+		}
+	}
+	goOn()
+	wantCode(t, outcome(t, nc, "acme", "one"), "")
+	if letters, err := f.admin().DeadLetters(within(t), "acme"); err != nil || len(letters) != 0 {
+		t.Errorf("letters: got %+v, %v, want none", letters, err)
+	}
+}
+
+// giveOutAgain makes the NATS server give out the only job of acme again, which it has given out so many times.
+func (f *fixture) giveOutAgain(nc *nats.Conn, times int) {
+	f.t.Helper()
+	subject := fmt.Sprintf("$JS.ACK.%sacme.%s.%d.1.%d.0.0", waiting, durable, times, times)
+	if err := nc.Publish(subject, []byte("-NAK")); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 func TestAJobWhoseBytesWereChangedIsNotWorkedOn(t *testing.T) {

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +22,7 @@ const scope = "github.com/semproxy/semproxy/transport/jobs"
 // Runner takes the jobs of every tenant to a queue and settles them. Make it with [New], run it with [Runner.Run].
 type Runner struct {
 	cfg     Config
+	name    string // in its notes of work; another in each process
 	js      jetstream.JetStream
 	metrics metric.Int64Counter
 	labels  *semconv.TenantLabel
@@ -40,7 +42,7 @@ func New(cfg Config) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Runner{cfg: cfg, faults: make(map[string]error), labels: semconv.NewTenantLabel(0)}
+	r := &Runner{cfg: cfg, name: rand.Text(), faults: make(map[string]error), labels: semconv.NewTenantLabel(0)}
 	if r.js, err = jetstream.New(cfg.Conn); err != nil {
 		return nil, fmt.Errorf("jobs: %w", err)
 	}
