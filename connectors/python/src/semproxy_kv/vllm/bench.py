@@ -78,10 +78,10 @@ class Bench:
                 kv_connector="SemproxyConnector", kv_connector_module_path="semproxy_kv.vllm", kv_role="kv_both",
                 kv_load_failure_policy="recompute",
                 kv_connector_extra_config={
-                    "url": sidecar.url, "shared_memory": "" if args.nats else sidecar.shared_memory,
+                    "url": sidecar.url, "shared_memory": sidecar.shared_memory,
                     "tenant": args.ratios[0], "live_after": 1, "live_remaining": 1, "live_tokens": 256, "timeout": 120.0,
                     "save_bytes": 1 << 36, "cache_bytes": 1 << 36, "lookup_timeout": 10.0,
-                    "importance": args.importance,
+                    "importance": args.importance, **args.connector,
                 },
             ),
         )  # fmt: skip
@@ -278,6 +278,16 @@ def multiple(tenant: str) -> str:
     return f"{tenant[2:]}x" if tenant in ("by2", "by4", "by8") else tenant
 
 
+def json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"not JSON: {e}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text} is no JSON object")
+    return value
+
+
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="semproxy-kv bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", required=True, help="folder of a model, as transformers writes it")
@@ -297,7 +307,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     p.add_argument("--importance", action="store_true", help="let the engine read the texts of --tasks again before the questions")
     p.add_argument("--cases", type=int, default=12, help="how many texts of it")
-    p.add_argument("--nats", action="store_true", help="send pages in messages, in parts of some layers, in place of shared memory")
+    p.add_argument(
+        "--connector", type=json_object, default={}, metavar="JSON",
+        help="settings of the connector (semproxy_kv/vllm/settings.py) over those of the bench: "
+        """'{"page_first": 896}'; '{"shared_memory": ""}' sends pages in messages, in parts of some layers""",
+    )  # fmt: skip
     p.add_argument("--eager", action="store_true", help="no torch.compile")
     p.add_argument("--quick", action="store_true", help="1 and 4 requests at once, 4x")
     args = p.parse_args(argv)
