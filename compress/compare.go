@@ -5,6 +5,7 @@ import "sync/atomic"
 // similarities are what the keys of a page say: its chunks, how similar the tokens inside each are, and which may merge at all.
 type similarities struct {
 	layout
+	looks      looks
 	norm       []float32 // [planes, n], length of each key
 	order      []uint16  // [groups, n], per chunk its tokens by seed priority, as indices in the chunk
 	sim        []int16   // [groups, simSize], rows and columns of a chunk by seed priority; what lies below the diagonal is unspecified
@@ -64,6 +65,7 @@ func (c *comparing) run(pg *page, taught *lessons) *similarities {
 	}
 	c.pg = pg
 	near, gn := &c.near, pg.groups*pg.n
+	near.looks.begin(pg, taught)
 	near.norm, near.centrality = grow(near.norm, pg.in.planes()*pg.n), grow(near.centrality, gn)
 	minLen, maxLen := pg.opt.ChunkMin, pg.opt.ChunkMax
 	if pg.direct() {
@@ -73,7 +75,7 @@ func (c *comparing) run(pg *page, taught *lessons) *similarities {
 		return near
 	}
 	near.order, near.single = grow(near.order, gn), grow(near.single, gn)
-	c.prices.begin(pg, taught)
+	c.prices.begin(pg, &near.looks)
 	for { // until the chunks are long enough for the budget
 		c.cut(minLen, maxLen)
 		near.sim, near.live = grow(near.sim, pg.groups*near.simSize()), grow(near.live, pg.groups*near.liveSize())
@@ -84,9 +86,11 @@ func (c *comparing) run(pg *page, taught *lessons) *similarities {
 		}
 		minLen, maxLen = longerMin, longerMax
 	}
-	c.prices.forget()
 	return near
 }
+
+// forget drops what the caller owns.
+func (c *comparing) forget() { c.near.looks.forget() }
 
 // cut makes the chunks.
 func (c *comparing) cut(minLen, maxLen int) {

@@ -68,6 +68,7 @@ func (c *Compressor) take() *phases {
 
 func (c *Compressor) put(p *phases) {
 	p.page.forget()
+	p.comparing.forget()
 	p.held = max(p.held, p.page.need)
 	if c.usual.Keep(p.page.need, p.held) {
 		c.free.Put(p)

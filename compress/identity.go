@@ -5,7 +5,7 @@ import "fmt"
 // AlgorithmVersion names what [Compressor.Compress] makes of a page under given options. It is part of every stored object's
 // key, so that a sidecar never serves what an older one made differently. Raise it with every change after which the same
 // options give other cores: TestDefaultsGiveTheCoresOfTheirVersion fails until it is.
-const AlgorithmVersion = 6
+const AlgorithmVersion = 7
 
 // Identity says in one line all that decides about the cores of a page beside the page itself: the version and every option.
 // It is a part of keys, not a format: two options are alike where their identities are.

@@ -35,7 +35,8 @@ func (m *merging) run(pg *page, near *similarities, found *clusters, out *Result
 }
 
 // plane writes the cores of one plane: the value is the mean of the members' values, the key points along the mean of
-// their un-rotated keys, has their mean length and is rotated to their mean position. It goes over the tokens once, in the
+// their un-rotated keys, has their mean length and is rotated to their mean position. In all these means members weigh as they are
+// looked at, where that is known. It goes over the tokens once, in the
 // order of memory: a token that stands alone is copied, any other is added to the sums of its cluster, which is written
 // when its last member has been seen.
 func (m *merging) plane(worker, plane int) {

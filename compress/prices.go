@@ -10,11 +10,10 @@ const maxWeight = math.MaxUint16
 
 // prices say what it costs to merge each token.
 type prices struct {
-	pg       *page
-	age      []float64      // [n], what the age of a token does to its price
-	look     []float32      // [planes, tokens], how much each token matters, by the page's own word or its queries'; nil: nothing says
-	meanLook []float64      // [planes]
-	scratch  []priceScratch // [workers]
+	pg      *page
+	looks   *looks
+	age     []float64      // [n], what the age of a token does to its price
+	scratch []priceScratch // [workers]
 }
 
 // priceScratch is one worker's.
@@ -23,28 +22,15 @@ type priceScratch struct {
 	cost  []uint16  // [chunk], weights by seed priority
 }
 
-// begin gets ready for a page, where the options weigh. taught is nil when the page teaches nothing.
-func (p *prices) begin(pg *page, taught *lessons) {
-	p.pg = pg
+// begin gets ready for a page, where the options weigh.
+func (p *prices) begin(pg *page, looks *looks) {
+	p.pg, p.looks = pg, looks
 	if !pg.opt.Weighs() {
 		return
 	}
 	p.age = grow(p.age, pg.n)
 	pg.Ages(p.age)
-	switch {
-	case !pg.opt.Attention:
-	case pg.told():
-		p.look = pg.in.Importance
-	case taught != nil:
-		p.look = taught.look
-	}
-	if p.look != nil {
-		p.meanLooks()
-	}
 }
-
-// forget drops what the caller owns.
-func (p *prices) forget() { p.look = nil }
 
 // weigh turns the similarities s of one group into 1 - price * (1 - s), the price being that of the token which would
 // join, so that one threshold on the result is a threshold on the cost of a merge. score is the group's.
@@ -81,13 +67,12 @@ func (p *prices) of(g int, score []float32, dst []float64) {
 			dst[i] *= math.Sqrt(max(float64(score[i]), 0) / float64(pg.heads))
 		}
 	}
-	if p.look != nil {
+	if p.looks.known() {
 		from, to := pg.planesOf(g)
 		for i, age := range p.age {
 			sum := 0.0
 			for plane := from; plane < to; plane++ {
-				of := group(p.look, plane, pg.in.Tokens)[pg.sinks:]
-				sum += p.attentive(float64(of[i])/p.meanLook[plane]) / float64(pg.heads)
+				sum += p.attentive(p.looks.at(plane, i)) / float64(pg.heads)
 			}
 			dst[i] *= math.Sqrt(sum / age)
 		}
@@ -107,19 +92,6 @@ func (p *prices) attentive(look float64) float64 {
 		return max(look, leastLook)
 	}
 	return (1 + look) / 2
-}
-
-// meanLooks is the mean of look over each plane's tokens behind the sinks, which get attention whatever they mean.
-func (p *prices) meanLooks() {
-	p.meanLook = grow(p.meanLook, p.pg.in.planes())
-	for plane := range p.meanLook {
-		sum := 0.0
-		of := group(p.look, plane, p.pg.in.Tokens)[p.pg.sinks:]
-		for _, x := range of {
-			sum += float64(x)
-		}
-		p.meanLook[plane] = sum/float64(len(of)) + 1e-30
-	}
 }
 
 // fixedWeight rounds a weight to 1/256. It is never nothing, and what is no number weighs least.

@@ -64,15 +64,19 @@ func check(t *testing.T, in *compress.Input, opt *compress.Options, r *compress.
 	for p := range in.Layers * in.Heads {
 		counts := r.Counts[p*r.Cores : (p+1)*r.Cores]
 		seen := make([]int32, r.Cores)
-		sum := make([]float64, r.Cores)
+		sum, first, last := make([]float64, r.Cores), make([]float64, r.Cores), make([]float64, r.Cores)
 		dropped := int32(0)
 		for i, c := range r.Assign[p*in.Tokens : (p+1)*in.Tokens] {
 			if c == -1 {
 				dropped++
 				continue
 			}
+			at := float64(in.Positions[i])
+			if seen[c] == 0 {
+				first[c] = at
+			}
 			seen[c]++
-			sum[c] += float64(in.Positions[i])
+			sum[c], last[c] = sum[c]+at, at
 			protected := i < opt.Sinks || i >= in.Tokens-opt.Recent && opt.Rest != compress.Drop || (in.Protect != nil && in.Protect[i] != 0)
 			for _, s := range opt.Spans {
 				protected = protected || (i >= s.From && i < s.To)
@@ -106,6 +110,10 @@ func check(t *testing.T, in *compress.Input, opt *compress.Options, r *compress.
 				t.Fatalf("plane %d core %d: count %d, bias %v, want 0: it is in the key", p, c, n, bias)
 			case !padding && !opt.Fold && (n < 1 || math.Abs(bias-math.Log(float64(n))) > 1e-6):
 				t.Fatalf("plane %d core %d: count %d, bias %v", p, c, n, bias)
+			case !padding && opt.Attention && (in.Q != nil || in.Importance != nil): // members weigh as they are looked at
+				if got := float64(r.Positions[p*r.Cores+c]); !(got > first[c]-1e-3 && got < last[c]+1e-3) {
+					t.Fatalf("plane %d core %d: position %v, want one in [%v, %v]", p, c, got, first[c], last[c])
+				}
 			case !padding:
 				if got, want := float64(r.Positions[p*r.Cores+c]), sum[c]/float64(n); math.Abs(got-want) > 1e-3 {
 					t.Fatalf("plane %d core %d: position %v, want %v", p, c, got, want)

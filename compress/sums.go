@@ -11,11 +11,13 @@ type mergeSums struct {
 	similarity float64 // of every token's key to its core's
 	all, lost  float64 // squares of the values, and of what differs from their cores'
 
-	row  []float32 // [dim], one key or value
-	sums []float32 // of the clusters in open
-	open []cluster
-	idle []int32 // places in open, counted from one, that are free again
-	slot []int32 // [clusters], each cluster's place in open, counted from one; 0: none yet
+	row    []float32 // [dim], one key or value
+	shares []float64 // [n], what each token is of its core; empty: all members are as much
+	weight []float64 // [clusters], scratch
+	sums   []float32 // of the clusters in open
+	open   []cluster
+	idle   []int32 // places in open, counted from one, that are free again
+	slot   []int32 // [clusters], each cluster's place in open, counted from one; 0: none yet
 	turning
 }
 
@@ -24,9 +26,10 @@ type cluster struct {
 	at    int // where its three rows are: key, unit key, value
 	first int // member
 	base  *chunk
-	inv   float32 // one over the number of members
-	left  int32   // members to come
-	// length sums up the members' key lengths, distance their positions from the base's first, squares their values' squares.
+	size  int32 // members
+	left  int32 // members to come
+	// length sums up the members' key lengths, distance their positions from the base's first, squares their values' squares, all as
+	// their shares say.
 	length, distance, squares float64
 }
 
@@ -38,6 +41,19 @@ func (t *mergeSums) begin(m *merging, plane, clusters int) {
 	t.slot = grow(t.slot, clusters)
 	clear(t.slot)
 	t.open, t.idle = t.open[:0], t.idle[:0]
+	t.shares = t.shares[:0]
+	if near := m.near; near != nil && near.looks.known() {
+		t.shares, t.weight = grow(t.shares, m.pg.n), grow(t.weight, clusters)
+		near.looks.shares(plane, group(m.found.label, plane/m.pg.heads, m.pg.n), t.shares, t.weight)
+	}
+}
+
+// share is what token i is of its cluster.
+func (t *mergeSums) share(c *cluster, i int) float64 {
+	if len(t.shares) > 0 {
+		return t.shares[i]
+	}
+	return 1 / float64(c.size)
 }
 
 // cluster is the one with label l and that many members, token i being the next.
@@ -57,7 +73,7 @@ func (t *mergeSums) cluster(l, size int32, i int) *cluster {
 		}
 	}
 	c := &t.open[t.slot[l]-1]
-	*c = cluster{at: c.at, first: i, base: near.chunkAt(i), left: size, inv: 1 / float32(size)}
+	*c = cluster{at: c.at, first: i, base: near.chunkAt(i), size: size, left: size}
 	clear(t.sums[c.at : c.at+3*d])
 	return c
 }
@@ -68,19 +84,21 @@ func (t *mergeSums) add(c *cluster, l int32, i int) {
 	in, norm := pg.in, t.m.near.norm[t.plane*pg.n+i]
 	key, unit, value := t.sums[c.at:c.at+d], t.sums[c.at+d:c.at+2*d], t.sums[c.at+2*d:c.at+3*d]
 	distance := int(pg.position(i) - pg.position(c.base.lo))
-	t.addKey(key, unit, i, distance, c.inv, 1/(norm+1e-9))
-	c.length += float64(norm)
-	c.distance += float64(distance)
+	share := t.share(c, i)
+	by := float32(share)
+	t.addKey(key, unit, i, distance, by, 1/(norm+1e-9))
+	c.length += share * float64(norm)
+	c.distance += share * float64(distance)
 	row := in.row(in.V, t.plane, pg.sinks+i)
 	switch {
 	case t.measured:
-		c.squares += t.square(pg.sinks + i)
-		pg.kernel.Axpy(value, t.row, c.inv)
+		c.squares += share * t.square(pg.sinks+i)
+		pg.kernel.Axpy(value, t.row, by)
 	case pg.half != nil:
-		pg.half.Axpy(value, row, c.inv)
+		pg.half.Axpy(value, row, by)
 	default:
 		widen(pg.kernel, t.row, row, in.DType, scaleOf(in.VScale, t.plane))
-		pg.kernel.Axpy(value, t.row, c.inv)
+		pg.kernel.Axpy(value, t.row, by)
 	}
 	c.left--
 	if c.left == 0 {
@@ -105,25 +123,24 @@ func (t *mergeSums) write(out *planeOut, core int, c *cluster) {
 	pg, d := t.m.pg, t.m.pg.in.Dim
 	in, kn := pg.in, pg.kernel
 	key, unit, value := t.sums[c.at:c.at+d], t.sums[c.at+d:c.at+2*d], t.sums[c.at+2*d:c.at+3*d]
-	n := math.Round(1 / float64(c.inv))
-	distance := c.distance / n
 	// key is the mean key; its direction, whatever its length, is what the members are compared with.
 	scale := normalize(kn, key)
 	similarity := float64(kn.Dot(unit, key))
 	if !pg.opt.PlainMean {
-		scale = float32(c.length * float64(c.inv))
+		scale = float32(c.length)
 	}
-	pg.turn(kn, &t.turning, key, distance, scale)
+	pg.turn(kn, &t.turning, key, c.distance, scale)
 	if s := kn.Dot(key, key); s != s || math.IsInf(similarity, 0) || similarity != similarity {
 		// Keys near float32's largest number overflow when they are turned. No model makes them; the first member stands in.
 		widen(kn, key, in.row(in.K, t.plane, pg.sinks+c.first), in.DType, scaleOf(in.KScale, t.plane))
 		similarity = 0
 	}
-	out.set(core, int32(n), float64(pg.position(c.base.lo))+distance, key, value)
+	out.set(core, c.size, float64(pg.position(c.base.lo))+c.distance, key, value)
 	t.similarity += similarity
 	if t.measured {
-		t.all += c.squares
-		t.lost += max(c.squares-n*float64(kn.Dot(value, value)), 0)
+		n := float64(c.size)
+		t.all += n * c.squares
+		t.lost += n * max(c.squares-float64(kn.Dot(value, value)), 0)
 	}
 }
 
@@ -151,7 +168,7 @@ func (t *mergeSums) square(i int) float64 {
 }
 
 // valueError compares the values with those of their cores. With the mean m of n values v, the squared error of a cluster is
-// sum |v|^2 - n |m|^2.
+// n (mean |v|^2 - |m|^2), both means as the shares say.
 func (t *mergeSums) valueError() float32 {
 	if t.all == 0 {
 		return 0

@@ -121,7 +121,7 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 					label, count = problems[i/per].fill(label, count)
 				}
 			}
-			out[l][h] = merge(p, l, h, pre[i], label, count, sinks, recent, opt)
+			out[l][h] = merge(p, l, h, pre[i], matter(look, i, sinks, nm), label, count, sinks, recent, opt)
 			out[l][h].Threshold = t
 			asked.fit(p, l, h, &out[l][h], moving(label, count, keep, sinks, recent), opt)
 		}
@@ -347,7 +347,7 @@ func solve(qs []problem, best []int, slots, layers, edge int, opt compress.Optio
 	return all
 }
 
-func merge(p *Page, l, h int, pre [][]float64, label []int, count, sinks, recent int, opt compress.Options) Head {
+func merge(p *Page, l, h int, pre [][]float64, matter []float64, label []int, count, sinks, recent int, opt compress.Options) Head {
 	k, v := p.K[l][h], p.V[l][h]
 	out := Head{Label: label}
 	one := func(i int) {
@@ -359,15 +359,17 @@ func merge(p *Page, l, h int, pre [][]float64, label []int, count, sinks, recent
 	}
 	for c := range count {
 		var ms []int
+		sum := 0.0
 		for i, x := range label {
 			if x == c {
 				ms = append(ms, i)
+				sum += matter[i]
 			}
 		}
 		d := len(k[0])
 		mk, mv, length, pos := make([]float64, d), make([]float64, d), 0.0, 0.0
 		for _, i := range ms {
-			w := 1 / float64(len(ms))
+			w := matter[i] / sum
 			for j := range d {
 				mk[j] += w * pre[i][j]
 				mv[j] += w * v[sinks+i][j]

@@ -109,6 +109,25 @@ func weigh(p *Page, sinks int, scores, look [][]float64, heads int, opt compress
 	return out
 }
 
+// matter is the weight of each of head h's n tokens behind the sinks among the members of its core: one on average, half of it by the
+// token's look.
+func matter(look [][]float64, h, sinks, n int) []float64 {
+	out, mean := make([]float64, n), 0.0
+	for i := range out {
+		out[i] = 1
+	}
+	if look == nil {
+		return out
+	}
+	for _, x := range look[h][sinks:] {
+		mean += x / float64(len(look[h])-sinks)
+	}
+	for i := range out {
+		out[i] = (1 + look[h][sinks+i]/(mean+1e-30)) / 2
+	}
+	return out
+}
+
 // attentive is what look does to a token's price. The queries are a sample of those to come, the page's own word is not.
 func attentive(look float64, said bool) float64 {
 	if said {

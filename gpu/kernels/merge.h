@@ -30,6 +30,15 @@ DEVICE void turn_by(Row& r, const Job* j, const Lane& l, f64 distance) {
   turn(r, c, s, j->flags & INTERLEAVED, 1);
 }
 
+const f64 MOST_LOOK = 1099511627776.0; // larger than any look of a page whose looks are finite: it has fewer tokens
+
+// matter is the weight of a token among the members of its core: half of it by how much it is looked at.
+DEVICE f64 matter(const Job* j, i32 plane, i32 i) {
+  if (!(j->flags & LOOKED)) return 1;
+  f64 look = j->looks[(i64)plane * j->tokens + j->sinks + i] / j->mean_look[plane];
+  return look > 0 && look <= MOST_LOOK ? 0.5 + look / 2 : 0.5; // what is no number weighs least
+}
+
 // One team is one core of one plane, or what pads the plane: sinks, clusters, recent tokens, nothing.
 KERNEL LAUNCH_BOUNDS(MERGE_THREADS) semproxy_merge(const Batch b) {
   Place p = place(b);
@@ -64,30 +73,33 @@ KERNEL LAUNCH_BOUNDS(MERGE_THREADS) semproxy_merge(const Batch b) {
   clear(unit);
   clear(value);
   f64 length = 0, distance = 0, square = 0;
-  f32 inv = 1.0f / (f32)imax(count, 1);
   if (merged) {
     const f32* norm = j->norm + (i64)plane * j->n;
+    f64 all = 0;
+    for (i32 i = 0; i < count; i++) all += matter(j, plane, ms[i]);
     for (i32 i = 0; i < count; i++) {
       i32 token_i = ms[i];
       f32 n = norm[token_i];
-      length += n;
-      distance += positions[token_i] - positions[lo];
+      f64 share = matter(j, plane, token_i) / all;
+      f32 by = (f32)share;
+      length += share * n;
+      distance += share * (positions[token_i] - positions[lo]);
       if (!l.on) continue;
       load_unrotated(x, j, plane, lo, token_i, l);
-      add(key, x, inv);
+      add(key, x, by);
       add(unit, x, 1 / (n + 1e-9f));
       load_row(x, j, j->v, j->vscale, plane, j->sinks + token_i, l);
-      add(value, x, inv);
-      square += squares(x);
+      add(value, x, by);
+      square += share * squares(x);
     }
-    distance /= count;
+    square *= count;
   } else if (token >= 0 && l.on) {
     load_row(value, j, j->v, j->vscale, plane, token, l);
     square = squares(value);
   }
   f32 scale = normalize(key, team);
   f32 similarity = team_sum(product(unit, key), team);
-  if (!(j->flags & PLAIN_MEAN)) scale = (f32)(length * inv);
+  if (!(j->flags & PLAIN_MEAN)) scale = (f32)length;
   if (merged && l.turns) turn_by(key, j, l, distance);
   multiply(key, scale);
   f32 ss = team_sum(squares(key), team);
