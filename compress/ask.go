@@ -23,6 +23,7 @@ const (
 	looksOnly          // what looks needs, and no outputs
 	withLooks          // what looks needs, and the lengths of the values
 	allWeights         // the weights
+	logitsOnly         // the logits in place of the weights, and no outputs
 )
 
 // asker is one worker's memory for attention.
@@ -71,7 +72,7 @@ func (a *asker) ask(queries []float32, nq int, kv entries, d int, what asking) *
 	x.by, x.part, x.none = grow(x.by, x.lanes), grow(x.part, askBlock), grow(x.none, x.lanes)
 	x.out = grow(x.out, x.lanes*wide)
 	x.held = 1
-	if what == allWeights || what >= looksOnly && kv.n*x.lanes <= maxWeights {
+	if what >= allWeights || what >= looksOnly && kv.n*x.lanes <= maxWeights {
 		x.held = blocks
 	}
 	x.weights = grow(x.weights, x.held*askBlock*x.lanes)
@@ -83,6 +84,9 @@ func (a *asker) ask(queries []float32, nq int, kv entries, d int, what asking) *
 		from := b * askBlock
 		n := min(askBlock, kv.n-from)
 		weights := a.logits(kv, d, b)
+		if what == logitsOnly {
+			continue
+		}
 		if lo, hi := max(lookFirst-from, 0), min(kv.n-lookLast-from, n); what == middle && lo < hi {
 			kn.MaxRows(x.middle, weights[lo*x.lanes:hi*x.lanes])
 		}

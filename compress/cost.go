@@ -103,15 +103,17 @@ func (s Size) teachers() int {
 	return min(teachers, s.QHeads/s.Heads*s.Queries*teacherTurns)
 }
 
-// learning is the work of asking the teachers of the originals and of fitting the cores to them.
+// learning is the work of asking the teachers of the originals, twice, and of fitting the cores to them.
 func (s Size) learning() float64 {
 	n, d := float64(s.teachers()), float64(simd.Stride(s.Dim))
 	planes := float64(s.Layers) * float64(s.Heads)
 	ask := planes * float64(simd.Wide(int(n))) * float64(s.Tokens) * s.look()
+	logits := ask / 2
 	if n*float64(s.Tokens) > maxWeights {
-		ask *= 2 // logits are computed again
+		ask += logits // they are computed again
 	}
-	fit := planes * (float64(s.Tokens)*n*(3*d+n/2) + n*n*(n/3+2*d)) // as many cores as tokens, and one small system
+	ask += logits                                                     // of the members
+	fit := planes * (float64(s.Tokens)*n*(5*d+n/2) + 2*n*n*(n/3+2*d)) // as many cores as tokens, and two small systems
 	return ask + fit
 }
 

@@ -1,6 +1,8 @@
 package compress
 
 import (
+	"math"
+
 	"github.com/semproxy/semproxy/internal/simd"
 )
 
@@ -8,8 +10,12 @@ import (
 // stays the same however many queries teach.
 const ridge = 6.4
 
-// foldRidge keeps the direction of a fold near the mean query's, in units of the queries' mean square.
-const foldRidge = 1.0
+// keyRidge is the weight of staying near the mean key, in units of the queries' mean square. It also keeps the direction of a fold near the
+// mean query's.
+const keyRidge = 0.3
+
+// keyLimit bounds what is added to a logit.
+const keyLimit = 2
 
 // foldLimit is the largest variance of a folded bias over the queries, relative to the bias: where a head's queries differ
 // more, less of the bias is folded.
@@ -19,7 +25,8 @@ const foldLimit = 1.0
 const maxFit = 16 << 20
 
 // fitting is the phase that moves cores, so that the queries that come get from the cores what they got from the originals: biases of
-// merged cores into their keys, and the values of all cores but those of sinks, recent and protected tokens, which stay bit for bit.
+// merged cores into their keys, those keys, and the values of all cores but those of sinks, recent and protected tokens, which stay bit
+// for bit.
 type fitting struct {
 	pg      *page
 	taught  *lessons
@@ -31,9 +38,12 @@ type fitting struct {
 // fitScratch is one worker's.
 type fitScratch struct {
 	system           // of the fit's equations
+	aims   []float32 // [turned queries, wide], what added to a key adds one to the query's logit
 	rest   []float32 // [unknowns, wide], what the cores lack, and the solution
 	moved  []float32 // [cores that move, lanes], attention to them
 	moves  []int32   // those cores
+	place  []int32   // [cores], those cores' places in moves
+	sums   []float32 // [cores that move, lanes], of the exponentials of their members' logits
 	still  []bool    // [cores], those that do not
 	rows   []float32 // [askBlock, wide], by how much
 	row    []float32 // [dim], one key or value
@@ -58,40 +68,129 @@ func (f *fitting) run(pg *page, taught *lessons, out *Result) {
 
 // plane does one plane.
 func (f *fitting) plane(worker, plane int) {
+	aimed := f.aim(worker, plane)
 	if f.pg.opt.Fold {
-		f.foldBias(worker, plane)
+		f.foldBias(worker, plane, aimed)
 	}
 	if f.pg.opt.Fit {
+		if aimed {
+			f.fitKeys(worker, plane)
+		}
 		f.fitValues(worker, plane)
 	}
 }
 
-// foldBias moves a merged core's bias into its key, so that no kernel needs to know of it: k + bias f, with f such that q.f is
-// one on average over the turned queries q and near one for each: ridge regression of one on q, f = Q^T (Q Q^T + l I)^-1 1,
-// divided by its mean product.
-func (f *fitting) foldBias(worker, plane int) {
-	a, out, in, kn := &f.scratch[worker], planeOf(f.pg, f.out, plane), f.pg.in, f.pg.kernel
+// aim finds for each turned query a key, row r of Z = (Q Q^T + l I)^-1 Q, that adds one to this query's logit and little to those of the
+// others: what is to be added to all logits, R, takes the key R Z (ridge regression of R on Q). It reports false where there is none.
+func (f *fitting) aim(worker, plane int) bool {
+	a, in, kn := &f.scratch[worker], f.pg.in, f.pg.kernel
 	d, n, stride := in.Dim, len(f.taught.set.asks), simd.Stride(in.Dim)
-	queries := f.pg.askers[worker].turned(&f.taught.set, in, plane, 0, n)
+	queries, wide := f.pg.askers[worker].turned(&f.taught.set, in, plane, 0, n), simd.Wide(in.Dim)
 	n4 := (n + 3) &^ 3
 	a.matrix = grow(a.matrix, n4*n4)
 	clear(a.matrix)
 	kn.Gram(a.matrix, n4, queries, n, stride)
-	a.rest = grow(a.rest, (n+7)&^7*simd.Lanes)
-	clear(a.rest)
+	a.aims = grow(a.aims, max((n+simd.MulRows-1)&^(simd.MulRows-1), simd.Wide(n))*wide)
+	clear(a.aims)
 	trace := 0.0
-	for i := range n {
-		trace += float64(a.matrix[i*n4+i])
-		a.rest[i*simd.Lanes] = 1
+	for r := range n {
+		trace += float64(a.matrix[r*n4+r])
+		copy(a.aims[r*wide:], queries[r*stride:r*stride+d])
 	}
+	return a.solve(kn, a.aims, n, n4, wide, keyRidge*trace/float64(d)+1e-12)
+}
+
+// fitKeys moves the keys of merged cores, so that a turned query gives a core the attention that it gave the core's members: its logit
+// is to be the logarithm of the sum of their exponentials, which the logit of a mean key and the bias fall short of.
+func (f *fitting) fitKeys(worker, plane int) {
+	a, out, in, kn := &f.scratch[worker], planeOf(f.pg, f.out, plane), f.pg.in, f.pg.kernel
+	d, n, wide, kv := in.Dim, len(f.taught.set.asks), simd.Wide(in.Dim), entriesOf(in, f.out, plane)
+	if simd.Wide(n)*in.Tokens > maxFit {
+		return // the means stay
+	}
+	a.merged(out.counts[:kv.n])
+	if len(a.moves) == 0 {
+		return
+	}
+	asker := &f.pg.askers[worker]
+	lanes := f.masses(asker, a, plane)
+	x := asker.ask(asker.turned(&f.taught.set, in, plane, 0, n), n, kv, d, logitsOnly)
+	for i, c := range a.moves {
+		logits := group(x.weights, int(c), lanes)
+		for q, mass := range group(a.moved, i, lanes) {
+			logits[q] = min(max(mass-logits[q], -keyLimit), keyLimit)
+		}
+		copy(group(a.moved, i, lanes), logits)
+	}
+	a.row, a.rows = grow(a.row, d), grow(a.rows, askBlock*wide)
+	for from := 0; from < len(a.moves); from += askBlock {
+		some := a.moves[from:min(from+askBlock, len(a.moves))]
+		kn.Mul(a.rows, wide, a.moved[from*lanes:], lanes, 1, a.aims, wide, (len(some)+simd.MulRows-1)&^(simd.MulRows-1), lanes, wide)
+		for i, c := range some {
+			row := out.k[int(c)*out.rb : int(c+1)*out.rb]
+			widen(kn, a.row, row, in.DType, scaleOf(in.KScale, plane))
+			kn.Axpy(a.row, a.rows[i*wide:i*wide+d], 1)
+			narrow(kn, row, a.row, in.DType, scaleOf(in.KScale, plane))
+		}
+	}
+}
+
+// merged lists the cores of more than one token.
+func (a *fitScratch) merged(counts []int32) {
+	a.moves, a.place = a.moves[:0], grow(a.place, len(counts))
+	for c, n := range counts {
+		a.place[c] = int32(len(a.moves))
+		if n > 1 {
+			a.moves = append(a.moves, int32(c))
+		}
+	}
+}
+
+// masses writes to a.moved, [cores that moves names, lanes], the logarithm of the attention that the members of each get, before it is
+// divided by the sum over all.
+func (f *fitting) masses(asker *asker, a *fitScratch, plane int) (lanes int) {
+	in, kn := f.pg.in, f.pg.kernel
+	n := len(f.taught.set.asks)
+	x := asker.ask(asker.turned(&f.taught.set, in, plane, 0, n), n, entriesOf(in, nil, plane), in.Dim, logitsOnly)
+	lanes = x.lanes
+	rows := (len(a.moves) + simd.MulRows - 1) &^ (simd.MulRows - 1)
+	a.moved, a.sums = grow(a.moved, rows*lanes), grow(a.sums, len(a.moves)*lanes)
+	for i := range a.moved {
+		a.moved[i] = -math.MaxFloat32
+	}
+	clear(a.moved[len(a.moves)*lanes:])
+	clear(a.sums)
+	counts, assign := group(f.out.Counts, plane, f.out.Cores), group(f.out.Assign, plane, in.Tokens)
+	for i, c := range assign {
+		if c != dropped && counts[c] > 1 {
+			kn.MaxRows(group(a.moved, int(a.place[c]), lanes), group(x.weights, i, lanes))
+		}
+	}
+	for i, c := range assign {
+		if c != dropped && counts[c] > 1 {
+			at := int(a.place[c])
+			kn.ExpRows(group(x.weights, i, lanes), group(a.moved, at, lanes), group(a.sums, at, lanes), x.none)
+		}
+	}
+	for i, sum := range a.sums {
+		a.moved[i] += float32(math.Log(float64(sum)))
+	}
+	return lanes
+}
+
+// foldBias moves a merged core's bias into its key, so that no kernel needs to know of it: k + bias f, with f such that q.f is
+// one on average over the turned queries q and near one for each: the sum of all that aim found, divided by its mean product.
+func (f *fitting) foldBias(worker, plane int, aimed bool) {
+	a, out, in, kn := &f.scratch[worker], planeOf(f.pg, f.out, plane), f.pg.in, f.pg.kernel
+	d, n, stride, wide := in.Dim, len(f.taught.set.asks), simd.Stride(in.Dim), simd.Wide(in.Dim)
 	a.fold = grow(a.fold, d)
 	clear(a.fold)
 	along, scale := a.fold, 0.0
-	if a.solve(kn, a.rest, n, n4, simd.Lanes, foldRidge*trace/float64(d)+1e-12) {
+	if aimed {
 		for r := range n {
-			kn.Axpy(along, queries[r*stride:r*stride+d], a.rest[r*simd.Lanes])
+			kn.Axpy(along, a.aims[r*wide:r*wide+d], 1)
 		}
-		scale = foldScale(kn, queries, along, n, stride)
+		scale = foldScale(kn, f.pg.askers[worker].turned(&f.taught.set, in, plane, 0, n), along, n, stride)
 	}
 	a.row = grow(a.row, d)
 	for c := range int(f.out.Slots[plane]) {

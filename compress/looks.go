@@ -46,20 +46,20 @@ func (l *looks) means() {
 	}
 }
 
-// mostLook is larger than any look of a page whose looks are finite: it has fewer tokens.
-const mostLook = 1 << 40
+// mostLook is larger than any look of a page whose looks are finite: it has fewer tokens. leastLook bounds from below how much less than
+// the mean a token can matter.
+const mostLook, leastLook = 1 << 40, 1e-3
 
-// shares writes to dst, [n], what each token is of the core that its label names: as much more as it is looked at, half of its weight
-// being the same for all, since the queries are a sample of those to come. sum, [clusters], is scratch.
+// shares writes to dst, [n], what each token is of the core that its label names: as much as it is looked at. sum, [clusters], is scratch.
 func (l *looks) shares(plane int, label []int32, dst, sum []float64) {
 	clear(sum)
 	for i, c := range label {
 		if c == dropped {
 			continue
 		}
-		dst[i] = 0.5
-		if look := l.at(plane, i); look > 0 && look <= mostLook { // what is no number weighs least
-			dst[i] += look / 2
+		dst[i] = leastLook
+		if look := l.at(plane, i); look > leastLook && look <= mostLook { // what is no number weighs least
+			dst[i] = look
 		}
 		sum[c] += dst[i]
 	}

@@ -72,11 +72,11 @@ type Options struct {
 	// Distinct makes unusual tokens dearer to merge: the cost is multiplied by the root of the outlier score.
 	Distinct bool
 	// Attention makes tokens dearer to merge that the page's queries look at, or that the page's importance names, which then
-	// chooses the exact tokens too. It does nothing to a page with neither.
+	// chooses the exact tokens too; and members of a core weigh by it. It does nothing to a page with neither.
 	Attention bool
-	// Fit moves the values of cores so that attention over the cores gives the page's queries, turned to positions behind the page,
-	// what attention over the originals gave them. Sinks, recent and protected tokens keep theirs. It does nothing to a page without
-	// queries.
+	// Fit moves the keys of merged cores so that they get of the page's queries, turned to positions behind the page, the attention that
+	// their members got, and then the values of cores so that attention over the cores gives these queries what attention over the
+	// originals gave them. Sinks, recent and protected tokens keep theirs. It does nothing to a page without queries.
 	Fit bool
 	// Fold moves the bias of merged cores into their keys, along the mean query: every bias is 0 then, and any attention kernel
 	// reads the cores. A page without queries is refused.

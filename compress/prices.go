@@ -83,9 +83,6 @@ func (p *prices) of(g int, score []float32, dst []float64) {
 	}
 }
 
-// leastLook bounds from below how much less than the mean a token can matter.
-const leastLook = 1e-3
-
 // attentive is what look does to a token's price.
 func (p *prices) attentive(look float64) float64 {
 	if p.pg.told() {

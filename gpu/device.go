@@ -28,6 +28,8 @@ const (
 	kernelSoftmax
 	kernelLooks
 	kernelMeanLook
+	kernelAim
+	kernelKeys
 	kernelSolve
 	kernelFit
 	kernelFold
@@ -39,7 +41,7 @@ const (
 
 var kernelNames = [kernelsLen]string{
 	"similar", "mean", "score", "select", "order", "count", "settle", "quota", "assign", "fill", "rank", "merge", "reduce", "narrow", "softmax", "looks",
-	"meanlook", "solve", "fit", "fold",
+	"meanlook", "aim", "keys", "solve", "fit", "fold",
 	"attend", "combine", "layout",
 }
 
@@ -47,7 +49,7 @@ var kernelNames = [kernelsLen]string{
 var kernelThreads = [kernelsLen]int{
 	kernelSimilar: 256, kernelMean: 256, kernelScore: 256, kernelSelect: 256, kernelOrder: 256, kernelCount: 128, kernelSettle: 128,
 	kernelQuota: 128, kernelAssign: 128, kernelFill: 256, kernelRank: 256, kernelMerge: 128, kernelReduce: 256, kernelNarrow: 256, kernelSoftmax: 128, kernelLooks: 128,
-	kernelMeanLook: 256, kernelSolve: 128, kernelFit: 128, kernelFold: 128,
+	kernelMeanLook: 256, kernelAim: 128, kernelKeys: 128, kernelSolve: 128, kernelFit: 128, kernelFold: 128,
 	kernelAttend: 128, kernelCombine: 128, kernelLayout: 32,
 }
 
@@ -114,7 +116,7 @@ func lost(err error) bool {
 // mostShared is the shared memory that launches of a kernel may ask for.
 func (d *device) mostShared(kernel int) int {
 	switch kernel {
-	case kernelSimilar, kernelAttend, kernelSoftmax, kernelLooks, kernelSolve, kernelFit:
+	case kernelSimilar, kernelAttend, kernelSoftmax, kernelLooks, kernelKeys, kernelSolve, kernelFit:
 		return d.info.SharedMemory
 	}
 	return 0
@@ -225,6 +227,11 @@ func fitShared(dim int) int {
 	return max(4*(attendQueries*dim+teachers*attendKeys+attendKeys*(dim+4)), 8*(teachers*(teachers+1)+4))
 }
 
+// keysShared is the shared memory of the kernel that fits keys: queries, their logits, what is lacking, and keys.
+func keysShared(dim int) int {
+	return 4 * (attendQueries*dim + attendQueries*attendKeys + teachers*attendKeys + attendKeys*(dim+4))
+}
+
 // supports reports whether the device has the shared memory for a page.
 func (d *device) supports(t *task) bool {
 	most := 0
@@ -232,7 +239,7 @@ func (d *device) supports(t *task) bool {
 		most = similarShared(t.in.Dim, t.plan.longest)
 	}
 	if t.fits() {
-		most = max(most, fitShared(t.in.Dim))
+		most = max(most, fitShared(t.in.Dim), keysShared(t.in.Dim))
 	}
 	if t.full || t.got || t.looks() || t.fits() {
 		most = max(most, attendShared(t.in.Dim))
@@ -245,7 +252,8 @@ const (
 	attendQueries = 16 // of a block
 	attendKeys    = 64 // of a tile
 	teachers      = 64 // of a KV head, at most
-	foldShared    = 8*(teachers*(teachers+1)+2*teachers) + 4*maxDim
+	aimShared     = 8 * teachers * (teachers + 1)
+	foldShared    = 8*teachers + 4*maxDim
 )
 
 // blocksOf is the number of blocks that the queries of a KV head take.

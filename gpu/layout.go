@@ -29,6 +29,7 @@ type job struct {
 	softmax, looks      cuda.Pointer
 	meanLook            cuda.Pointer
 	want, rest, solved  cuda.Pointer
+	aims                cuda.Pointer
 	score, single, sim  cuda.Pointer
 	centrality          cuda.Pointer
 	cand, candLen       cuda.Pointer

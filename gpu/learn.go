@@ -21,11 +21,14 @@ func (t *task) lookers() int {
 	return t.plan.teach.QWindow
 }
 
-// fits reports whether the values of merged cores are fitted.
+// fits reports whether keys of merged cores and values are fitted.
 func (t *task) fits() bool { return t.plan != nil && t.plan.flags&flagFit != 0 }
 
 // folds reports whether the bias of merged cores goes into their keys.
 func (t *task) folds() bool { return t.plan != nil && t.plan.flags&flagFold != 0 }
+
+// aims reports whether the queries that teach move keys.
+func (t *task) aims() bool { return t.fits() || t.folds() }
 
 // mostQueries is the largest number of queries of a KV head whose softmax is kept.
 func (t *task) mostQueries() (n int) {
@@ -49,11 +52,14 @@ func (t *task) measureLearn(in, work *sizer, multiprocessors int) {
 	}
 	work.add(planes, 8)
 	work.add(planes*t.mostQueries(), 8)
-	if t.fits() {
-		n := planes * p.teach.QWindow * x.Dim
-		work.add(n, 4)
-		work.add(n, 4)
+	n := planes * p.teach.QWindow * x.Dim
+	if t.aims() {
 		work.add(n, 8)
+		work.add(n, 4)
+	}
+	if t.fits() {
+		work.add(n, 4)
+		work.add(n, 4)
 		t.lessons = t.partsOf(p.teach.QWindow, x.Tokens, multiprocessors)
 		work.add(t.lessons, 1)
 	}
@@ -76,9 +82,12 @@ func (t *task) fillLearn(put func([]byte) cuda.Pointer, scratch func(n, elem int
 		j.looks = put(viewBytes(x.Importance))
 	}
 	j.meanLook = scratch(planes, 8)
+	n := planes * p.teach.QWindow * x.Dim
+	if t.aims() {
+		j.solved, j.aims = scratch(n, 8), scratch(n, 4)
+	}
 	if t.fits() {
-		n := planes * p.teach.QWindow * x.Dim
-		j.want, j.rest, j.solved = scratch(n, 4), scratch(n, 4), scratch(n, 8)
+		j.want, j.rest = scratch(n, 4), scratch(n, 4)
 		t.want = attend{q: j.teach, k: j.k, v: j.v, kscale: j.kscale, vscale: j.vscale, dtype: int32(x.DType), qdtype: int32(compress.F32),
 			len: int32(x.Tokens), out: j.want, part: scratch(t.lessons, 1)}
 		t.rest = t.want

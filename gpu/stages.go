@@ -204,18 +204,26 @@ func (d *device) attend(q *sequence, a *attend) {
 	}
 }
 
-// fit enqueues the kernels that fold the bias of merged cores and fit their values to the queries that teach.
+// fit enqueues the kernels that move cores for the queries that teach: the bias of merged ones into their keys, those keys, and values.
 func (d *device) fit(q *sequence) {
-	shared, softmax, folds := 0, 0, false
+	keys, shared, softmax, aims, folds := 0, 0, 0, false, false
 	for _, t := range q.s.tasks {
-		folds = folds || t.folds()
+		aims, folds = aims || t.aims(), folds || t.folds()
+		if t.fits() && !t.again {
+			keys, shared, softmax = max(keys, keysShared(t.in.Dim)), max(shared, fitShared(t.in.Dim)), max(softmax, attendShared(t.in.Dim))
+		}
+	}
+	if aims {
+		q.run(kernelAim, byPlane, aimShared, 0)
 	}
 	if folds {
 		q.run(kernelFold, byPlane, foldShared, 0)
 	}
+	if keys > 0 {
+		q.run(kernelKeys, byWidth, keys, 0)
+	}
 	for _, t := range q.s.tasks {
 		if t.fits() && !t.again {
-			shared, softmax = max(shared, fitShared(t.in.Dim)), max(softmax, attendShared(t.in.Dim))
 			d.attention(q, t, &t.rest, t.plan.teach.QWindow)
 		}
 	}

@@ -94,8 +94,8 @@ func attend(q []float64, k, v [][]float64, bias []float64) (w, out []float64) {
 	return w, out
 }
 
-// fit folds the merged cores of one head and fits the values of those that move, as the options say.
-func (a *asked) fit(p *Page, l, h int, out *Head, moves []bool, opt compress.Options) {
+// fit folds the merged cores of one head, fits their keys, and fits the values of those that move, as the options say.
+func (a *asked) fit(p *Page, l, h, sinks int, out *Head, moves []bool, opt compress.Options) {
 	out.Bias = make([]float64, len(out.Count))
 	for c, n := range out.Count {
 		out.Bias[c] = math.Log(float64(n))
@@ -105,44 +105,14 @@ func (a *asked) fit(p *Page, l, h int, out *Head, moves []bool, opt compress.Opt
 	}
 	qs, d := a.queries[l*len(p.K[0])+h], len(p.K[0][0][0])
 	n := len(qs)
+	aims := aim(qs, d)
 	if opt.Fold {
-		gram, ones, trace := square(n), make([][]float64, n), 0.0
-		for i := range n {
-			ones[i] = []float64{1}
-			for j := range n {
-				gram[i][j] = dot(qs[i], qs[j]) / float64(d)
-			}
-			trace += gram[i][i]
-		}
-		z := solveRidge(gram, ones, trace/float64(d))
-		f := make([]float64, d)
-		for i, q := range qs {
-			for j := range f {
-				f[j] += z[i][0] * q[j] / math.Sqrt(float64(d))
-			}
-		}
-		mean, squares := 0.0, 0.0
-		for _, q := range qs {
-			x := dot(q, f) / math.Sqrt(float64(d))
-			mean += x / float64(n)
-			squares += x * x / float64(n)
-		}
-		scale := 1 / mean
-		if variance := squares*scale*scale - 1; variance > 1 {
-			scale /= variance
-		}
-		for c := range out.K {
-			if out.Count[c] > 1 {
-				for j := range f {
-					out.K[c][j] += out.Bias[c] * scale * f[j]
-				}
-			}
-			out.Bias[c] = 0
-		}
+		fold(out, qs, aims, d)
 	}
 	if !opt.Fit {
 		return
 	}
+	fitKeys(p.K[l][h], out, sinks, qs, aims)
 	x, rest, all := make([][]float64, n), make([][]float64, n), 0.0
 	for i, q := range qs {
 		w, o := attend(q, out.K, out.V, out.Bias)
@@ -171,6 +141,74 @@ func (a *asked) fit(p *Page, l, h int, out *Head, moves []bool, opt compress.Opt
 				out.V[c][j] += x[i][c] * z[i][j]
 			}
 		}
+	}
+}
+
+// aim gives for each query the key that adds one to its logit and little to those of the others: the rows of (Q Q^T + l I)^-1 Q.
+func aim(qs [][]float64, d int) [][]float64 {
+	n := len(qs)
+	gram, scaled, trace := square(n), make([][]float64, n), 0.0
+	for i := range n {
+		for j := range n {
+			gram[i][j] = dot(qs[i], qs[j]) / float64(d)
+		}
+		for _, x := range qs[i] {
+			scaled[i] = append(scaled[i], x/math.Sqrt(float64(d)))
+		}
+		trace += gram[i][i]
+	}
+	return solveRidge(gram, scaled, 0.3*trace/float64(d))
+}
+
+// fitKeys moves each merged key so that a query's logit, with the bias, comes near that of the members together, by two at most.
+func fitKeys(k [][]float64, out *Head, sinks int, qs, aims [][]float64) {
+	logit := func(q, k []float64) float64 { return dot(q, k) / math.Sqrt(float64(len(q))) }
+	for c := range out.K {
+		if out.Count[c] < 2 {
+			continue
+		}
+		moved := append([]float64(nil), out.K[c]...)
+		for i, q := range qs {
+			sum, own := 0.0, logit(q, out.K[c])
+			for at, label := range out.Label {
+				if label == c-sinks {
+					sum += math.Exp(logit(q, k[sinks+at]) - own)
+				}
+			}
+			lack := min(max(math.Log(sum)-out.Bias[c], -2), 2)
+			for j := range moved {
+				moved[j] += lack * aims[i][j]
+			}
+		}
+		out.K[c] = moved
+	}
+}
+
+// fold moves the bias of merged cores into their keys, along the sum of what aim gives.
+func fold(out *Head, qs, aims [][]float64, d int) {
+	n, f := len(qs), make([]float64, d)
+	for i := range qs {
+		for j := range f {
+			f[j] += aims[i][j]
+		}
+	}
+	mean, squares := 0.0, 0.0
+	for _, q := range qs {
+		x := dot(q, f) / math.Sqrt(float64(d))
+		mean += x / float64(n)
+		squares += x * x / float64(n)
+	}
+	scale := 1 / mean
+	if variance := squares*scale*scale - 1; variance > 1 {
+		scale /= variance
+	}
+	for c := range out.K {
+		if out.Count[c] > 1 {
+			for j := range f {
+				out.K[c][j] += out.Bias[c] * scale * f[j]
+			}
+		}
+		out.Bias[c] = 0
 	}
 }
 

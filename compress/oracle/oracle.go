@@ -123,7 +123,7 @@ func Compress(p *Page, opt compress.Options) [][]Head {
 			}
 			out[l][h] = merge(p, l, h, pre[i], matter(look, i, sinks, nm), label, count, sinks, recent, opt)
 			out[l][h].Threshold = t
-			asked.fit(p, l, h, &out[l][h], moving(label, count, keep, sinks, recent), opt)
+			asked.fit(p, l, h, sinks, &out[l][h], moving(label, count, keep, sinks, recent), opt)
 		}
 	}
 	return out

@@ -109,8 +109,7 @@ func weigh(p *Page, sinks int, scores, look [][]float64, heads int, opt compress
 	return out
 }
 
-// matter is the weight of each of head h's n tokens behind the sinks among the members of its core: one on average, half of it by the
-// token's look.
+// matter is the weight of each of head h's n tokens behind the sinks among the members of its core: its look over the mean.
 func matter(look [][]float64, h, sinks, n int) []float64 {
 	out, mean := make([]float64, n), 0.0
 	for i := range out {
@@ -123,7 +122,7 @@ func matter(look [][]float64, h, sinks, n int) []float64 {
 		mean += x / float64(len(look[h])-sinks)
 	}
 	for i := range out {
-		out[i] = (1 + look[h][sinks+i]/(mean+1e-30)) / 2
+		out[i] = max(look[h][sinks+i]/(mean+1e-30), 1e-3)
 	}
 	return out
 }

@@ -1,4 +1,5 @@
-// Cores that give the queries that teach what the originals gave them: values are moved by ridge regression,
+// Cores that give the queries that teach what the originals gave them. Keys of merged cores are moved so that their logits are those of
+// their members together; values are moved by ridge regression,
 // V + X'^T (X' X'^T + l I)^-1 (Y - X V), with X the attention of the queries to the cores, X' its columns of those that move and Y what
 // they got from the originals. Between kernels only sums of softmax are kept; attention is computed again where it is wanted.
 #pragma once
@@ -6,11 +7,13 @@
 
 enum { TEACHERS = 64, SYSTEM = TEACHERS + 1 }; // queries of a plane that teach, at most; the length of a row of their system
 
-// See compress: the weights of staying near the mean of the members' values and near the mean query, and the variance of a folded
-// bias from which on less of it is folded.
+// See compress: the weights of staying near the mean of the members' values and near the mean key, what is added to a logit at most,
+// and the variance of a folded bias from which on less of it is folded.
 #define RIDGE 6.4
-#define FOLD_RIDGE 1.0
+#define KEY_RIDGE 0.3
+#define KEY_LIMIT 2.0f
 #define FOLD_LIMIT 1.0
+#define LN2 0.693147180559945
 
 // moves reports whether core c of a plane may have another value: all but those of sinks, recent and protected tokens.
 DEVICE bool moves(const Job* j, i32 plane, i32 c) {
@@ -36,6 +39,26 @@ DEVICE void weights(f32* w, f32* q, const f32* tile, const Job* j, const Attend&
     w[i] = r < a.per && w[i] > NONE ? exp_2(w[i] - s[2 * r]) * s[2 * r + 1] : 0;
   }
   sync();
+}
+
+// nudge adds to the eight elements at x the sum over the queries that teach of their weights, KEYS apart, times rows of z.
+DEVICE void nudge(u8* x, const f32* w, const f32* z, const Attend& a, f32 scale) {
+  f32 move[8] = {0, 0, 0, 0, 0, 0, 0, 0}, y[8];
+  for (i32 r = 0; r < a.per; r++) {
+    Quad lo = *(const Quad*)(z + r * a.dim), hi = *(const Quad*)(z + r * a.dim + 4);
+    f32 by = w[r * KEYS];
+    move[0] = fused(by, lo.x, move[0]);
+    move[1] = fused(by, lo.y, move[1]);
+    move[2] = fused(by, lo.z, move[2]);
+    move[3] = fused(by, lo.w, move[3]);
+    move[4] = fused(by, hi.x, move[4]);
+    move[5] = fused(by, hi.y, move[5]);
+    move[6] = fused(by, hi.z, move[6]);
+    move[7] = fused(by, hi.w, move[7]);
+  }
+  load8(y, x, a.dtype, scale);
+  for (i32 k = 0; k < 8; k++) y[k] += move[k];
+  store8(x, y, a.dtype, scale);
 }
 
 // cholesky makes the lower half of m, [n, SYSTEM], L with L L^T = m + lambda I, and reports whether m was positive. A thread has a
@@ -90,18 +113,16 @@ DEVICE f64 fold_scale(const f64* products, i32 n) {
   return variance > FOLD_LIMIT ? FOLD_LIMIT / variance / mean : 1 / mean;
 }
 
-// One block is one plane: moves the bias of merged cores into their keys, k + bias f, along the direction f whose product with the
-// queries that teach is nearest one: ridge regression, f = Q^T (Q Q^T + l I)^-1 1, divided by its mean product.
-KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_fold(const Batch b) {
+// One block is one plane: for each query that teaches the key that adds one to its logit and little to those of the others, the rows of
+// (Q Q^T + l I)^-1 Q.
+KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_aim(const Batch b) {
   Place p = place(b);
   const Job* j = p.job;
-  if (!(j->flags & FOLD)) return;
-  i32 plane = p.index, d = j->dim, n = j->asks, t = tid(), size = element_size(j->dtype);
-  f64* m = (f64*)smem();               // [TEACHERS, SYSTEM]
-  f64* z = m + TEACHERS * SYSTEM;      // [TEACHERS]
-  f64* products = z + TEACHERS;        // [TEACHERS]
-  f32* f = (f32*)(products + TEACHERS); // [dim]
-  const f32* q = (const f32*)j->teach + (i64)plane * n * d;
+  if (!(j->flags & (FIT | FOLD))) return;
+  i32 plane = p.index, d = j->dim, n = j->asks, t = tid();
+  f64* m = (f64*)smem(); // [TEACHERS, SYSTEM]
+  i64 at = (i64)plane * n * d;
+  const f32* q = (const f32*)j->teach + at;
   f32 inv = (f32)(1 / root((f64)d));
   for (i32 i = t; i < n * n; i += ATTEND_THREADS) {
     i32 r = i / n, c = i % n;
@@ -117,15 +138,107 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_fold(const Batch b) {
   f64 trace = 0;
   for (i32 i = 0; i < n; i++) trace += m[i * SYSTEM + i];
   sync();
-  bool positive = cholesky(m, n, FOLD_RIDGE * trace / d + 1e-12);
-  if (t == 0) {
-    for (i32 i = 0; i < n; i++) z[i] = 1;
-    solve(z, 1, m, n);
+  bool positive = cholesky(m, n, KEY_RIDGE * trace / d + 1e-12);
+  for (i32 e = t; e < d; e += ATTEND_THREADS) { // a thread has a column
+    f64* z = j->solved + at + e;
+    for (i32 i = 0; i < n; i++) z[i * d] = inv * q[i * d + e];
+    solve(z, d, m, n);
+    for (i32 i = 0; i < n; i++) j->aims[at + i * d + e] = positive ? (f32)z[i * d] : 0;
+  }
+}
+
+// members_of are the tokens of a plane in the order of their clusters, as the queries that teach see them.
+DEVICE Attend members_of(const Job* j, i32 plane) {
+  Attend a = originals(j);
+  a.q = j->teach;
+  a.qdtype = F32;
+  a.per = j->asks;
+  a.k = j->k + ((i64)plane * j->tokens + j->sinks) * j->dim * element_size(j->dtype);
+  a.table = j->member + (i64)(plane / j->group_heads) * j->n;
+  a.block_size = 1;
+  a.row_b = 1;
+  a.row_t = a.row_h = 0;
+  return a;
+}
+
+// join is the logarithm, to the base two, of 2^x and all 2^p[k] for k in [from, to).
+DEVICE f32 join(f32 x, const f32* p, i32 from, i32 to) {
+  f32 top = x, sum = 0;
+  for (i32 k = from; k < to; k++) top = p[k] > top ? p[k] : top;
+  for (i32 k = from; k < to; k++) sum += exp_2(p[k] - top);
+  return top + log_2(sum + exp_2(x - top));
+}
+
+// One block is KEYS cores of one plane: moves the keys of merged ones, so that a query that teaches gives a core the attention that it
+// gave the core's members.
+KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_keys(const Batch b) {
+  Place place_ = place(b);
+  const Job* j = place_.job;
+  if (!(j->flags & FIT)) return;
+  Attend a = cores_of(j);
+  i32 tiles = (a.len + KEYS - 1) / KEYS, plane = place_.index / tiles, base = place_.index % tiles * KEYS, d = a.dim, size = element_size(a.dtype);
+  i32 g = plane / j->group_heads, m = j->cores[g], t = tid();
+  const i32* start = j->start + (i64)g * (j->n + 1) - j->sinks;
+  i32 low = imax(base, j->sinks), high = imin(base + KEYS, j->sinks + m); // the clusters among them
+  f32* q = (f32*)smem();            // [QUERIES, dim]
+  f32* p = q + QUERIES * d;         // [QUERIES, KEYS]
+  f32* lack = p + QUERIES * KEYS;   // [TEACHERS, KEYS], logits of the members together, then what the cores' lack
+  f32* tile = lack + TEACHERS * KEYS; // [KEYS, dim + 4]
+  for (i32 i = t; i < TEACHERS * KEYS; i += ATTEND_THREADS) lack[i] = NONE;
+  Attend o = members_of(j, plane);
+  f32 scale = scale_of(j->kscale, plane);
+  for (i32 from = low < high ? start[low] : 0, to = low < high ? start[high] : 0; from < to; from += KEYS) {
+    load_tile(tile, d + 4, o, o.k, scale, 0, 0, from, to);
+    for (i32 first = 0; first < o.per; first += QUERIES) {
+      load_queries(q, o, plane, first, imin(o.per - first, QUERIES));
+      sync();
+      tile_logits(p, q, tile, o, 0, 0, from, to);
+      sync();
+      for (i32 i = t; i < QUERIES * KEYS; i += ATTEND_THREADS) {
+        i32 r = i / KEYS, c = base + i % KEYS;
+        if (c < low || c >= high) continue;
+        i32 lo = imax(start[c] - from, 0), hi = imin(start[c + 1] - from, KEYS);
+        if (lo < hi) lack[first * KEYS + i] = join(lack[first * KEYS + i], p + r * KEYS, lo, hi);
+      }
+    }
+    sync(); // the tile is no longer read
+  }
+  load_tile(tile, d + 4, a, a.k, scale, plane / a.heads, plane % a.heads, base, a.len);
+  for (i32 first = 0; first < a.per; first += QUERIES) {
+    load_queries(q, a, plane, first, imin(a.per - first, QUERIES));
+    sync();
+    tile_logits(p, q, tile, a, plane / a.heads, plane % a.heads, base, a.len);
+    sync();
+    for (i32 i = t; i < QUERIES * KEYS; i += ATTEND_THREADS) {
+      f32 x = (f32)((lack[first * KEYS + i] - p[i]) * LN2);
+      x = x > KEY_LIMIT ? KEY_LIMIT : x;
+      lack[first * KEYS + i] = x > -KEY_LIMIT ? x : -KEY_LIMIT;
+    }
   }
   sync();
+  for (i32 i = t; i < KEYS * d / 8; i += ATTEND_THREADS) {
+    i32 c = i * 8 / d, e = i * 8 % d;
+    if (base + c >= a.len || j->out_counts[(i64)plane * j->width + base + c] <= 1) continue;
+    u8* k = j->out_k + (((i64)plane * j->width + base + c) * d + e) * size;
+    nudge(k, lack + c, j->aims + (i64)plane * a.per * d + e, a, scale);
+  }
+}
+
+// One block is one plane: moves the bias of merged cores into their keys, k + bias f, along the direction f whose product with the
+// queries that teach is nearest one: the sum of what semproxy_aim found, divided by its mean product.
+KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_fold(const Batch b) {
+  Place p = place(b);
+  const Job* j = p.job;
+  if (!(j->flags & FOLD)) return;
+  i32 plane = p.index, d = j->dim, n = j->asks, t = tid(), size = element_size(j->dtype);
+  f64* products = (f64*)smem();         // [TEACHERS]
+  f32* f = (f32*)(products + TEACHERS); // [dim]
+  i64 at = (i64)plane * n * d;
+  const f32* q = (const f32*)j->teach + at;
+  f32 inv = (f32)(1 / root((f64)d));
   for (i32 e = t; e < d; e += ATTEND_THREADS) {
     f32 s = 0;
-    for (i32 r = 0; r < n; r++) s = fused(inv * q[r * d + e], (f32)z[r], s);
+    for (i32 r = 0; r < n; r++) s += j->aims[at + r * d + e];
     f[e] = s;
   }
   sync();
@@ -135,13 +248,13 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_fold(const Batch b) {
     products[t] = s;
   }
   sync();
-  f64 by = positive ? fold_scale(products, n) : 0;
+  f64 by = fold_scale(products, n);
   const i32* counts = j->out_counts + (i64)plane * j->width;
   f32 scale = scale_of(j->kscale, plane);
   for (i32 i = t; i < j->width * d / 8; i += ATTEND_THREADS) {
     i32 c = i * 8 / d, e = i * 8 % d;
     if (counts[c] <= 1) continue;
-    f32 x[8], much = (f32)(log_2((f32)counts[c]) * 0.693147180559945 * by);
+    f32 x[8], much = (f32)(log_2((f32)counts[c]) * LN2 * by);
     u8* k = j->out_k + (((i64)plane * j->width + c) * d + e) * size;
     load8(x, k, j->dtype, scale);
     for (i32 y = 0; y < 8; y++) x[y] = fused(much, f[e + y], x[y]);
@@ -227,23 +340,7 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_fit(const Batch b) {
   for (i32 i = tid(); i < KEYS * d / 8; i += ATTEND_THREADS) {
     i32 c = i * 8 / d, e = i * 8 % d;
     if (!moves(j, plane, base + c)) continue;
-    const f32* z = j->rest + (i64)plane * a.per * d + e;
-    f32 move[8] = {0, 0, 0, 0, 0, 0, 0, 0}, x[8];
-    for (i32 r = 0; r < a.per; r++) {
-      Quad lo = *(const Quad*)(z + r * d), hi = *(const Quad*)(z + r * d + 4);
-      f32 y = w[r * KEYS + c];
-      move[0] = fused(y, lo.x, move[0]);
-      move[1] = fused(y, lo.y, move[1]);
-      move[2] = fused(y, lo.z, move[2]);
-      move[3] = fused(y, lo.w, move[3]);
-      move[4] = fused(y, hi.x, move[4]);
-      move[5] = fused(y, hi.y, move[5]);
-      move[6] = fused(y, hi.z, move[6]);
-      move[7] = fused(y, hi.w, move[7]);
-    }
     u8* v = j->out_v + (((i64)plane * j->width + base + c) * d + e) * size;
-    load8(x, v, a.dtype, scale);
-    for (i32 k = 0; k < 8; k++) x[k] += move[k];
-    store8(v, x, a.dtype, scale);
+    nudge(v, w + c, j->rest + (i64)plane * a.per * d + e, a, scale);
   }
 }

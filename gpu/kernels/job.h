@@ -22,9 +22,11 @@ enum {
   ATTENDED = 1024,   // exact tokens are those that the page's queries look at most
   LOOKED = 2048,     // similarities are weighed by looks as well
   IMPORTANT = 4096,  // which come with the page, choose the exact tokens and take the place of the outlier score
-  FIT = 8192,        // the values of merged cores are fitted
+  FIT = 8192,        // keys of merged cores and values are fitted
   FOLD = 16384,      // their bias goes into their keys
 };
+
+#define LEAST_LOOK 1e-3 // how much less than the mean a token can matter
 
 // A chunk is the range [lo, hi) of tokens after the sinks; its similarities start at sim and have rows of ld.
 struct Chunk { i32 lo, hi, sim, ld; };
@@ -58,7 +60,8 @@ struct Job {
   f64* mean_look;           // [planes], over the tokens behind the sinks; looked only
   f32* want;                // [planes, asks, dim], what the teachers get from the originals; fit only
   f32* rest;                // [planes, asks, dim], what they get from the cores, then the solution; fit only
-  f64* solved;              // [planes, asks, dim]; fit only
+  f64* solved;              // [planes, asks, dim]; fit and fold only
+  f32* aims;                // [planes, asks, dim], the key that adds one to the logit of each that teaches; fit and fold only
   f32* score;               // [groups, n]
   u8* single;               // [groups, n], never merged
   i16* sim;                 // [groups, sim_len]

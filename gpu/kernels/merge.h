@@ -30,13 +30,13 @@ DEVICE void turn_by(Row& r, const Job* j, const Lane& l, f64 distance) {
   turn(r, c, s, j->flags & INTERLEAVED, 1);
 }
 
-const f64 MOST_LOOK = 1099511627776.0; // larger than any look of a page whose looks are finite: it has fewer tokens
+#define MOST_LOOK 1099511627776.0 // larger than any look of a page whose looks are finite: it has fewer tokens
 
-// matter is the weight of a token among the members of its core: half of it by how much it is looked at.
+// matter is the weight of a token among the members of its core: how much it is looked at. What is no number weighs least.
 DEVICE f64 matter(const Job* j, i32 plane, i32 i) {
   if (!(j->flags & LOOKED)) return 1;
   f64 look = j->looks[(i64)plane * j->tokens + j->sinks + i] / j->mean_look[plane];
-  return look > 0 && look <= MOST_LOOK ? 0.5 + look / 2 : 0.5; // what is no number weighs least
+  return look > LEAST_LOOK && look <= MOST_LOOK ? look : LEAST_LOOK;
 }
 
 // One team is one core of one plane, or what pads the plane: sinks, clusters, recent tokens, nothing.

@@ -91,7 +91,7 @@ DEVICE f64 looked_weight(const Job* j, i32 g, i32 i) {
   f64 sum = 0;
   for (i32 plane = g * j->group_heads; plane < (g + 1) * j->group_heads; plane++) {
     f64 look = j->looks[(i64)plane * j->tokens + j->sinks + i] / j->mean_look[plane];
-    sum += (j->flags & IMPORTANT ? look > 1e-3 ? look : 1e-3 : (1 + look) / 2) / j->group_heads;
+    sum += (j->flags & IMPORTANT ? look > LEAST_LOOK ? look : LEAST_LOOK : (1 + look) / 2) / j->group_heads;
   }
   return sum;
 }
