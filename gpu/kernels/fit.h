@@ -201,7 +201,6 @@ KERNEL LAUNCH_BOUNDS(ATTEND_THREADS) semproxy_keys(const Batch b) {
         if (lo < hi) lack[first * KEYS + i] = join(lack[first * KEYS + i], p + r * KEYS, lo, hi);
       }
     }
-    sync(); // the tile is no longer read
   }
   load_tile(tile, d + 4, a, a.k, scale, plane / a.heads, plane % a.heads, base, a.len);
   for (i32 first = 0; first < a.per; first += QUERIES) {
