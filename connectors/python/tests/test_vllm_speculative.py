@@ -31,13 +31,13 @@ TENANTS = ("half", "window", "one", "two", "exact")
 POLICY = """apiVersion: semproxy.io/v1
 profiles:
   half: { method: weighted, ratio: 0.5 }
-  tenth: { method: weighted, ratio: 0.1 }
+  worst: { method: semantic, ratio: 0.05 }
   window: { method: window, ratio: 0.5 }
 tenants:
   half: { rules: [ { profile: half } ] }
   window: { rules: [ { profile: window } ] }
-  one: { rules: [ { profile: tenth } ] }
-  two: { rules: [ { profile: tenth } ] }
+  one: { rules: [ { profile: worst } ] }
+  two: { rules: [ { profile: worst } ] }
   exact: { rules: [ { profile: exact } ] }
 """
 TOKENS, NEW = 700, 60
