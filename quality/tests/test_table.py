@@ -78,7 +78,7 @@ def rows() -> list[Row]:
                             "ratio": ratio,
                             "kept": ratio,
                             "right": right,
-                            "nll": 0.5 + loss / ratio + case / 100,
+                            "nll": 0.5 + loss / ratio + case / 1000,
                         }
                     )
     return out
@@ -110,8 +110,9 @@ def test_a_good_predictor_is_told_from_a_bad_one() -> None:
         for line in text.split("As a guard")[0].splitlines()
         if line.startswith("| ")
     }
-    assert float(lines["good"][0].split(" / ")[1]) > 0.9
-    assert float(lines["bad"][0].split(" / ")[1]) < -0.9
+    # One method at two ratios: a field of two values, and twelve losses. Their correlation is .87 at most.
+    assert float(lines["good"][0].split(" / ")[1]) > 0.85
+    assert float(lines["bad"][0].split(" / ")[1]) < -0.85
     assert lines["flat"][0] == "+nan / +nan"
 
 
