@@ -103,8 +103,8 @@ func (f *fitting) aim(worker, plane int) bool {
 // fitKeys moves the keys of merged cores, so that a turned query gives a core the attention that it gave the core's members: its logit
 // is to be the logarithm of the sum of their exponentials, which the logit of a mean key and the bias fall short of.
 func (f *fitting) fitKeys(worker, plane int) {
-	a, out, in, kn := &f.scratch[worker], planeOf(f.pg, f.out, plane), f.pg.in, f.pg.kernel
-	d, n, wide, kv := in.Dim, len(f.taught.set.asks), simd.Wide(in.Dim), entriesOf(in, f.out, plane)
+	a, out, in := &f.scratch[worker], planeOf(f.pg, f.out, plane), f.pg.in
+	n, kv := len(f.taught.set.asks), entriesOf(in, f.out, plane)
 	if simd.Wide(n)*in.Tokens > maxFit {
 		return // the means stay
 	}
@@ -114,23 +114,28 @@ func (f *fitting) fitKeys(worker, plane int) {
 	}
 	asker := &f.pg.askers[worker]
 	lanes := f.masses(asker, a, plane)
-	x := asker.ask(asker.turned(&f.taught.set, in, plane, 0, n), n, kv, d, logitsOnly)
+	x := asker.ask(asker.turned(&f.taught.set, in, plane, 0, n), n, kv, in.Dim, logitsOnly)
 	for i, c := range a.moves {
-		logits := group(x.weights, int(c), lanes)
-		for q, mass := range group(a.moved, i, lanes) {
-			logits[q] = min(max(mass-logits[q], -keyLimit), keyLimit)
+		lack := group(a.moved, i, lanes)
+		for q, logit := range group(x.weights, int(c), lanes) {
+			lack[q] = min(max(lack[q]-logit, -keyLimit), keyLimit)
 		}
-		copy(group(a.moved, i, lanes), logits)
 	}
+	f.nudge(a, out.k, a.aims, lanes, scaleOf(in.KScale, plane))
+}
+
+// nudge adds to the rows of x, keys or values of one plane, that moves names, what moved says of z, [lanes, wide].
+func (f *fitting) nudge(a *fitScratch, x []byte, z []float32, lanes int, scale float32) {
+	in, kn, d, wide := f.pg.in, f.pg.kernel, f.pg.in.Dim, simd.Wide(f.pg.in.Dim)
 	a.row, a.rows = grow(a.row, d), grow(a.rows, askBlock*wide)
 	for from := 0; from < len(a.moves); from += askBlock {
 		some := a.moves[from:min(from+askBlock, len(a.moves))]
-		kn.Mul(a.rows, wide, a.moved[from*lanes:], lanes, 1, a.aims, wide, (len(some)+simd.MulRows-1)&^(simd.MulRows-1), lanes, wide)
+		kn.Mul(a.rows, wide, a.moved[from*lanes:], lanes, 1, z, wide, (len(some)+simd.MulRows-1)&^(simd.MulRows-1), lanes, wide)
 		for i, c := range some {
-			row := out.k[int(c)*out.rb : int(c+1)*out.rb]
-			widen(kn, a.row, row, in.DType, scaleOf(in.KScale, plane))
+			row := x[int(c)*in.rowBytes():][:in.rowBytes()]
+			widen(kn, a.row, row, in.DType, scale)
 			kn.Axpy(a.row, a.rows[i*wide:i*wide+d], 1)
-			narrow(kn, row, a.row, in.DType, scaleOf(in.KScale, plane))
+			narrow(kn, row, a.row, in.DType, scale)
 		}
 	}
 }
@@ -286,16 +291,5 @@ func (f *fitting) fitValues(worker, plane int) {
 	if !a.solve(kn, a.rest, n, x.lanes, wide, ridge*all/float64(n*kv.n)+1e-12) {
 		return
 	}
-	a.row = grow(a.row, d)
-	a.rows = grow(a.rows, askBlock*wide)
-	for from := 0; from < len(a.moves); from += askBlock {
-		some := a.moves[from:min(from+askBlock, len(a.moves))]
-		kn.Mul(a.rows, wide, a.moved[from*x.lanes:], x.lanes, 1, a.rest, wide, (len(some)+simd.MulRows-1)&^(simd.MulRows-1), x.lanes, wide)
-		for i, c := range some {
-			row := out.v[int(c)*out.rb : int(c+1)*out.rb]
-			widen(kn, a.row, row, in.DType, scaleOf(in.VScale, plane))
-			kn.Axpy(a.row, a.rows[i*wide:i*wide+d], 1)
-			narrow(kn, row, a.row, in.DType, scaleOf(in.VScale, plane))
-		}
-	}
+	f.nudge(a, out.v, a.rest, x.lanes, scaleOf(in.VScale, plane))
 }
